@@ -1,0 +1,48 @@
+"""What a person brings: a few photos of one thing, under a name."""
+
+import re
+from dataclasses import dataclass
+
+from PIL import Image
+
+from mnemon.errors import MnemonError
+
+NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}")
+
+
+@dataclass(frozen=True)
+class Photo:
+    """One picture, already upright RGB. `caption` may hold the concept's token; `source` names the file for errors;
+    `sha256` is the hash of the file's bytes (of the pixels, where there is no file)."""
+
+    image: Image.Image
+    source: str
+    sha256: str
+    caption: str | None = None
+
+
+@dataclass(frozen=True)
+class Concept:
+    """A name, photos and, if the person gave one, the class noun ("dog"). A style has no noun.
+
+    Raises:
+        MnemonError: the name is no safe identifier, or there is no photo.
+    """
+
+    name: str
+    photos: tuple[Photo, ...]
+    noun: str | None = None
+
+    def __post_init__(self) -> None:
+        if not NAME.fullmatch(self.name):
+            raise MnemonError(
+                f"'{self.name}' cannot name a concept: use 1 to 40 lower-case letters, digits, '_' or '-', "
+                "starting with a letter, for example 'rex'."
+            )
+        if not self.photos:
+            raise MnemonError(f"The concept '{self.name}' has no photos: give at least one, better three to six.")
+
+    @property
+    def token(self) -> str:
+        """The word that stands for the concept in a prompt: `<name>`."""
+        return f"<{self.name}>"

@@ -1,0 +1,110 @@
+"""A base: a frozen text-to-image model, seen through what every family can do."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+Tokens = Mapping[str, Tensor]
+"""A concept's vectors: text encoder name ("text_encoder", "text_encoder_2") -> (vectors, width)."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What the denoiser hears: `hidden` (batch, length, width), and for some families `pooled` (batch, width)."""
+
+    hidden: Tensor
+    pooled: Tensor | None = None
+
+    def __getitem__(self, rows: slice | Tensor) -> "Condition":
+        return Condition(self.hidden[rows], None if self.pooled is None else self.pooled[rows])
+
+    @staticmethod
+    def cat(parts: Sequence["Condition"]) -> "Condition":
+        pooled = [part.pooled for part in parts if part.pooled is not None]
+        return Condition(torch.cat([part.hidden for part in parts]), torch.cat(pooled) if pooled else None)
+
+
+class Base(ABC):
+    """A frozen model. Everything above this class is blind to the family.
+
+    Attributes:
+        name: what the person asked for ("world", a folder, a hub id).
+        family: the registry name of the family ("sd", "sdxl").
+        fingerprint: sha256 over the weights' files or tensors; a library refuses to open on another base.
+        resolution: side of its pictures in pixels.
+        denoiser: the U-Net or transformer. Its parameters never require gradients.
+    """
+
+    name: str
+    family: str
+    fingerprint: str
+    resolution: int
+    denoiser: nn.Module
+
+    @property
+    @abstractmethod
+    def device(self) -> torch.device: ...
+
+    @abstractmethod
+    def sites(self) -> dict[str, nn.Linear]:
+        """The linear layers that turn text into keys and values, by module path, in the denoiser's order."""
+
+    @abstractmethod
+    def set_tokens(self, tokens: Mapping[str, Tokens]) -> None:
+        """Replace the known concept tokens: concept name -> its vectors. `<name>` in a prompt stands for them.
+
+        Vectors that require gradients stay in the graph, so a token can be trained through `encode_prompts`.
+        """
+
+    @abstractmethod
+    def token_statistics(self) -> dict[str, tuple[int, float, float]]:
+        """For each text encoder: width, and mean and standard deviation of the embedding table's entries."""
+
+    @abstractmethod
+    def word_vectors(self, word: str) -> dict[str, Tensor]:
+        """For each text encoder the mean embedding (width,) of the tokens of `word`."""
+
+    @abstractmethod
+    def encode_prompts(self, prompts: Sequence[str]) -> Condition:
+        """Encode prompts, concept tokens included; differentiable in the vectors given to `set_tokens`.
+
+        Raises:
+            MnemonError: a prompt names a concept `<x>` that is not known, listing those that are.
+        """
+
+    @abstractmethod
+    def encode_images(self, pictures: Tensor) -> Tensor:
+        """Pictures (batch, 3, side, side) in 0..1 to the latents the denoiser works on (the mode; scaled)."""
+
+    @abstractmethod
+    def decode_latents(self, latents: Tensor) -> Tensor:
+        """Latents back to pictures (batch, 3, side, side) in 0..1."""
+
+    @abstractmethod
+    def sample_timesteps(self, batch: int, generator: torch.Generator) -> Tensor:
+        """Training timesteps (batch,), uniform over the schedule."""
+
+    @abstractmethod
+    def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor: ...
+
+    @abstractmethod
+    def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """What `predict` should give: the noise, the velocity or the flow, as the scheduler's config says."""
+
+    @abstractmethod
+    def snr(self, timesteps: Tensor) -> Tensor:
+        """Signal-to-noise ratio (batch,) at the timesteps."""
+
+    @abstractmethod
+    def predict(self, noisy: Tensor, timesteps: Tensor, condition: Condition) -> Tensor: ...
+
+    @abstractmethod
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of one picture's latents."""
+
+    @abstractmethod
+    def sampling_scheduler(self) -> object:
+        """A fresh diffusers scheduler for drawing pictures (DDIM for the U-Nets, from the model's own config)."""

@@ -1,0 +1,125 @@
+"""Stage 2 of the recipe: the autoencoder, 64 × 64 × 3 pictures to 8 × 8 × 16 latents.
+
+It bounds everything after it: a concept can never be drawn better than it is reconstructed, so it learns from renders
+in free colours as well, and from the teacher's features besides the pixels.
+"""
+
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+
+from mnemon.world.encoder import PictureEncoder
+from mnemon.world.recipe.fit import Average, Schedule, draw, fit
+from mnemon.world.recipe.pictures import Pictures, to_input
+
+CHANNELS = 16
+
+
+def new_autoencoder(seed: int) -> AutoencoderKL:
+    torch.manual_seed(seed)
+    widths = (24, 48, 96, 128)
+    model = AutoencoderKL(
+        in_channels=3,
+        out_channels=3,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=widths,
+        layers_per_block=1,
+        latent_channels=CHANNELS,
+        norm_num_groups=8,
+        sample_size=64,
+        scaling_factor=1.0,
+        mid_block_add_attention=False,
+    )
+    return model.to(memory_format=torch.channels_last)
+
+
+def train_autoencoder(
+    folder: Path, pictures: Pictures, pairs: Pictures, teacher: PictureEncoder, *, seed: int, steps: int
+) -> tuple[AutoencoderKL, float]:
+    """The averaged autoencoder, its latents of unit variance, and the seconds it took."""
+    model = new_autoencoder(seed)
+    average = Average(model, decay=0.998)
+
+    def loss(generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        half = 8
+        pixels = torch.cat(
+            [pictures.pixels[draw(generator, len(pictures), half)], pairs.pixels[draw(generator, len(pairs), half)]]
+        )
+        clean = to_input(pixels)
+        with torch.autocast("cpu", torch.bfloat16):
+            moments = model.quant_conv(model.encoder(clean))
+            mean, log_variance = moments.float().chunk(2, dim=1)
+            log_variance = log_variance.clamp(-20, 10)
+            noise = torch.randn(mean.shape, generator=generator)
+            latents = mean + noise * (log_variance / 2).exp()
+            drawn = model.decoder(model.post_quant_conv(latents))
+            features = _feature_distance(teacher, drawn, clean)
+        drawn = drawn.float()
+        pixel = (drawn - clean).abs().mean()
+        gradient = _gradient_distance(drawn, clean)
+        divergence = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).mean()
+        total = pixel + 0.5 * gradient + 0.15 * features + 3e-4 * divergence
+        return total, {"pixel": pixel.item(), "features": features.item(), "kl": divergence.item()}
+
+    schedule = Schedule(steps, 1.2e-3, warmup=200, hold=0.3)
+    seconds = fit(
+        "autoencoder", folder, {"model": model}, loss, schedule, seed=seed, averages={"model": average}
+    )
+    shadow = average.shadow.eval()
+    _whiten(shadow, pictures)
+    return shadow, seconds
+
+
+def _feature_distance(teacher: PictureEncoder, drawn: Tensor, clean: Tensor) -> Tensor:
+    """Relative L1 over the teacher's four stages."""
+    with torch.no_grad():
+        wanted = teacher.features(clean)
+    made = teacher.features(drawn)
+    parts = [(a - b).abs().mean() / b.abs().mean() for a, b in zip(made, wanted, strict=True)]
+    return torch.stack(parts).float().mean()
+
+
+def _gradient_distance(a: Tensor, b: Tensor) -> Tensor:
+    error = a - b
+    return error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
+
+
+@torch.no_grad()
+def _whiten(model: AutoencoderKL, pictures: Pictures) -> None:
+    """Fold the latents' mean and deviation a channel into the model, so that `scaling_factor` 1 is right.
+
+    `StableDiffusionPipeline` knows one factor for all channels; the diffusion wants unit variance in each.
+    """
+    latents = torch.cat([encode(model, to_input(rows)) for rows in pictures.pixels[:4000].split(250)])
+    mean, deviation = latents.mean(dim=(0, 2, 3)), latents.std(dim=(0, 2, 3))
+    into, out = model.quant_conv, model.post_quant_conv
+    out.bias += (out.weight[:, :, 0, 0] * mean).sum(1)
+    out.weight *= deviation[None, :, None, None]
+    into.weight[:CHANNELS] /= deviation[:, None, None, None]
+    into.bias[:CHANNELS] = (into.bias[:CHANNELS] - mean) / deviation
+    into.bias[CHANNELS:] -= 2 * deviation.log()
+
+
+@torch.no_grad()
+def encode(model: AutoencoderKL, pictures: Tensor) -> Tensor:
+    """The mean latents (n, 16, 8, 8) of pictures (n, 3, 64, 64)."""
+    return model.encode(pictures).latent_dist.mean
+
+
+@torch.no_grad()
+def autoencoder_figures(model: AutoencoderKL, judge: PictureEncoder, pairs: Pictures) -> dict[str, float]:
+    """PSNR in dB on pictures 0..1, and the judge's score of reconstructions over its score of two renders."""
+    clean = to_input(pairs.pixels[:800])
+    drawn = torch.cat([model.decode(encode(model, rows)).sample for rows in clean.split(100)]).clamp(-1, 1)
+    error = ((drawn - clean) / 2).square().mean(dim=(1, 2, 3))
+    one, other, again = judge(clean[0::2]), judge(clean[1::2]), judge(drawn[0::2])
+    ceiling = float((one * other).sum(1).mean())
+    return {
+        "autoencoder_psnr_db": float((-10 * error.log10()).mean()),
+        "reconstruction_identity_ratio": float((again * other).sum(1).mean()) / ceiling,
+        "reconstruction_identity": float((again * one).sum(1).mean()),
+        "identity_ceiling": ceiling,
+    }

@@ -1,0 +1,113 @@
+"""The loop that every stage of the recipe runs: AdamW with a clipped gradient, EMA, snapshots, progress."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor, nn
+
+from mnemon.checkpoints import load_snapshot, save_snapshot
+
+Loss = Callable[[torch.Generator], tuple[Tensor, Mapping[str, float]]]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """`steps` of AdamW: warm up to `rate`, hold it for the share `hold`, then fall linearly to `rate * floor`."""
+
+    steps: int
+    rate: float
+    warmup: int = 100
+    hold: float = 0.0
+    floor: float = 0.0
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.99)
+    clip: float = 1.0
+
+    def rate_at(self, step: int) -> float:
+        if step < self.warmup:
+            return self.rate * (step + 1) / self.warmup
+        start = max(self.warmup, self.hold * self.steps)
+        fall = max(0.0, (step - start) / max(1, self.steps - start))
+        return self.rate * (1 - fall * (1 - self.floor))
+
+
+@dataclass
+class Average:
+    """An exponential moving average of a module's parameters, with a warm-up so that the start is forgotten."""
+
+    module: nn.Module
+    decay: float = 0.999
+    shadow: nn.Module = field(init=False)
+
+    def __post_init__(self) -> None:
+        import copy
+
+        self.shadow = copy.deepcopy(self.module).requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        weight = 1 - min(self.decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(list(self.shadow.parameters()), list(self.module.parameters()), weight)
+
+
+def fit(
+    name: str,
+    folder: Path,
+    modules: Mapping[str, nn.Module],
+    loss: Loss,
+    schedule: Schedule,
+    *,
+    seed: int,
+    averages: Mapping[str, Average] | None = None,
+    snapshot_seconds: float = 120.0,
+    on_snapshot: Callable[[int], None] | None = None,
+) -> float:
+    """Train `modules` in place; go on from `folder/name.snapshot.safetensors` if it is there.
+
+    Returns the seconds spent training over all runs.
+    """
+    path = folder / f"{name}.snapshot.safetensors"
+    parameters = [p for module in modules.values() for p in module.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(
+        parameters, lr=schedule.rate, betas=schedule.betas, weight_decay=schedule.weight_decay, fused=True
+    )
+    generator = torch.Generator().manual_seed(seed)
+    kept = dict(modules) | {f"{key}_average": average.shadow for key, average in (averages or {}).items()}
+    facts: dict = {"step": 0, "seconds": 0.0}
+    if path.exists():
+        facts = load_snapshot(path, kept, optimizer, generator)
+    began, saved = time.monotonic() - float(facts["seconds"]), time.monotonic()
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[logs]}"), TimeRemainingColumn())
+    with Progress(*columns) as progress:
+        task = progress.add_task(name, total=schedule.steps, completed=int(facts["step"]), logs="")
+        for step in range(int(facts["step"]), schedule.steps):
+            for group in optimizer.param_groups:
+                group["lr"] = schedule.rate_at(step)
+            value, logs = loss(generator)
+            optimizer.zero_grad(set_to_none=True)
+            value.backward()
+            torch.nn.utils.clip_grad_norm_(parameters, schedule.clip)
+            optimizer.step()
+            for average in (averages or {}).values():
+                average.update(step)
+            if step % 10 == 0:
+                text = " ".join(f"{key} {number:.4f}" for key, number in logs.items())
+                progress.update(task, completed=step, logs=text)
+            done = step + 1 == schedule.steps
+            if done or time.monotonic() - saved > snapshot_seconds:
+                facts = {"step": step + 1, "seconds": time.monotonic() - began}
+                save_snapshot(path, kept, optimizer, generator, facts)
+                saved = time.monotonic()
+                print(f"{name} step {step + 1} {facts['seconds']:.0f} s", dict(logs), flush=True)
+                if on_snapshot is not None and not done:
+                    on_snapshot(step + 1)
+    return float(facts["seconds"])
+
+
+def draw(generator: torch.Generator, count: int, batch: int) -> Tensor:
+    """`batch` row numbers below `count`."""
+    return torch.randint(count, (batch,), generator=generator)

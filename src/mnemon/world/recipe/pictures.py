@@ -1,0 +1,120 @@
+"""The pictures the built-in base is trained on, rendered once and kept as safetensors in the working folder."""
+
+import json
+import os
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from mnemon.checkpoints import write_safetensors
+from mnemon.world.backgrounds import BACKGROUNDS
+from mnemon.world.captions import caption
+from mnemon.world.looks import COLOURS, PATTERNS, free_look, palette_look
+from mnemon.world.scenes import Scene, random_scene, render, single_pose
+from mnemon.world.styles import random_style
+from mnemon.world.things import NOUNS
+
+ATTRIBUTES: dict[str, tuple[str, ...]] = {
+    "noun": NOUNS,
+    "colour": tuple(COLOURS),
+    "pattern": PATTERNS,
+    "background": tuple(BACKGROUNDS),
+}
+CAPTIONS = 4  # a picture
+STYLED = 0.05  # share of pictures in a random style
+_CHUNK = 500
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """`pixels` (n, 64, 64, 3) uint8, `mask` (n, 8, 8) share of each place covered by things,
+    `labels` name -> (n,) with -1 where the attribute has no name, `captions` n lists of strings."""
+
+    pixels: Tensor
+    mask: Tensor
+    labels: dict[str, Tensor]
+    captions: list[list[str]]
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+
+def to_input(pixels: Tensor) -> Tensor:
+    """(n, 64, 64, 3) uint8 to (n, 3, 64, 64) float in -1..1, channels last in memory."""
+    return pixels.permute(0, 3, 1, 2).float().div(127.5).sub(1)
+
+
+def scenes(folder: Path, seed: int, count: int) -> Pictures:
+    """`count` random scenes, one or two things each, some in free colours, some in a style."""
+    return _cached(folder / f"scenes-{seed}-{count}.safetensors", _scene_chunk, seed, count)
+
+
+def pairs(folder: Path, seed: int, count: int) -> Pictures:
+    """`count` looks, each rendered twice in other poses and places: rows 2i and 2i + 1 belong together."""
+    return _cached(folder / f"pairs-{seed}-{count}.safetensors", _pair_chunk, seed, count)
+
+
+def _scene_chunk(seed: int, start: int, stop: int) -> list[tuple[Scene, list[str]]]:
+    made = []
+    for index in range(start, stop):
+        rng = np.random.default_rng((seed, index))
+        style = random_style(rng) if rng.random() < STYLED else None
+        scene = random_scene(rng, style=style)
+        made.append((scene, [caption(scene, rng) for _ in range(CAPTIONS)]))
+    return made
+
+
+def _pair_chunk(seed: int, start: int, stop: int) -> list[tuple[Scene, list[str]]]:
+    made = []
+    for index in range(start, stop):
+        rng = np.random.default_rng((seed, 1, index))
+        look = free_look(rng) if rng.random() < 0.8 else palette_look(rng)
+        for background in rng.choice(ATTRIBUTES["background"], 2):
+            scene = Scene((look,), (single_pose(rng),), str(background), int(rng.integers(2**31)))
+            made.append((scene, [caption(scene, rng) for _ in range(CAPTIONS)]))
+    return made
+
+
+def _draw(job: tuple) -> dict:
+    maker, seed, start, stop = job
+    pixels, masks, labels, captions = [], [], [], []
+    for scene, words in maker(seed, start, stop):
+        picture = render(scene)
+        pixels.append(picture.pixels)
+        masks.append(np.max(picture.masks, axis=0).reshape(8, 8, 8, 8).mean(axis=(1, 3)))
+        labels.append(_labels(scene))
+        captions.append(words)
+    return {"pixels": np.stack(pixels), "mask": np.stack(masks), "labels": np.array(labels), "captions": captions}
+
+
+def _labels(scene: Scene) -> list[int]:
+    """Numbers of the single thing's attributes; -1 where there is no name or where two things share the picture."""
+    if len(scene.looks) > 1 or scene.style is not None:
+        return [-1] * len(ATTRIBUTES)
+    look = scene.looks[0]
+    values = {"noun": look.noun, "colour": look.colour, "pattern": look.pattern, "background": scene.background}
+    return [names.index(v) if (v := values[kind]) is not None else -1 for kind, names in ATTRIBUTES.items()]
+
+
+def _cached(path: Path, maker: object, seed: int, count: int) -> Pictures:
+    if not path.exists():
+        jobs = [(maker, seed, start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK)]
+        with ProcessPoolExecutor(os.cpu_count()) as pool:
+            parts = list(pool.map(_draw, jobs))
+        arrays = {key: np.concatenate([part[key] for part in parts]) for key in ("pixels", "mask", "labels")}
+        words = [words for part in parts for words in part["captions"]]
+        tensors = {key: torch.from_numpy(array) for key, array in arrays.items()}
+        write_safetensors(path, tensors, {"captions": json.dumps(words)})
+    with safe_open(str(path), framework="pt") as file:
+        labels = file.get_tensor("labels")
+        return Pictures(
+            file.get_tensor("pixels"),
+            file.get_tensor("mask"),
+            {name: labels[:, column] for column, name in enumerate(ATTRIBUTES)},
+            json.loads(file.metadata()["captions"]),
+        )
