@@ -8,6 +8,18 @@ from PIL import Image
 from mnemon.errors import MnemonError
 
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}")
+NAME_RULE = "use 1 to 40 lower-case letters, digits, '_' or '-', starting with a letter, for example 'rex'."
+
+
+def check_name(name: str) -> str:
+    """`name`, if it may name a concept.
+
+    Raises:
+        MnemonError: it is no safe identifier.
+    """
+    if not NAME.fullmatch(name):
+        raise MnemonError(f"'{name}' cannot name a concept: {NAME_RULE}")
+    return name
 
 
 @dataclass(frozen=True)
@@ -34,11 +46,7 @@ class Concept:
     noun: str | None = None
 
     def __post_init__(self) -> None:
-        if not NAME.fullmatch(self.name):
-            raise MnemonError(
-                f"'{self.name}' cannot name a concept: use 1 to 40 lower-case letters, digits, '_' or '-', "
-                "starting with a letter, for example 'rex'."
-            )
+        check_name(self.name)
         if not self.photos:
             raise MnemonError(f"The concept '{self.name}' has no photos: give at least one, better three to six.")
 

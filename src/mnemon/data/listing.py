@@ -1,0 +1,95 @@
+"""Several concepts from one list file, as Custom Diffusion and the diffusers examples write it (`--concepts_list`)."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mnemon.data.concept import NAME, NAME_RULE, Concept
+from mnemon.data.layouts import concept_from_folder, existing_folder, name_of_folder
+from mnemon.data.reading import MAX_PIXELS, read_text
+from mnemon.errors import MnemonError
+
+FIELDS = ("instance_prompt", "class_prompt", "instance_data_dir", "class_data_dir")
+
+_TOKEN = re.compile(r"<([^<>]+)>")
+_LEAD_IN = re.compile(r"^(?:(?:an? |the )?(?:photo|picture|image) of )?(?:an? |the )?", re.IGNORECASE)
+
+
+def concepts_from_list(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> list[Concept]:
+    """The concepts of a JSON list of `{instance_prompt, class_prompt, instance_data_dir, class_data_dir}`, in order.
+
+    Only `instance_data_dir`, the folder of photos, must be there; a relative one starts at the list file's folder. The
+    concept's name is the `<token>` in `instance_prompt`, or else the folder's name. A prompt with a token is also the
+    caption of every photo that has none of its own. The noun is `class_prompt` without "a photo of a". `class_data_dir`
+    may stand there, but class images are not read: a concept here is learned without them.
+
+    Raises:
+        MnemonError: the file is missing or malformed (naming the entry), two entries have one name, or an entry's
+            folder cannot be read.
+    """
+    file = Path(path).expanduser()
+    named: dict[str, int] = {}
+    concepts = []
+    for number, entry in enumerate(_entries(file), start=1):
+        concept = _concept(entry, file.parent, f"entry {number} of '{file}'", max_pixels)
+        if concept.name in named:
+            raise MnemonError(
+                f"Entries {named[concept.name]} and {number} of '{file}' are both named '{concept.name}': "
+                "give each instance_prompt a token of its own, such as <rex> and <rex2>."
+            )
+        named[concept.name] = number
+        concepts.append(concept)
+    return concepts
+
+
+def _entries(file: Path) -> list[Any]:
+    try:
+        entries = json.loads(read_text(file))
+    except json.JSONDecodeError as error:
+        raise MnemonError(
+            f"The list file '{file}' is no JSON (line {error.lineno}: {error.msg}): mend that line."
+        ) from error
+    if not isinstance(entries, list) or not entries:
+        raise MnemonError(f"The list file '{file}' must be a JSON list with one entry per concept: [{{...}}, {{...}}].")
+    return entries
+
+
+def _concept(entry: Any, home: Path, where: str, max_pixels: int) -> Concept:
+    fields = _checked(entry, where)
+    folder = existing_folder(home / Path(fields["instance_data_dir"]).expanduser())
+    prompt = fields.get("instance_prompt", "")
+    name = _name(prompt, where) or name_of_folder(folder)
+    noun = _LEAD_IN.sub("", fields.get("class_prompt", "").strip()) or None
+    concept = concept_from_folder(folder, name, noun, max_pixels=max_pixels)
+    return _captioned(concept, prompt) if concept.token in prompt else concept
+
+
+def _checked(entry: Any, where: str) -> dict[str, str]:
+    if not isinstance(entry, dict) or not entry.get("instance_data_dir"):
+        raise MnemonError(f"{_start(where)} has no instance_data_dir: give the folder that holds the concept's photos.")
+    for key, value in entry.items():
+        if key not in FIELDS:
+            raise MnemonError(f"{_start(where)} has an unknown field '{key}': the fields are {', '.join(FIELDS)}.")
+        if not isinstance(value, str):
+            raise MnemonError(f"The {key} in {where} is no text: put it in quotation marks.")
+    return entry
+
+
+def _name(prompt: str, where: str) -> str | None:
+    tokens = _TOKEN.findall(prompt)
+    if len(tokens) > 1:
+        raise MnemonError(f"The instance_prompt in {where} has {len(tokens)} tokens: keep the one of this concept.")
+    if tokens and not NAME.fullmatch(tokens[0]):
+        raise MnemonError(f"The token <{tokens[0]}> in {where} cannot name a concept: {NAME_RULE}")
+    return tokens[0] if tokens else None
+
+
+def _captioned(concept: Concept, prompt: str) -> Concept:
+    photos = tuple(photo if photo.caption else replace(photo, caption=prompt) for photo in concept.photos)
+    return replace(concept, photos=photos)
+
+
+def _start(where: str) -> str:
+    return where[0].upper() + where[1:]
