@@ -1,0 +1,306 @@
+"""The library: an append-only history of concepts on disk.
+
+    library.json                     format, base, method
+    history/000001.json              one commit each; each names the seal of the one before
+    concepts/000001-rex/             deltas.safetensors, tokens.safetensors: never changed, never deleted
+    references/000001-rex.safetensors  features of the pictures the concept is scored against
+    scores/000003.json               row R[3, :] of the score matrix; may be measured again
+    lock                             held by the one who writes
+
+A commit is made by the renaming of its history file and by nothing before it, so a crash leaves the old or the new
+state; what a crashed commit left lying about is not looked at and is cleared away by the next writer.
+"""
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+from torch import Tensor
+
+from mnemon.adapters import load_deltas, save_deltas
+from mnemon.checkpoints import write_safetensors
+from mnemon.errors import MnemonError
+from mnemon.library.entry import (
+    DELTAS,
+    LEARN,
+    REMOVE,
+    TOKENS,
+    Entry,
+    File,
+    active_entries,
+    check_files,
+    newest_entry,
+    read_history,
+    write_entry,
+)
+from mnemon.library.lock import exclusive
+from mnemon.library.sealed import (
+    SEAL,
+    read_sealed,
+    read_sealed_tensors,
+    sync_folder,
+    write_sealed,
+    write_sealed_tensors,
+)
+from mnemon.methods import method_from, method_settings
+from mnemon.methods.base import Learned, Method
+from mnemon.models.base import Base
+
+FORMAT = 1
+_HEADER = "library.json"
+_FOLDERS = ("history", "concepts", "references", "scores")
+
+
+class Library:
+    """A library at one state of its history.
+
+    Attributes:
+        path: its folder.
+        state: number of commits applied; 0 for a new library.
+        base_name, family, fingerprint: the base it belongs to.
+        method: how its concepts are learned and composed.
+    """
+
+    def __init__(self, path: Path, header: Mapping[str, Any], at: int | None) -> None:
+        self.path = path
+        self.base_name: str = header["base"]["name"]
+        self.family: str = header["base"]["family"]
+        self.fingerprint: str = header["base"]["fingerprint"]
+        self.method: Method = method_from(header["method"]["name"], header["method"]["settings"])
+        self._root: str = header[SEAL]
+        self._at = at
+        self._locked = False
+        self._entries = self._read_entries(at)
+        self._check_files()
+
+    @classmethod
+    def create(cls, path: Path | str, base: Base, method: Method) -> "Library":
+        """Make an empty library in a new or empty folder.
+
+        Raises:
+            MnemonError: there is something else in the folder already.
+        """
+        path = Path(path)
+        if (path / _HEADER).exists():
+            raise MnemonError(f"There is already a library in {path}: open it, or choose another folder.")
+        # A creation that was cut short leaves library.json.part; dot files belong to the file manager.
+        if path.exists() and (not path.is_dir() or set(path.glob("[!.]*")) - {path / f"{_HEADER}.part"}):
+            raise MnemonError(f"{path} is not an empty folder: choose another place for the library.")
+        header = {
+            "format": FORMAT,
+            "base": {"name": base.name, "family": base.family, "fingerprint": base.fingerprint},
+            "method": {"name": method.name, "settings": method_settings(method)},
+        }
+        write_sealed(path / _HEADER, header)
+        return cls.open(path)
+
+    @classmethod
+    def open(cls, path: Path | str, at: int | None = None) -> "Library":
+        """Open a library as it is, or as it was after its commit number `at`, which can be read only.
+
+        Raises:
+            MnemonError: there is no library, no such state, or a file is damaged; the message names it.
+        """
+        path = Path(path)
+        if not (path / _HEADER).is_file():
+            what = "is no library" if path.exists() else "does not exist"
+            raise MnemonError(f"{path} {what}: give the folder of a library, or make one with `mnemon learn`.")
+        header = read_sealed(path / _HEADER)
+        if header.get("format") != FORMAT:
+            raise MnemonError(
+                f"The library {path} has format {header.get('format')}, this mnemon reads format {FORMAT}: "
+                "use the version of mnemon that wrote it, or a newer one."
+            )
+        return cls(path, header, at)
+
+    def check_base(self, base: Base) -> None:
+        """Raises:
+        MnemonError: the library was made on another base.
+        """
+        if base.fingerprint != self.fingerprint:
+            raise MnemonError(
+                f"The library {self.path} was made on the base '{self.base_name}' ({self.fingerprint[:12]}), "
+                f"not on '{base.name}' ({base.fingerprint[:12]}): open it with the base it was made on."
+            )
+
+    def history(self) -> list[Entry]:
+        """All commits up to this state, the oldest first."""
+        return list(self._entries)
+
+    def concepts(self) -> dict[str, Entry]:
+        """Name -> the commit that brought it, for the concepts of this state, in order of learning."""
+        return active_entries(self._entries)
+
+    def names(self) -> list[str]:
+        return list(self.concepts())
+
+    def learned(self) -> list[Learned]:
+        """The concepts of this state in order of learning, freshly read from disk."""
+        return [self._read_learned(entry) for entry in self.concepts().values()]
+
+    def commit(
+        self, learned: Learned, photos: Sequence[Mapping[str, str]] = (), settings: Mapping[str, Any] | None = None
+    ) -> int:
+        """Add a concept; returns the new state. `photos` are {"source", "sha256"}, `settings` how it was trained.
+
+        Raises:
+            MnemonError: the name is taken, the library was opened at a past state, or somebody else wrote to it.
+        """
+        with self.lock():
+            self._check_writable()
+            self.check_name(learned.name)
+            entry = self._next(LEARN, learned.name)
+            self._write_concept(self.path / "concepts" / entry.folder, learned)
+            folder = self.path / "concepts" / entry.folder
+            details = {
+                "noun": learned.noun,
+                "files": {name: File.of(folder / name) for name in (DELTAS, TOKENS)},
+                "photos": [dict(photo) for photo in photos],
+                "settings": dict(settings or {}),
+                "facts": dict(learned.facts),
+            }
+            return self._append(Entry(**{**vars(entry), **details}))
+
+    def remove(self, name: str) -> int:
+        """Take a concept out of the model; returns the new state. Its files stay: past states still open.
+
+        Raises:
+            MnemonError: there is no such concept, or the method cannot take one out.
+        """
+        if not self.method.can_remove:
+            raise MnemonError(
+                f"The method '{self.method.name}' cannot remove a concept, because later ones are learned on top "
+                "of it: open the library at an earlier state instead."
+            )
+        with self.lock():
+            self._check_writable()
+            self._entry(name)
+            return self._append(self._next(REMOVE, name))
+
+    def check_name(self, name: str) -> None:
+        """Raises:
+        MnemonError: the name is taken. Worth asking before training.
+        """
+        if name in self.names():
+            raise MnemonError(f"The library {self.path} already has a concept '{name}': choose another name.")
+
+    def write_references(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+        """Keep features of pictures of a concept of this state, so that it can be scored without any photo."""
+        path = self._references_path(self._entry(name))
+        with self.lock():
+            write_sealed_tensors(path, tensors)
+
+    def references(self, name: str) -> dict[str, Tensor]:
+        """What `write_references` kept for a concept of this state; empty if nothing."""
+        path = self._references_path(self._entry(name))
+        return read_sealed_tensors(path, "delete it, and the concept is drawn but not scored") if path.exists() else {}
+
+    def write_row(self, state: int, row: Mapping[str, Any]) -> None:
+        """Write what was measured at `state`, in place of any earlier measurement.
+
+        Raises:
+            MnemonError: the library has no such state.
+        """
+        with self.lock():
+            if not 0 <= state <= newest_entry(self.path):
+                raise MnemonError(f"The library {self.path} has no state {state} to keep scores of.")
+            write_sealed(self._row_path(state), {"state": state, "row": dict(row)})
+
+    def rows(self) -> dict[int, dict[str, Any]]:
+        """State -> what was measured there, up to this state, in order."""
+        rows = {}
+        for state in range(self.state + 1):
+            if self._row_path(state).exists():
+                rows[state] = read_sealed(self._row_path(state), "delete it and run `mnemon evaluate`")["row"]
+        return rows
+
+    @property
+    def state(self) -> int:
+        return len(self._entries)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other writers out, e.g. for the time of training; may be nested.
+
+        Raises:
+            MnemonError: another process is writing, or has written since this library was opened.
+        """
+        if self._locked:
+            yield
+            return
+        with exclusive(self.path / "lock"):
+            newest = newest_entry(self.path)
+            if self._at is None and newest != self.state:
+                raise MnemonError(
+                    f"The library {self.path} is at state {newest} by now, not {self.state}: open it again."
+                )
+            self._clear_leftovers()
+            self._locked = True
+            try:
+                yield
+            finally:
+                self._locked = False
+
+    def _read_entries(self, at: int | None) -> list[Entry]:
+        newest = newest_entry(self.path)
+        if at is not None and not 0 <= at <= newest:
+            raise MnemonError(f"The library {self.path} has no state {at}: its states are 0 to {newest}.")
+        return read_history(self.path, self._root, newest if at is None else at)
+
+    def _check_files(self) -> None:
+        for entry in self._entries:
+            check_files(self.path, entry)
+        for name in self.names():
+            self.references(name)
+        self.rows()
+
+    def _check_writable(self) -> None:
+        if self._at is not None and self._at != newest_entry(self.path):
+            raise MnemonError(f"The library {self.path} is open at its past state {self._at}: open the newest one.")
+
+    def _entry(self, name: str) -> Entry:
+        concepts = self.concepts()
+        if name not in concepts:
+            known = ", ".join(concepts) or "none yet"
+            raise MnemonError(f"The library {self.path} has no concept '{name}'; it has: {known}.")
+        return concepts[name]
+
+    def _next(self, action: str, name: str) -> Entry:
+        parent = self._entries[-1].seal if self._entries else self._root
+        return Entry(self.state + 1, action, name, datetime.now(UTC).isoformat(timespec="seconds"), parent)
+
+    def _append(self, entry: Entry) -> int:
+        self._entries.append(write_entry(self.path, entry))
+        sync_folder(self.path)
+        self._at = None
+        return self.state
+
+    def _write_concept(self, folder: Path, learned: Learned) -> None:
+        write_safetensors(folder / DELTAS, save_deltas(learned.deltas))
+        write_safetensors(folder / TOKENS, learned.tokens)
+        sync_folder(folder.parent)
+
+    def _read_learned(self, entry: Entry) -> Learned:
+        folder = self.path / "concepts" / entry.folder
+        deltas, tokens = load_deltas(load_file(folder / DELTAS)), load_file(folder / TOKENS)
+        return Learned(entry.concept, entry.noun, deltas, tokens, dict(entry.facts))
+
+    def _references_path(self, entry: Entry) -> Path:
+        return self.path / "references" / f"{entry.folder}.safetensors"
+
+    def _row_path(self, state: int) -> Path:
+        return self.path / "scores" / f"{state:06d}.json"
+
+    def _clear_leftovers(self) -> None:
+        """Remove what commits that never came to an end have left."""
+        for name in _FOLDERS:
+            for aside in (self.path / name).glob("*.part"):
+                aside.unlink()
+        folders = {entry.folder for entry in read_history(self.path, self._root, newest_entry(self.path))}
+        for folder in (self.path / "concepts").glob("*"):
+            if folder.name not in folders:
+                shutil.rmtree(folder)
