@@ -83,7 +83,7 @@ def _decode(path: Path, content: bytes, max_pixels: int) -> Image.Image:
         raise _too_large(path, max_pixels) from error
     except _DAMAGE as error:  # UnidentifiedImageError is an OSError
         raise MnemonError(
-            f"The file '{path}' is no JPEG, PNG or WebP picture, whatever its name says: "
+            f"The file '{path}' is no readable JPEG, PNG or WebP picture, whatever its name says: "
             "save it again as one of these, or delete it."
         ) from error
     if image.width * image.height > max_pixels:

@@ -60,8 +60,8 @@ def _crop(image: Image.Image, side: int, place: float) -> Image.Image:
     width, height = image.size
     square = min(width, height)
     left, top = round((width - square) * place), round((height - square) * place)
-    box = (left, top, left + square, top + square)
-    return image.resize((side, side), Image.Resampling.LANCZOS, box=box)
+    # Cropped first: resize(box=...) lets what lies beside the box bleed into its edge.
+    return image.crop((left, top, left + square, top + square)).resize((side, side), Image.Resampling.LANCZOS)
 
 
 def _pad(image: Image.Image, side: int) -> Image.Image:
