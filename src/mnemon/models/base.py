@@ -36,6 +36,7 @@ class Base(ABC):
         fingerprint: sha256 over the weights' files or tensors; a library refuses to open on another base.
         resolution: side of its pictures in pixels.
         denoiser: the U-Net or transformer. Its parameters never require gradients.
+        tokens: the concept tokens known now, as `set_tokens` was given them.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Base(ABC):
     fingerprint: str
     resolution: int
     denoiser: nn.Module
+    tokens: Mapping[str, Tokens]
 
     @property
     @abstractmethod

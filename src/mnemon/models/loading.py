@@ -1,0 +1,118 @@
+"""From a name to a frozen base: the built-in one, a diffusers folder, or a repository on the hub."""
+
+import json
+import re
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
+from huggingface_hub import hf_hub_download
+from safetensors import SafetensorError, safe_open
+
+from mnemon.errors import MnemonError
+from mnemon.models.fingerprint import fingerprint_of_folder, weight_files
+from mnemon.models.unet import UNetBase
+
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+PICKLES = ("*.bin", "*.ckpt", "*.pt", "*.pth")
+INDEX = "model_index.json"
+Families = dict[str, type[UNetBase]]
+
+
+def load(name: str, families: Families, device: torch.device | str, dtype: torch.dtype) -> UNetBase:
+    """The base called `name`, of one of the `families`. See `mnemon.models.load_base`."""
+    folder, family = _find(name, families)
+    for component in family.components:
+        _check_weights(folder, component)
+    pipeline = _open(folder, family, dtype).to(device)
+    return family(pipeline, name, fingerprint_of_folder(folder, family.components))
+
+
+def _find(name: str, families: Families) -> tuple[Path, type[UNetBase]]:
+    if name == "world":
+        folder = Path(str(files("mnemon.world") / "base"))
+        if not (folder / INDEX).is_file():
+            raise MnemonError("The built-in base is not in this installation: build it with 'mnemon base build'.")
+        return folder, _family(folder / INDEX, name, families)
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder, _family(folder / INDEX, name, families)
+    if folder.is_file():
+        raise MnemonError(
+            f"'{name}' is a file, not a diffusers folder. Convert a single-file checkpoint once: "
+            "StableDiffusionPipeline.from_single_file(file).save_pretrained(folder), then give the folder."
+        )
+    if not HUB_ID.fullmatch(name) or name.startswith("."):
+        raise MnemonError(
+            f"There is no base '{name}': give 'world', an existing diffusers folder, or a hub id such as 'owner/model'."
+        )
+    return _download(name, families)
+
+
+def _family(index: Path, name: str, families: Families) -> type[UNetBase]:
+    try:
+        pipeline = json.loads(index.read_text(encoding="utf-8"))["_class_name"]
+    except FileNotFoundError:
+        raise MnemonError(f"'{name}' is no diffusers pipeline: it has no {INDEX}.") from None
+    except (ValueError, KeyError, TypeError):
+        raise MnemonError(f"'{name}' is no diffusers pipeline: its {INDEX} cannot be read.") from None
+    for family in families.values():
+        if family.pipeline_class.__name__ == pipeline:
+            return family
+    supported = ", ".join(f"{family.pipeline_class.__name__} ({key})" for key, family in families.items())
+    raise MnemonError(f"'{name}' is a {pipeline}, which mnemon does not know. Supported: {supported}.")
+
+
+def _download(name: str, families: Families) -> tuple[Path, type[UNetBase]]:
+    """The hub's snapshot; the family is known before gigabytes are fetched."""
+    try:
+        family = _family(Path(hf_hub_download(name, INDEX)), name, families)
+        folder = family.pipeline_class.download(name, use_safetensors=True, **family.unused)
+    except (OSError, ValueError) as error:
+        raise MnemonError(
+            f"There is no folder '{name}', and the hub did not give a pipeline of that id with safetensors weights: "
+            f"{_first_line(error)}"
+        ) from error
+    return Path(folder), family
+
+
+def _check_weights(folder: Path, component: str) -> None:
+    """Only whole safetensors files are read; a pickle can run code when it is opened."""
+    found = weight_files(folder, component)
+    if not found:
+        pickles = [path for pattern in PICKLES for path in (folder / component).glob(pattern)]
+        if pickles:
+            raise MnemonError(
+                f"'{pickles[0]}' is a pickle, which can run code when opened; mnemon reads safetensors only. Choose a "
+                "checkpoint with safetensors, or, if you trust this one, convert it once with diffusers: "
+                "DiffusionPipeline.from_pretrained(folder).save_pretrained(new_folder)."
+            )
+        raise MnemonError(f"'{folder / component}' has no weights: expected a *model.safetensors file there.")
+    for path in found:
+        try:
+            with safe_open(str(path), framework="pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise MnemonError(
+                f"'{path}' is damaged, cut short or a Git LFS pointer ({_first_line(error)}): fetch it again."
+            ) from error
+
+
+def _open(folder: Path, family: type[UNetBase], dtype: torch.dtype) -> Any:
+    shown = is_progress_bar_enabled()
+    disable_progress_bar()
+    try:
+        return family.pipeline_class.from_pretrained(
+            str(folder), use_safetensors=True, torch_dtype=dtype, local_files_only=True, **family.unused
+        )
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        raise MnemonError(f"The base in '{folder}' cannot be opened: {_first_line(error)}") from error
+    finally:
+        if shown:
+            enable_progress_bar()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,30 @@
+"""Stable Diffusion 1.x and 2.x (Rombach et al., arXiv 2112.10752); the built-in world's base is one."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from diffusers import StableDiffusionPipeline
+
+from mnemon.models.base import Condition
+from mnemon.models.unet import UNetBase
+
+
+class StableDiffusion(UNetBase):
+    """One CLIP text encoder; the U-Net hears its last hidden states."""
+
+    family = "sd"
+    pipeline_class = StableDiffusionPipeline
+    components = ("unet", "vae", "text_encoder")
+    unused = {
+        "safety_checker": None,
+        "feature_extractor": None,
+        "image_encoder": None,
+        "requires_safety_checker": False,
+    }
+
+    def _tokenizers(self) -> list[tuple[str, Any]]:
+        return [("text_encoder", self._pipeline.tokenizer)]
+
+    def _encode(self, prompts: Sequence[str]) -> Condition:
+        (encoder,) = self.encoders
+        return Condition(encoder(prompts).last_hidden_state)

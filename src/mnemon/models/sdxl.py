@@ -1,0 +1,44 @@
+"""Stable Diffusion XL (Podell et al., arXiv 2307.01952)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from diffusers import StableDiffusionXLPipeline
+
+from mnemon.models.base import Condition
+from mnemon.models.unet import UNetBase
+
+
+class StableDiffusionXL(UNetBase):
+    """Two text encoders side by side, the second one's pooled vector, and the picture's size and crop.
+
+    The empty prompt is heard as zeros where the checkpoint says so (`force_zeros_for_empty_prompt`), as it was trained.
+    """
+
+    family = "sdxl"
+    pipeline_class = StableDiffusionXLPipeline
+    components = ("unet", "vae", "text_encoder", "text_encoder_2")
+    unused = {"feature_extractor": None, "image_encoder": None, "add_watermarker": False}
+
+    def _tokenizers(self) -> list[tuple[str, Any]]:
+        return [("text_encoder", self._pipeline.tokenizer), ("text_encoder_2", self._pipeline.tokenizer_2)]
+
+    def _encode(self, prompts: Sequence[str]) -> Condition:
+        outputs = [encoder(prompts) for encoder in self.encoders]
+        hidden = torch.cat([output.hidden_states[-2] for output in outputs], dim=-1)
+        pooled = outputs[-1].text_embeds
+        if self._pipeline.config.force_zeros_for_empty_prompt:
+            said = torch.tensor([prompt != "" for prompt in prompts], device=hidden.device)
+            hidden, pooled = hidden * said[:, None, None], pooled * said[:, None]
+        return Condition(hidden, pooled)
+
+    def _heard(self, condition: Condition) -> dict[str, Any]:
+        """The pooled text, and as time ids (batch, 6): original size, top left of the crop, target size, in pixels."""
+        size = [self.resolution, self.resolution]
+        ids = torch.tensor([[*size, 0, 0, *size]], device=self.device, dtype=self.dtype)
+        rows = len(condition.hidden)
+        assert condition.pooled is not None
+        return {
+            "added_cond_kwargs": {"text_embeds": condition.pooled.to(self.dtype), "time_ids": ids.expand(rows, -1)}
+        }
