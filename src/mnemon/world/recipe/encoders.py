@@ -2,45 +2,53 @@
 
 The teacher guides the autoencoder and the denoiser. The judge, from another seed and on other renders, scores them,
 and is shipped as the identity encoder and attribute classifier. Both learn attributes by cross-entropy and, by
-contrast, to know one thing again in another pose and place.
+contrast, to know one thing again in another pose and place. The judge also says which nouns are in a picture.
 """
 
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from mnemon.world.encoder import PictureEncoder, contrastive_loss
 from mnemon.world.recipe.fit import Schedule, draw, fit
 from mnemon.world.recipe.pictures import ATTRIBUTES, Pictures, to_input
 
 
-def new_encoder(seed: int) -> PictureEncoder:
+PRESENT = "present"
+"""The head that says of each noun whether it is in the picture."""
+
+
+def new_encoder(seed: int, *, present: bool) -> PictureEncoder:
     torch.manual_seed(seed)
     heads = {name: len(classes) for name, classes in ATTRIBUTES.items()}
+    if present:
+        heads[PRESENT] = len(ATTRIBUTES["noun"])
     return PictureEncoder(heads).to(memory_format=torch.channels_last)
 
 
 def train_encoder(
-    name: str, folder: Path, singles: Pictures, pairs: Pictures, *, seed: int, steps: int = 1400
+    name: str, folder: Path, scenes: Pictures, pairs: Pictures, *, seed: int, steps: int, present: bool
 ) -> tuple[PictureEncoder, float]:
-    """An encoder and the seconds it took. `singles` gives the labels, `pairs` the instances."""
-    encoder = new_encoder(seed)
-    labelled = (singles.labels["noun"] >= 0).nonzero().flatten()
+    """An encoder and the seconds it took. `scenes` gives the labels, `pairs` the instances."""
+    encoder = new_encoder(seed, present=present)
+    rows_known = torch.arange(len(scenes)) if present else (scenes.labels["noun"] >= 0).nonzero().flatten()
 
     def loss(generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        rows = labelled[draw(generator, len(labelled), 64)]
+        rows = rows_known[draw(generator, len(rows_known), 64)]
         couple = draw(generator, len(pairs) // 2, 48)
-        pixels = torch.cat([singles.pixels[rows], pairs.pixels[couple * 2], pairs.pixels[couple * 2 + 1]])
+        pixels = torch.cat([scenes.pixels[rows], pairs.pixels[couple * 2], pairs.pixels[couple * 2 + 1]])
         with torch.autocast("cpu", torch.bfloat16):
             pooled = encoder.pool(encoder.features(to_input(pixels))[-1])
             logits = {key: head(pooled[:64]).float() for key, head in encoder.heads.items()}
             embedding = encoder.project(pooled[64:]).float()
         embedding = torch.nn.functional.normalize(embedding, dim=-1)
         classes = torch.stack(
-            [cross_entropy(logits[key], singles.labels[key][rows], ignore_index=-1) for key in ATTRIBUTES]
+            [cross_entropy(logits[key], scenes.labels[key][rows], ignore_index=-1) for key in ATTRIBUTES]
         ).sum()
+        if present:
+            classes = classes + 4 * binary_cross_entropy_with_logits(logits[PRESENT], scenes.present[rows].float())
         instance = contrastive_loss(embedding[:48], embedding[48:])
         return classes + instance, {"classes": classes.item(), "instance": instance.item()}
 
@@ -49,17 +57,27 @@ def train_encoder(
 
 
 @torch.no_grad()
-def encoder_figures(encoder: PictureEncoder, singles: Pictures, pairs: Pictures) -> dict[str, float]:
+def encoder_figures(encoder: PictureEncoder, scenes: Pictures, pairs: Pictures) -> dict[str, float]:
     """Accuracy of every head on pictures not seen in training, and how often a thing is found among 200 others."""
-    rows = (singles.labels["noun"] >= 0).nonzero().flatten()[:1000]
-    logits = encoder.classify(to_input(singles.pixels[rows]))
+    rows = (scenes.labels["noun"] >= 0).nonzero().flatten()[:1000]
+    logits = encoder.classify(to_input(scenes.pixels[rows]))
     figures = {}
     for name in ATTRIBUTES:
-        truth = singles.labels[name][rows]
+        truth = scenes.labels[name][rows]
         known = truth >= 0
         figures[name] = float((logits[name].argmax(1)[known] == truth[known]).float().mean())
+    if PRESENT in encoder.heads:
+        two = (scenes.present.sum(1) == 2).nonzero().flatten()[:500]
+        figures["two_nouns"] = float(both_nouns(encoder, to_input(scenes.pixels[two]), scenes.present[two]).mean())
     figures["instance_top1_of_200"] = instance_top1(encoder, pairs)
     return figures
+
+
+@torch.no_grad()
+def both_nouns(encoder: PictureEncoder, pictures: Tensor, present: Tensor) -> Tensor:
+    """(n,) 1 where the two likeliest nouns of a picture are the two that `present` (n, nouns) marks."""
+    likeliest = encoder.classify(pictures)[PRESENT].topk(2, dim=1).indices
+    return present.gather(1, likeliest).sum(1).eq(2).float()
 
 
 @torch.no_grad()

@@ -32,11 +32,12 @@ _CHUNK = 500
 
 @dataclass(frozen=True)
 class Pictures:
-    """`pixels` (n, 64, 64, 3) uint8, `mask` (n, 8, 8) share of each place covered by things,
-    `labels` name -> (n,) with -1 where the attribute has no name, `captions` n lists of strings."""
+    """`pixels` (n, 64, 64, 3) uint8, `mask` (n, 8, 8) share of each place covered by things, `present` (n, nouns) 0/1
+    for every noun in the picture, `labels` attribute -> (n,) with -1 where it has no name, `captions` n lists."""
 
     pixels: Tensor
     mask: Tensor
+    present: Tensor
     labels: dict[str, Tensor]
     captions: list[list[str]]
 
@@ -82,14 +83,16 @@ def _pair_chunk(seed: int, start: int, stop: int) -> list[tuple[Scene, list[str]
 
 def _draw(job: tuple) -> dict:
     maker, seed, start, stop = job
-    pixels, masks, labels, captions = [], [], [], []
+    pixels, masks, labels, present, captions = [], [], [], [], []
     for scene, words in maker(seed, start, stop):
         picture = render(scene)
         pixels.append(picture.pixels)
         masks.append(np.max(picture.masks, axis=0).reshape(8, 8, 8, 8).mean(axis=(1, 3)))
         labels.append(_labels(scene))
+        present.append([noun in {look.noun for look in scene.looks} for noun in NOUNS])
         captions.append(words)
-    return {"pixels": np.stack(pixels), "mask": np.stack(masks), "labels": np.array(labels), "captions": captions}
+    arrays = {"pixels": np.stack(pixels), "mask": np.stack(masks)}
+    return arrays | {"labels": np.array(labels), "present": np.array(present, np.uint8), "captions": captions}
 
 
 def _labels(scene: Scene) -> list[int]:
@@ -106,7 +109,7 @@ def _cached(path: Path, maker: object, seed: int, count: int) -> Pictures:
         jobs = [(maker, seed, start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK)]
         with ProcessPoolExecutor(os.cpu_count()) as pool:
             parts = list(pool.map(_draw, jobs))
-        arrays = {key: np.concatenate([part[key] for part in parts]) for key in ("pixels", "mask", "labels")}
+        arrays = {key: np.concatenate([part[key] for part in parts]) for key in ("pixels", "mask", "labels", "present")}
         words = [words for part in parts for words in part["captions"]]
         tensors = {key: torch.from_numpy(array) for key, array in arrays.items()}
         write_safetensors(path, tensors, {"captions": json.dumps(words)})
@@ -115,6 +118,7 @@ def _cached(path: Path, maker: object, seed: int, count: int) -> Pictures:
         return Pictures(
             file.get_tensor("pixels"),
             file.get_tensor("mask"),
+            file.get_tensor("present"),
             {name: labels[:, column] for column, name in enumerate(ATTRIBUTES)},
             json.loads(file.metadata()["captions"]),
         )

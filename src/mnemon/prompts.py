@@ -1,0 +1,31 @@
+"""The prompts a concept is trained on."""
+
+import re
+
+from mnemon.data.concept import Concept
+from mnemon.methods.base import Method
+
+TEMPLATES: tuple[str, ...] = ("a photo of {}", "a picture of {}", "{}")
+"""For photos without a caption."""
+
+
+def training_prompts(concept: Concept, method: Method) -> tuple[list[int], list[str]]:
+    """Photo numbers and prompts, in pairs: a caption where there is one, else every template.
+
+    In a caption the token, with or without the class noun after it, is replaced by the method's name for the concept.
+    """
+    called = method.prompt_name(concept.name, concept.noun)
+    rows, prompts = [], []
+    for index, photo in enumerate(concept.photos):
+        texts = [template.format(called) for template in TEMPLATES]
+        if photo.caption is not None:
+            texts = [rename(photo.caption, concept, called)]
+        rows += [index] * len(texts)
+        prompts += texts
+    return rows, prompts
+
+
+def rename(text: str, concept: Concept, called: str) -> str:
+    """`text` with the concept's token (and its noun, if that follows) replaced by `called`."""
+    noun = rf"(?:\s+{re.escape(concept.noun)}\b)?" if concept.noun else ""
+    return re.sub(re.escape(concept.token) + noun, called.replace("\\", r"\\"), text)

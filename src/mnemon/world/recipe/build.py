@@ -1,0 +1,213 @@
+"""The recipe of the built-in base, from nothing to a diffusers folder, in one resumable call.
+
+Stages: pictures, teacher, judge, autoencoder, CLIP, denoiser, assembly. Each keeps its state in the working folder; a
+killed build goes on from its last snapshot. Each stage has a gate (`gates.py`).
+"""
+
+import json
+import platform
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from rich.console import Console
+from torch import Tensor
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from mnemon.checkpoints import write_json, write_safetensors
+from mnemon.world.encoder import PictureEncoder
+from mnemon.world.recipe import pictures as rendering
+from mnemon.world.recipe.autoencoder import autoencoder_figures, encode, train_autoencoder
+from mnemon.world.recipe.denoiser import caption_ids, new_scheduler, tokenize, train_clip, train_denoiser
+from mnemon.world.recipe.encoders import encoder_figures, instance_top1, train_encoder
+from mnemon.world.recipe.fit import Schedule
+from mnemon.world.recipe.gates import drawing_figures, require
+from mnemon.world.recipe.pictures import Pictures, to_input
+from mnemon.world.recipe.tokenizer import build_tokenizer
+
+SHARD = "15MB"
+"""No shipped file is larger."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Sizes and steps of every stage. The defaults made the shipped base."""
+
+    seed: int = 1
+    scenes: int = 40_000
+    pairs: int = 8_000
+    judge_scenes: int = 16_000
+    judge_pairs: int = 6_000
+    test_scenes: int = 2_000
+    test_pairs: int = 1_000
+    encoder_steps: int = 1_400
+    autoencoder_steps: int = 4_200
+    clip_steps: int = 800
+    denoiser_steps: int = 8_000
+    denoiser_rate: float = 8e-4
+    denoiser_batch: int = 32
+    test_prompts: int = 240
+
+
+def build(out: Path, work: Path, recipe: Recipe, *, force: bool = False) -> dict[str, float]:
+    """Train the base into `out` and return its figures.
+
+    Args:
+        out: the diffusers folder to write; replaced only when everything is done.
+        work: keeps pictures and snapshots (about 2 GB); calling again with the same folder goes on.
+        force: go on after a missed gate.
+
+    Raises:
+        MnemonError: a stage missed its gate and `force` is off.
+    """
+    console = Console(stderr=True)
+    _same_recipe(work, recipe)
+    console.print("Rendering pictures")
+    scenes = rendering.scenes(work, recipe.seed, recipe.scenes)
+    pairs = rendering.pairs(work, recipe.seed, recipe.pairs)
+    test_scenes = rendering.scenes(work, recipe.seed + 2, recipe.test_scenes)
+    test_pairs = rendering.pairs(work, recipe.seed + 2, recipe.test_pairs)
+    seconds: dict[str, float] = {}
+    figures: dict[str, float] = {}
+
+    teacher, seconds["teacher"] = train_encoder(
+        "teacher", work, scenes, pairs, seed=recipe.seed + 10, steps=recipe.encoder_steps, present=False
+    )
+    judge, seconds["judge"] = _judge(work, recipe)
+    figures["identity_top1_of_200"] = instance_top1(judge, test_pairs)
+    console.print("judge", encoder_figures(judge, test_scenes, test_pairs))
+    require("judge", figures, force=force)
+
+    autoencoder, seconds["autoencoder"] = train_autoencoder(
+        work, scenes, pairs, teacher, seed=recipe.seed + 11, steps=recipe.autoencoder_steps
+    )
+    figures |= autoencoder_figures(autoencoder, judge, test_pairs)
+    console.print("autoencoder", figures)
+    require("autoencoder", figures, force=force)
+
+    tokenizer = build_tokenizer(work / "tokenizer")
+    everything = _join(scenes, pairs)
+    ids = caption_ids(tokenizer, everything)
+    clip_image, clip_text, seconds["clip"] = train_clip(
+        work, everything, ids, teacher, tokenizer, seed=recipe.seed + 12, steps=recipe.clip_steps
+    )
+    text = CLIPTextModel(clip_text.config)
+    text.load_state_dict(_text_weights(clip_text))
+    unet, text, seconds["denoiser"] = train_denoiser(
+        work,
+        _latents(autoencoder, everything),
+        _teacher_features(teacher, everything),
+        everything.mask,
+        ids,
+        text,
+        tokenize(tokenizer, [""])[0],
+        seed=recipe.seed + 13,
+        schedule=Schedule(recipe.denoiser_steps, recipe.denoiser_rate, warmup=300, hold=0.4, floor=0.02),
+        batch=recipe.denoiser_batch,
+    )
+    pipeline = _pipeline(autoencoder, unet, text, tokenizer)
+    figures |= drawing_figures(
+        lambda prompts: _draw(pipeline, prompts, recipe.seed), judge, count=recipe.test_prompts, seed=recipe.seed + 3
+    )
+    console.print("denoiser", figures)
+    fresh = out.with_name(out.name + ".part")
+    shutil.rmtree(fresh, ignore_errors=True)
+    _save(fresh, pipeline, judge, clip_image, clip_text)
+    facts = {"recipe": asdict(recipe), "seconds": seconds, "machine": platform.processor() or platform.machine()}
+    write_json(fresh / "figures.json", {"figures": figures, **facts})
+    shutil.rmtree(out, ignore_errors=True)
+    fresh.rename(out)
+    require("denoiser", figures, force=force)
+    return figures
+
+
+def _same_recipe(work: Path, recipe: Recipe) -> None:
+    """Snapshots of another recipe are of no use: start afresh then."""
+    note = work / "recipe.json"
+    if note.exists() and json.loads(note.read_text(encoding="utf-8")) != asdict(recipe):
+        for old in work.glob("*.snapshot.safetensors"):
+            old.unlink()
+    write_json(note, asdict(recipe))
+
+
+def _judge(work: Path, recipe: Recipe) -> tuple[PictureEncoder, float]:
+    scenes = rendering.scenes(work, recipe.seed + 1, recipe.judge_scenes)
+    pairs = rendering.pairs(work, recipe.seed + 1, recipe.judge_pairs)
+    return train_encoder(
+        "judge", work, scenes, pairs, seed=recipe.seed + 20, steps=recipe.encoder_steps, present=True
+    )
+
+
+def _join(one: Pictures, two: Pictures) -> Pictures:
+    return Pictures(
+        torch.cat([one.pixels, two.pixels]),
+        torch.cat([one.mask, two.mask]),
+        torch.cat([one.present, two.present]),
+        {name: torch.cat([one.labels[name], two.labels[name]]) for name in one.labels},
+        one.captions + two.captions,
+    )
+
+
+def _text_weights(model: torch.nn.Module) -> dict[str, Tensor]:
+    """CLIP's text model without its projection, under the names that `CLIPTextModel` uses."""
+    inner = {key: value for key, value in model.state_dict().items() if not key.startswith("text_projection")}
+    own = set(CLIPTextModel(model.config).state_dict())
+    return {key if key in own else key.removeprefix("text_model."): value for key, value in inner.items()}
+
+
+@torch.no_grad()
+def _latents(autoencoder: AutoencoderKL, pictures: Pictures) -> Tensor:
+    with torch.autocast("cpu", torch.bfloat16):
+        parts = [encode(autoencoder, to_input(rows)).float() for rows in pictures.pixels.split(256)]
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def _teacher_features(teacher: PictureEncoder, pictures: Pictures) -> Tensor:
+    with torch.autocast("cpu", torch.bfloat16):
+        parts = [teacher.features(to_input(rows))[-1].bfloat16() for rows in pictures.pixels.split(512)]
+    features = torch.cat(parts)
+    return features - features[:4000].float().mean(dim=(0, 2, 3), keepdim=True).bfloat16()
+
+
+def _pipeline(
+    autoencoder: AutoencoderKL, unet: UNet2DConditionModel, text: CLIPTextModel, tokenizer: CLIPTokenizer
+) -> StableDiffusionPipeline:
+    pipeline = StableDiffusionPipeline(
+        autoencoder, text, tokenizer, unet, new_scheduler(), None, None, requires_safety_checker=False
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@torch.no_grad()
+def _draw(pipeline: StableDiffusionPipeline, prompts: list[str], seed: int) -> Tensor:
+    """Pictures (n, 3, 64, 64) in -1..1: 20 DDIM steps, guidance 4."""
+    generator = torch.Generator().manual_seed(seed + 5000)
+    parts = []
+    for start in range(0, len(prompts), 48):
+        drawn = pipeline(
+            list(prompts[start : start + 48]), num_inference_steps=20, guidance_scale=4.0, generator=generator,
+            output_type="pt",
+        ).images
+        parts.append(drawn * 2 - 1)
+    return torch.cat(parts)
+
+
+def _save(
+    folder: Path, pipeline: StableDiffusionPipeline, judge: PictureEncoder, clip_image: PictureEncoder,
+    clip_text: torch.nn.Module,
+) -> None:
+    """The pipeline and the encoders, in half precision and in shards."""
+    pipeline.to(torch.float16)
+    pipeline.save_pretrained(folder, safe_serialization=True, max_shard_size=SHARD)
+    encoders = folder / "encoders"
+    for name, encoder in {"judge": judge, "clip_image": clip_image}.items():
+        tensors = {k: v.half() if v.is_floating_point() else v for k, v in encoder.state_dict().items()}
+        write_safetensors(encoders / f"{name}.safetensors", tensors)
+        heads = {head: layer.out_features for head, layer in encoder.heads.items()}
+        write_json(encoders / f"{name}.json", {"heads": heads, "embedding": encoder.project[-1].out_features})
+    clip_text.half().save_pretrained(encoders / "clip_text")
+    pipeline.tokenizer.save_pretrained(encoders / "tokenizer")
