@@ -46,7 +46,8 @@ def test_a_list_gives_its_concepts_in_order(write, tmp_path):
 
 
 def test_without_a_token_the_folder_names_the_concept(write):
-    (concept,) = concepts_from_list(write([{"instance_prompt": "photo of a sks dog", "instance_data_dir": "dog"}]))
+    entry = {"instance_prompt": "photo of a sks dog", "class_prompt": None, "instance_data_dir": "dog"}
+    (concept,) = concepts_from_list(write([entry]))
     assert (concept.name, concept.noun) == ("dog", None)
     assert {photo.caption for photo in concept.photos} == {None}
 

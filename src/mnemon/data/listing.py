@@ -72,9 +72,9 @@ def _checked(entry: Any, where: str) -> dict[str, str]:
     for key, value in entry.items():
         if key not in FIELDS:
             raise MnemonError(f"{_start(where)} has an unknown field '{key}': the fields are {', '.join(FIELDS)}.")
-        if not isinstance(value, str):
+        if not isinstance(value, str | None):
             raise MnemonError(f"The {key} in {where} is no text: put it in quotation marks.")
-    return entry
+    return {key: value for key, value in entry.items() if value is not None}
 
 
 def _name(prompt: str, where: str) -> str | None:
