@@ -1,0 +1,79 @@
+"""Pictures as PNG files that say how they were made, and can be made again from what they say."""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
+from torch import Tensor
+
+from mnemon.errors import MnemonError
+
+KEY = "mnemon"
+
+
+@dataclass(frozen=True)
+class PictureFacts:
+    """How a picture was made. `state` is the number of commits the library held, None for the bare base."""
+
+    prompt: str
+    seed: int
+    guidance: float
+    steps: int
+    base: str
+    negative: str = ""
+    library: str | None = None
+    state: int | None = None
+    concepts: tuple[str, ...] = ()
+
+
+def to_image(picture: Tensor) -> Image.Image:
+    """A picture (3, height, width) in 0..1 as an 8-bit RGB image."""
+    pixels = (picture.detach().float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0)
+    return Image.fromarray(pixels.cpu().numpy())
+
+
+def save_picture(path: Path, picture: Tensor, facts: PictureFacts) -> None:
+    """Write one picture (3, height, width) in 0..1 as PNG: the facts as JSON under `mnemon`, and under `parameters` as
+    the line of text that other tools show. The file is there whole or not at all."""
+    image = to_image(picture)
+    info = PngInfo()
+    info.add_text(KEY, json.dumps(asdict(facts)))  # ASCII, so a plain tEXt chunk
+    info.add_text("parameters", _parameters(facts, image))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(path.name + ".part")
+    image.save(aside, format="PNG", pnginfo=info)
+    os.replace(aside, path)
+
+
+def read_facts(path: Path) -> PictureFacts:
+    """What `save_picture` wrote.
+
+    Raises:
+        MnemonError: no such file, not a PNG, or not one that mnemon made.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            stored = json.loads(image.info[KEY])
+        return PictureFacts(**{**stored, "concepts": tuple(stored["concepts"])})
+    except FileNotFoundError:
+        raise MnemonError(f"There is no picture '{path}'.") from None
+    except (UnidentifiedImageError, OSError) as error:
+        raise MnemonError(f"'{path}' cannot be read as a picture: {error}.") from error
+    except (KeyError, TypeError, ValueError):
+        raise MnemonError(f"'{path}' does not say how it was made: it is not mnemon's, or was edited.") from None
+
+
+def _parameters(facts: PictureFacts, image: Image.Image) -> str:
+    """The form that Stable Diffusion web interfaces write and read."""
+    lines = [facts.prompt]
+    if facts.negative:
+        lines.append(f"Negative prompt: {facts.negative}")
+    lines.append(
+        f"Steps: {facts.steps}, Sampler: DDIM, CFG scale: {facts.guidance:g}, Seed: {facts.seed}, "
+        f"Size: {image.width}x{image.height}, Model: {facts.base}"
+    )
+    return "\n".join(lines)
