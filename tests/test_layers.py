@@ -10,7 +10,7 @@ import mnemon
 
 LAYERS = [
     {"cli", "web"},
-    {"benchmark", "classification"},
+    {"api", "benchmark", "classification"},
     {"export", "sampling", "metrics"},
     {"training", "prompts"},
     {"library"},
