@@ -14,6 +14,11 @@ class Delta(nn.Module, ABC):
     kind: ClassVar[str]
     """Name in files and in the registry of kinds."""
 
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, int]:
+        """(d_out, d_in), without computing Δ."""
+
     @abstractmethod
     def matrix(self) -> Tensor:
         """Δ as a dense (d_out, d_in) tensor in fp32, differentiable in the delta's parameters."""

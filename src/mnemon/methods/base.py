@@ -45,7 +45,10 @@ class Learner(nn.Module, ABC):
         """Optimiser groups [{"params": [...], "lr": float}, ...]; together exactly the trainable parameters."""
 
     def before_step(self, generator: torch.Generator) -> None:
-        """Called before each forward pass, e.g. to draw this step's masks."""
+        """Called before each forward pass, e.g. to draw this step's masks.
+
+        In evaluation mode (`learner.eval()`, for previews) it prepares what `finish` would keep, and draws nothing.
+        """
 
     def penalty(self) -> Tensor:
         """What is added to the denoising loss: a scalar in fp32."""

@@ -1,0 +1,18 @@
+"""The one training loop, its settings, and going on after a kill."""
+
+from mnemon.training.examples import Examples
+from mnemon.training.loop import OnPreview, OnStep, train
+from mnemon.training.loss import denoising_loss, min_snr_weights
+from mnemon.training.resume import discard_snapshot
+from mnemon.training.settings import TrainingSettings
+
+__all__ = [
+    "Examples",
+    "OnPreview",
+    "OnStep",
+    "TrainingSettings",
+    "denoising_loss",
+    "discard_snapshot",
+    "min_snr_weights",
+    "train",
+]

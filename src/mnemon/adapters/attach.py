@@ -1,0 +1,54 @@
+"""Deltas at work beside the weights: an attached layer computes W0 x + Δ x and never touches W0."""
+
+from collections.abc import Callable, Mapping
+
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from mnemon.adapters.checks import check_fit
+from mnemon.adapters.delta import Delta
+
+Hook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]
+
+
+class Attached:
+    """Deltas attached to layers; a context manager that removes them on leaving."""
+
+    def __init__(self, handles: list[RemovableHandle]) -> None:
+        self._handles = handles
+
+    def remove(self) -> None:
+        """Take the deltas off; no hook is left. A second call does nothing."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    def __enter__(self) -> "Attached":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
+
+
+def attach(sites: Mapping[str, nn.Linear], deltas: Mapping[str, Delta]) -> Attached:
+    """Let `deltas` act in every forward pass of their sites, until removed. Works on quantised layers too.
+
+    The deltas are moved to their layers' device. Several may be attached to one site: their changes add up.
+
+    Raises:
+        MnemonError: a site is unknown or a shape does not fit; nothing is attached then.
+    """
+    check_fit(sites, deltas)
+    handles = []
+    for site, delta in deltas.items():
+        layer = sites[site]
+        delta.to(layer.weight.device)
+        handles.append(layer.register_forward_hook(_adding(delta)))
+    return Attached(handles)
+
+
+def _adding(delta: Delta) -> Hook:
+    def hook(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        return output + delta(inputs[0])
+
+    return hook

@@ -1,0 +1,54 @@
+"""A dense change of a weight matrix."""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from mnemon.adapters.delta import Delta
+
+
+class Dense(Delta):
+    """Δ = `values`, (d_out, d_in). A learner may assign new `values` at every step, in the graph of its parameters."""
+
+    kind: ClassVar[str] = "dense"
+    values: Tensor
+
+    def __init__(self, values: Tensor) -> None:
+        super().__init__()
+        if values.ndim != 2:
+            raise ValueError(f"values {tuple(values.shape)} is no matrix")
+        self.register_buffer("values", values)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.values.shape[0], self.values.shape[1]
+
+    def matrix(self) -> Tensor:
+        return self.values.float()
+
+    def state(self) -> dict[str, Tensor]:
+        return {"values": self.values}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Tensor]) -> "Dense":
+        return cls(state["values"])
+
+
+def sum_deltas(deltas: list[Mapping[str, Delta]]) -> dict[str, Dense]:
+    """Add up changes site by site, in the order of the list; a site that none of them touches is left out.
+
+    Sums of products, not products of sums: each delta's matrix is formed first, in fp32.
+    """
+    totals: dict[str, Tensor] = {}
+    for change in deltas:
+        for site, delta in change.items():
+            matrix = delta.matrix().detach()
+            totals[site] = totals[site] + matrix if site in totals else matrix
+    return {site: Dense(total.clone()) for site, total in totals.items()}
+
+
+def zeros(shape: tuple[int, int], device: torch.device) -> Dense:
+    """No change, (d_out, d_in)."""
+    return Dense(torch.zeros(shape, device=device))

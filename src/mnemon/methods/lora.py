@@ -1,0 +1,96 @@
+"""Sequential LoRA: what most people do today, and the baseline of every continual method."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from mnemon.adapters import Delta, LowRank, sum_deltas
+from mnemon.methods import parts
+from mnemon.methods.base import Learned, Learner, Method
+from mnemon.methods.settings import check_settings
+from mnemon.models.base import Base
+
+
+class LoraLearner(Learner):
+    """A_t, B_t of every site and the token vector V*_t."""
+
+    def __init__(self, method: "Lora", name: str, noun: str | None, base: Base, generator: torch.Generator) -> None:
+        super().__init__()
+        self.method, self.name, self.noun = method, name, noun
+        self.token = parts.VectorToken(parts.start_vectors(base, method.vectors, generator))
+        self.sites = list(base.sites())
+        self.factors = torch.nn.ModuleList(
+            LowRank(*parts.start_factors(layer, method.rank, generator), trainable=True)
+            for layer in base.sites().values()
+        )
+
+    def deltas(self) -> Mapping[str, LowRank]:
+        return dict(zip(self.sites, self.factors, strict=True))  # type: ignore[arg-type]
+
+    def tokens(self) -> Mapping[str, Tensor]:
+        return self.token()
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        return [
+            {"params": list(self.factors.parameters()), "lr": self.method.rate},
+            {"params": list(self.token.parameters()), "lr": self.token.rate(self.method.token_rate)},
+        ]
+
+    def finish(self) -> Learned:
+        kept = {
+            site: LowRank(delta.up.detach().cpu().clone(), delta.down.detach().cpu().clone())
+            for site, delta in self.deltas().items()
+        }
+        return Learned(self.name, self.noun, kept, self.token.kept())
+
+
+@dataclass(frozen=True)
+class Lora(Method):
+    """Low-rank adaptation (arXiv 2106.09685) of the layers that turn text into keys and values, one concept after
+    another, with a trained token:
+
+        W_t = W_{t-1} + A_t B_t        A_t in R^{D1 x r} (`up`), starts at zero;  B_t in R^{r x D2} (`down`), random
+
+    W_{t-1} holds all earlier concepts and is frozen; nothing guards it.
+    """
+
+    name: ClassVar[str] = "lora"
+    trains: ClassVar[str] = "low-rank factors of the cross-attention keys and values, and the token"
+    stores: ClassVar[str] = "the factors and the token's vectors"
+    fuses: ClassVar[bool] = True
+    order_free: ClassVar[bool] = False
+    can_remove: ClassVar[bool] = True
+    needs_class_images: ClassVar[bool] = False
+    source: ClassVar[str] = "arXiv 2106.09685, trained in sequence"
+
+    rank: int = 16
+    """r, the width of the factors."""
+    rate: float = 2e-3
+    """Learning rate of the factors."""
+    token_rate: float = 5e-3
+    """Learning rate of the token's vectors."""
+    vectors: int = 1
+    """How many vectors the token stands for."""
+    class_word: bool = True
+    """Say the class noun after the token in prompts."""
+    steps: int = 200
+    """Training steps a concept."""
+    batch: int = 8
+    """Pictures a step."""
+
+    def __post_init__(self) -> None:
+        check_settings(self, ("rank", "rate", "token_rate", "vectors", "batch"), ("steps",))
+
+    def prompt_name(self, name: str, noun: str | None) -> str:
+        return parts.prompt_name(name, noun, self.class_word)
+
+    def begin(
+        self, name: str, noun: str | None, base: Base, earlier: Sequence[Learned], generator: torch.Generator
+    ) -> LoraLearner:
+        return LoraLearner(self, name, noun, base, generator)
+
+    def compose(self, learned: Sequence[Learned], prompt: str | None = None) -> dict[str, Delta]:
+        return dict(sum_deltas([one.deltas for one in learned]))

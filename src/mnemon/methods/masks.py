@@ -1,0 +1,83 @@
+"""Learned 0/1 masks over weight matrices, from low-rank logits."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from mnemon.methods.parts import draw_normal, draw_uniform
+
+MaskKind = Literal["none", "soft", "sigmoid_st", "gumbel_st"]
+MaskParam = Literal["factor_mlp", "factor_linear"]
+
+
+class RowMlp(nn.Module):
+    """linear - ReLU - linear on the last axis, with its own weights for each of n stacked matrices.
+
+    (n, rows, width) -> (n, rows, width). The last layer starts small.
+    """
+
+    def __init__(self, stack: int, width: int, generator: torch.Generator, device: torch.device) -> None:
+        super().__init__()
+        start = draw_normal((2, stack, width, width), generator, device) / width**0.5
+        self.first = nn.Parameter(start[0])
+        self.first_bias = nn.Parameter(torch.zeros(stack, 1, width, device=device))
+        self.last = nn.Parameter(0.1 * start[1])
+        self.last_bias = nn.Parameter(torch.zeros(stack, 1, width, device=device))
+
+    def forward(self, rows: Tensor) -> Tensor:
+        hidden = torch.relu(torch.baddbmm(self.first_bias, rows, self.first))
+        return torch.baddbmm(self.last_bias, hidden, self.last)
+
+
+class MaskLogits(nn.Module):
+    """S = g(U) h(Q) + b0 for n stacked (D1, D2) matrices: (n, D1, D2).
+
+    U in R^{D1 x r_m}, Q in R^{r_m x D2}; g acts on the rows of U and h on the columns of Q. With `factor_linear` both
+    are the identity. The product starts small and b0 > 0, so nearly all gates start open.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        rank: int,
+        open_logit: float,
+        param: MaskParam,
+        generator: torch.Generator,
+        device: torch.device,
+    ) -> None:
+        super().__init__()
+        stack, rows, columns = shape
+        size = 1.0 if param == "factor_mlp" else 0.1
+        self.u = nn.Parameter(size * draw_normal((stack, rows, rank), generator, device))
+        self.q = nn.Parameter(size * draw_normal((stack, columns, rank), generator, device))  # Q transposed
+        self.g: nn.Module = nn.Identity()
+        self.h: nn.Module = nn.Identity()
+        if param == "factor_mlp":
+            self.g = RowMlp(stack, rank, generator, device)
+            self.h = RowMlp(stack, rank, generator, device)
+        self.b0 = nn.Parameter(torch.full((stack, 1, 1), float(open_logit), device=device))
+
+    def forward(self) -> Tensor:
+        return torch.baddbmm(self.b0, self.g(self.u), self.h(self.q).mT)
+
+
+def training_mask(logits: Tensor, kind: MaskKind, tau: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """The mask of one training step and the soft gates y behind it, both of the logits' shape.
+
+    `gumbel_st`: y = sigmoid((S + G1 - G0) / tau) with Gumbel noise (binary concrete, arXiv 1611.00712); the mask is
+    1[y > 1/2] in the forward pass, and y in the backward pass. `sigmoid_st`: the same without noise. `soft`: y itself.
+    """
+    if kind == "gumbel_st":
+        # The difference of two Gumbel variables is logistic, which one uniform number gives.
+        logits = logits + torch.logit(draw_uniform(tuple(logits.shape), generator, logits.device), eps=1e-6)
+    gates = torch.sigmoid(logits / tau)
+    if kind == "soft":
+        return gates, gates
+    hard = (logits > 0).to(gates.dtype)
+    return hard + (gates - gates.detach()), gates
+
+
+def final_mask(logits: Tensor, kind: MaskKind, tau: float) -> Tensor:
+    """The mask that is kept: 1[S > 0] without noise, or sigmoid(S / tau) for `soft`."""
+    return torch.sigmoid(logits / tau) if kind == "soft" else (logits > 0).to(logits.dtype)

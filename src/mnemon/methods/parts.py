@@ -1,0 +1,108 @@
+"""Parts that several methods share: the concept's name in a prompt, its token, and the start of low-rank factors."""
+
+import math
+from abc import abstractmethod
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from mnemon.models.base import Base
+
+
+def prompt_name(name: str, noun: str | None, class_word: bool) -> str:
+    """ "<rex> dog", or "<rex>" without the class word or where the concept has no noun."""
+    return f"<{name}> {noun}" if class_word and noun else f"<{name}>"
+
+
+def draw_normal(shape: tuple[int, ...], generator: torch.Generator, device: torch.device) -> Tensor:
+    """Standard normal numbers, drawn on the generator's device."""
+    return torch.randn(shape, generator=generator, device=generator.device).to(device)
+
+
+def draw_uniform(shape: tuple[int, ...], generator: torch.Generator, device: torch.device) -> Tensor:
+    """Numbers uniform in 0..1, drawn on the generator's device."""
+    return torch.rand(shape, generator=generator, device=generator.device).to(device)
+
+
+def start_factors(layer: nn.Linear, rank: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """`up` (d_out, rank), zero, and `down` (rank, d_in), uniform within 1 / sqrt(d_in): their product is zero."""
+    device = layer.weight.device
+    down = draw_uniform((rank, layer.in_features), generator, device) * 2 - 1
+    return torch.zeros(layer.out_features, rank, device=device), down / math.sqrt(layer.in_features)
+
+
+def start_vectors(base: Base, vectors: int, generator: torch.Generator) -> dict[str, Tensor]:
+    """Random token vectors (vectors, width) by text encoder, with the mean and spread of its embedding table."""
+    return {
+        encoder: mean + deviation * draw_normal((vectors, width), generator, base.device)
+        for encoder, (width, mean, deviation) in base.token_statistics().items()
+    }
+
+
+class Token(nn.Module):
+    """A concept's trainable token."""
+
+    @abstractmethod
+    def forward(self) -> dict[str, Tensor]:
+        """The vectors (vectors, width) by text encoder, in the graph of the trainable parameters."""
+
+    @abstractmethod
+    def rate(self, token_rate: float) -> float:
+        """The learning rate at which a step moves the vectors' entries by about `token_rate`."""
+
+    def kept(self) -> dict[str, Tensor]:
+        """The vectors as they are stored."""
+        return {encoder: vectors.detach().cpu().clone() for encoder, vectors in self().items()}
+
+
+class VectorToken(Token):
+    """The vectors themselves are trained, as in textual inversion (arXiv 2208.01618)."""
+
+    def __init__(self, start: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.vectors = nn.ParameterDict({encoder: nn.Parameter(vectors) for encoder, vectors in start.items()})
+
+    def forward(self) -> dict[str, Tensor]:
+        return dict(self.vectors.items())
+
+    def rate(self, token_rate: float) -> float:
+        return token_rate
+
+
+class MlpToken(Token):
+    """V* = MLP(1) with MLP = linear(1, hidden) - ReLU - linear(hidden, vectors · width), one for each text encoder.
+
+    The last bias starts as `start` and the last weight small, so that V* starts near `start`.
+    """
+
+    def __init__(self, start: Mapping[str, Tensor], hidden: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.shapes = {encoder: vectors.shape for encoder, vectors in start.items()}
+        self.first = nn.ParameterDict()  # weight and bias in one: with the constant input 1 only their sum matters
+        self.last = nn.ParameterDict()
+        self.bias = nn.ParameterDict()
+        for encoder, vectors in start.items():
+            device, outputs = vectors.device, vectors.numel()
+            both = draw_uniform((2, hidden), generator, device) * 2 - 1  # weight and bias, within 1 / sqrt(fan-in)
+            self.first[encoder] = nn.Parameter(both)
+            small = 0.01 * vectors.std() / math.sqrt(hidden)
+            self.last[encoder] = nn.Parameter(small * draw_normal((hidden, outputs), generator, device))
+            self.bias[encoder] = nn.Parameter(vectors.flatten())
+
+    def forward(self) -> dict[str, Tensor]:
+        return {
+            encoder: (self._hidden(encoder) @ self.last[encoder] + self.bias[encoder]).view(shape)
+            for encoder, shape in self.shapes.items()
+        }
+
+    def rate(self, token_rate: float) -> float:
+        """Adam moves every weight by its rate, whatever the gradient's size; so one step moves an entry of V* by
+        rate · (1 + sum of the hidden units)."""
+        with torch.no_grad():
+            units = max(self._hidden(encoder).sum().item() for encoder in self.shapes)
+        return token_rate / (1 + units)
+
+    def _hidden(self, encoder: str) -> Tensor:
+        weight, bias = self.first[encoder]
+        return torch.relu(weight * 1.0 + bias)

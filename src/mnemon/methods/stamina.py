@@ -1,0 +1,237 @@
+"""STAMINA: STack-And-Mask INcremental Adapters (Smith et al., arXiv 2311.18763).
+
+The authors publish no code; forms and values that the abstract leaves open are this project's reading of it. Not
+covered: masks for whole rows or columns, and other inputs of the mask networks.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from mnemon.adapters import Delta, Dense, LowRank, MaskedLowRank, sum_deltas, zeros
+from mnemon.errors import MnemonError
+from mnemon.methods import parts
+from mnemon.methods.base import Learned, Learner, Method
+from mnemon.methods.masks import MaskKind, MaskLogits, MaskParam, final_mask, training_mask
+from mnemon.methods.settings import check_settings
+from mnemon.models.base import Base
+
+
+class MaskedStack(nn.Module):
+    """The n sites whose weights have one shape (D1, D2), computed together: every tensor has n in front."""
+
+    past: Tensor
+
+    def __init__(
+        self,
+        method: "Stamina",
+        layers: Mapping[str, nn.Linear],
+        past: Mapping[str, Dense],
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.sites, self.method = list(layers), method
+        ups, downs = zip(
+            *(parts.start_factors(layer, method.rank, generator) for layer in layers.values()), strict=True
+        )
+        self.a = nn.Parameter(torch.stack(ups))  # A_t (n, D1, r), zero
+        self.b = nn.Parameter(torch.stack(downs))  # B_t (n, r, D2)
+        shape = (len(ups), self.a.shape[1], self.b.shape[2])
+        if method.mask != "none":
+            self.logits = MaskLogits(shape, method.mask_rank, method.b0, method.mask_param, generator, self.a.device)
+        before = [past[site].matrix() if site in past else torch.zeros(shape[1:]) for site in self.sites]
+        self.register_buffer("past", torch.stack(before).to(self.a.device), persistent=False)  # P_{t-1} (n, D1, D2)
+
+    def before_step(self, generator: torch.Generator) -> None:
+        """This step's Delta_t = (A_t B_t) (.) M_t, kept for the forward pass and for the penalty."""
+        product = torch.bmm(self.a, self.b)
+        if self.method.mask == "none":
+            self.delta = product
+        elif self.training:
+            mask, self.gates = training_mask(self.logits(), self.method.mask, self.method.tau, generator)
+            self.delta = product * mask
+        else:
+            self.delta = product * self.final_mask()
+
+    def forgetting(self) -> Tensor:
+        """sum || |P_{t-1}| (.) Delta_t ||_F^2 over these sites."""
+        return (self.past * self.delta).square().sum()
+
+    def sparsity(self) -> tuple[Tensor, Tensor]:
+        """HAT's numerator and denominator: gates on entries that no earlier concept uses, and the number of such."""
+        free = (self.past == 0).to(self.gates.dtype)
+        return (self.gates * free).sum(), free.sum()
+
+    def final_mask(self) -> Tensor:
+        """M_t = 1[S_t > 0], without noise."""
+        return final_mask(self.logits(), self.method.mask, self.method.tau)
+
+    def kept(self) -> dict[str, Delta]:
+        """The finished deltas by site."""
+        a, b = self.a.detach().cpu(), self.b.detach().cpu()
+        if self.method.mask == "none":
+            return {site: LowRank(a[i].clone(), b[i].clone()) for i, site in enumerate(self.sites)}
+        mask = self.final_mask().detach().cpu()
+        if self.method.mask == "soft":
+            return {site: Dense((a[i] @ b[i]) * mask[i]) for i, site in enumerate(self.sites)}
+        return {site: MaskedLowRank(a[i].clone(), b[i].clone(), mask[i] > 0) for i, site in enumerate(self.sites)}
+
+
+class StaminaLearner(Learner):
+    """A_t, B_t, the mask networks and MLP_t of one concept."""
+
+    def __init__(
+        self,
+        method: "Stamina",
+        name: str,
+        noun: str | None,
+        base: Base,
+        earlier: Sequence[Learned],
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.method, self.name, self.noun = method, name, noun
+        start = parts.start_vectors(base, method.vectors, generator)
+        self.token: parts.Token = (
+            parts.MlpToken(start, method.token_hidden, generator) if method.token == "mlp" else parts.VectorToken(start)
+        )
+        past = sum_deltas([one.deltas for one in earlier])  # P_{t-1}, once: a step's cost does not grow with t
+        groups: dict[tuple[int, int], dict[str, nn.Linear]] = {}
+        for site, layer in base.sites().items():
+            groups.setdefault((layer.out_features, layer.in_features), {})[site] = layer
+        self.stacks = nn.ModuleList(MaskedStack(method, layers, past, generator) for layers in groups.values())
+        self.penalised = bool(earlier)
+        self._now = {site: zeros(shape, base.device) for shape, layers in groups.items() for site in layers}
+
+    def deltas(self) -> Mapping[str, Dense]:
+        return self._now
+
+    def tokens(self) -> Mapping[str, Tensor]:
+        return self.token()
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        factors = [factor for stack in self._stacks() for factor in (stack.a, stack.b)]
+        groups: list[dict[str, Any]] = [
+            {"params": factors, "lr": self.method.rate},
+            {"params": list(self.token.parameters()), "lr": self.token.rate(self.method.token_rate)},
+        ]
+        if self.method.mask != "none":
+            masks = [parameter for stack in self._stacks() for parameter in stack.logits.parameters()]
+            groups.append({"params": masks, "lr": self.method.mask_rate})
+        return groups
+
+    def before_step(self, generator: torch.Generator) -> None:
+        for stack in self._stacks():
+            stack.before_step(generator)
+            for site, delta in zip(stack.sites, stack.delta.unbind(0), strict=True):
+                self._now[site].values = delta
+
+    def penalty(self) -> Tensor:
+        """lambda · L_forget + lambda_s · L_sparse; both sums run over all layers."""
+        total = torch.zeros((), device=self._stacks()[0].a.device)
+        if self.method.forget == "masked" and self.penalised:
+            total = total + self.method.forget_weight * sum(stack.forgetting() for stack in self._stacks())
+        if self.method.sparsity_weight:
+            open_gates, free = zip(*(stack.sparsity() for stack in self._stacks()), strict=True)
+            total = total + self.method.sparsity_weight * sum(open_gates) / sum(free).clamp(min=1)
+        return total
+
+    def finish(self) -> Learned:
+        deltas = {site: delta for stack in self._stacks() for site, delta in stack.kept().items()}
+        ordered = {site: deltas[site] for site in self._now}
+        return Learned(self.name, self.noun, ordered, self.token.kept(), self._facts())
+
+    def _facts(self) -> dict[str, Any]:
+        if self.method.mask == "none":
+            return {}
+        with torch.no_grad():
+            masks = [stack.final_mask() for stack in self._stacks()]
+        return {"mask_density": sum(float(m.sum()) for m in masks) / sum(m.numel() for m in masks)}
+
+    def _stacks(self) -> list[MaskedStack]:
+        return list(self.stacks)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Stamina(Method):
+    """Low-rank changes under learned hard masks, a token from an MLP, and a price on entries that earlier concepts use.
+
+    For each adapted W in R^{D1 x D2} and concept t:
+
+        Delta_t  = (A_t B_t) (.) M_t            W_t = W_{t-1} + Delta_t         A_t (D1, r) starts at zero, B_t (r, D2)
+        S_t      = g(U_t) h(Q_t) + b0           logits; U_t (D1, r_m), Q_t (r_m, D2); g, h: linear - ReLU - linear
+        M_t      = 1[S_t > 0]                   in training straight-through: Gumbel noise on S_t, sigmoid gradient
+        V*_t     = MLP_t(1)                     the token; evaluated once and stored, the MLP is dropped
+        P_{t-1}  = sum_{t'<t} (A_t' B_t') (.) M_t' = W_{t-1} - W_init
+        L_forget = sum over layers of || |P_{t-1}| (.) (A_t B_t) (.) M_t ||_F^2       in fp32
+        L        = L_diffusion + lambda L_forget + lambda_s L_sparse
+
+    A masked product is in general of full rank, so it is stored as factors and a packed mask. L_sparse is HAT's
+    (arXiv 1801.01423), here on entries: the mean gate over the entries that no earlier concept uses.
+    """
+
+    name: ClassVar[str] = "stamina"
+    trains: ClassVar[str] = "low-rank factors of the cross-attention keys and values, their masks, and the token's MLP"
+    stores: ClassVar[str] = "the factors, one bit for each entry of the masks, and the token's vectors"
+    fuses: ClassVar[bool] = True
+    order_free: ClassVar[bool] = False
+    can_remove: ClassVar[bool] = True
+    needs_class_images: ClassVar[bool] = False
+    source: ClassVar[str] = "arXiv 2311.18763 (a reading of it; the authors publish no code)"
+
+    rank: int = 16
+    """r, the width of the factors."""
+    rate: float = 2e-3
+    """Learning rate of the factors."""
+    mask: MaskKind = "gumbel_st"
+    """Hard masks with Gumbel noise in training, without noise (`sigmoid_st`), soft masks (`soft`), or none."""
+    mask_param: MaskParam = "factor_mlp"
+    """Mask logits from MLPs of the factors U and Q, or from their plain product."""
+    mask_rank: int = 16
+    """r_m, the width of the mask networks."""
+    mask_rate: float = 2e-3
+    """Learning rate of the mask networks."""
+    b0: float = 2.0
+    """Where the mask logits start: 2 keeps 88 % of the gates open at first."""
+    tau: float = 1.0
+    """Temperature of the gates."""
+    token: Literal["mlp", "vector"] = "mlp"
+    """Train an MLP that emits the token's vectors, or the vectors themselves."""
+    token_hidden: int = 256
+    """Width of the token's MLP."""
+    token_rate: float = 5e-3
+    """How far a step moves the token's entries; the MLP's learning rate follows from it."""
+    vectors: int = 1
+    """How many vectors the token stands for."""
+    class_word: bool = True
+    """Say the class noun after the token in prompts. The paper leaves it out."""
+    forget: Literal["masked", "none"] = "masked"
+    """The price on entries that earlier concepts use, or none."""
+    forget_weight: float = 1000.0
+    """lambda, for the sum over layers and entries."""
+    sparsity_weight: float = 0.0
+    """lambda_s; HAT uses 0.75."""
+    steps: int = 200
+    """Training steps a concept."""
+    batch: int = 8
+    """Pictures a step."""
+
+    def __post_init__(self) -> None:
+        positive = ("rank", "rate", "mask_rank", "mask_rate", "tau", "token_hidden", "token_rate", "vectors", "batch")
+        check_settings(self, positive, ("forget_weight", "sparsity_weight", "steps"))
+        if self.sparsity_weight and self.mask == "none":
+            raise MnemonError("The setting 'sparsity_weight' prices open masks, but 'mask' is 'none'; set it to 0.")
+
+    def prompt_name(self, name: str, noun: str | None) -> str:
+        return parts.prompt_name(name, noun, self.class_word)
+
+    def begin(
+        self, name: str, noun: str | None, base: Base, earlier: Sequence[Learned], generator: torch.Generator
+    ) -> StaminaLearner:
+        return StaminaLearner(self, name, noun, base, earlier, generator)
+
+    def compose(self, learned: Sequence[Learned], prompt: str | None = None) -> dict[str, Delta]:
+        return dict(sum_deltas([one.deltas for one in learned]))

@@ -1,0 +1,68 @@
+"""What a training run learns from, and what one step draws of it."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mnemon.errors import MnemonError
+from mnemon.models.base import Base
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Pairs of latents (n, channels, height, width) and n prompts.
+
+    A picture may stand there several times: with several prompts, or flipped.
+
+    Raises:
+        MnemonError: there are none, or they do not pair.
+    """
+
+    latents: Tensor
+    prompts: Sequence[str]
+
+    def __post_init__(self) -> None:
+        if isinstance(self.prompts, str) or len(self.latents) != len(self.prompts) or not len(self.latents):
+            count = 1 if isinstance(self.prompts, str) else len(self.prompts)
+            raise MnemonError(f"{len(self.latents)} pictures and {count} prompts: give a list of one prompt a picture.")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step learns from, drawn as a whole before its parts are computed."""
+
+    latents: Tensor  # (rows, channels, height, width)
+    noise: Tensor  # (rows, channels, height, width)
+    timesteps: Tensor  # (rows,)
+    prompts: list[str]
+    weights: Tensor  # (rows,); the loss is their weighted sum
+
+    def parts(self, count: int) -> Iterator["Batch"]:
+        """The batch in `count` parts, in order."""
+        for rows in torch.arange(len(self.latents)).tensor_split(count):
+            prompts = [self.prompts[row] for row in rows]
+            at = rows.to(self.latents.device)
+            yield Batch(self.latents[at], self.noise[at], self.timesteps[at], prompts, self.weights[at])
+
+
+def draw_batch(
+    base: Base, examples: Examples, prior: Examples | None, prior_weight: float, count: int, generator: torch.Generator
+) -> Batch:
+    """`count` examples, with replacement, and as many prior ones if there are any.
+
+    The loss of a batch is the mean over the examples plus `prior_weight` times the mean over the prior ones.
+    """
+    sources = [(examples, 1.0)] + ([(prior, prior_weight)] if prior else [])
+    latents, prompts, weights = [], [], []
+    for source, weight in sources:
+        size = (count,)
+        rows = torch.randint(len(source.latents), size, generator=generator, device=generator.device).cpu()
+        latents.append(source.latents[rows.to(source.latents.device)])
+        prompts += [source.prompts[row] for row in rows]
+        weights.append(torch.full(size, weight / count))
+    clean = torch.cat(latents).to(base.device, torch.float32)
+    noise = torch.randn(clean.shape, generator=generator, device=generator.device).to(base.device)
+    timesteps = base.sample_timesteps(len(clean), generator).to(base.device)
+    return Batch(clean, noise, timesteps, prompts, torch.cat(weights).to(base.device))

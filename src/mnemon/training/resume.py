@@ -1,0 +1,132 @@
+"""Going on after a kill: what a snapshot belongs to, and where it lies.
+
+A run goes on from a snapshot bit for bit, and only if everything that decides its outcome is the same. With other settings,
+photos or earlier concepts it starts anew, logs a warning that says what changed, and writes over the snapshot in time. A
+finished run leaves its last snapshot, so that a kill between training and the commit costs nothing; whoever has committed
+the concept calls `discard_snapshot`.
+"""
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from mnemon.adapters import save_deltas
+from mnemon.checkpoints import load_snapshot, save_snapshot
+from mnemon.errors import MnemonError
+from mnemon.methods import method_settings
+from mnemon.methods.base import Learned, Learner, Method
+from mnemon.models.base import Base
+from mnemon.training.examples import Examples
+from mnemon.training.settings import TrainingSettings
+
+SNAPSHOT = "training.safetensors"
+log = logging.getLogger("mnemon")
+
+
+def discard_snapshot(folder: Path) -> None:
+    """Remove a run's snapshot, if there is one."""
+    (folder / SNAPSHOT).unlink(missing_ok=True)
+
+
+def run_identity(
+    base: Base,
+    method: Method,
+    name: str,
+    noun: str | None,
+    examples: Sequence[Examples],
+    earlier: Sequence[Learned],
+    settings: TrainingSettings,
+) -> dict[str, str]:
+    """Everything that decides the outcome of a run, under names that an explanation can use."""
+    pictures = {str(index): one.latents for index, one in enumerate(examples)}
+    return {
+        "base": base.fingerprint,
+        "method": json.dumps([method.name, method_settings(method)]),
+        "concept": json.dumps([name, noun]),
+        "photos or prompts": _hash(pictures, [list(one.prompts) for one in examples]),
+        "earlier concepts": " ".join(_hash(save_deltas(one.deltas) | dict(one.tokens), one.name) for one in earlier),
+        "training settings": json.dumps(settings.decisive()),
+    }
+
+
+class Snapshots:
+    """The snapshot of one run; without a folder nothing is kept."""
+
+    def __init__(
+        self,
+        folder: Path | None,
+        identity: Mapping[str, str],
+        learner: Learner,
+        optimizer: torch.optim.Optimizer,
+        generator: torch.Generator,
+        scaler: "torch.amp.GradScaler | None" = None,
+    ) -> None:
+        self._path = None if folder is None else folder / SNAPSHOT
+        self._identity = dict(identity)
+        self._learner, self._optimizer, self._generator, self._scaler = learner, optimizer, generator, scaler
+        self._written = time.monotonic()
+
+    @property
+    def age(self) -> float:
+        """Seconds since the last snapshot, or since the start."""
+        return time.monotonic() - self._written
+
+    def restore(self) -> int:
+        """Go back to where the run was; returns the steps done, 0 for a new run.
+
+        Raises:
+            MnemonError: the snapshot is damaged.
+        """
+        if self._path is None or not self._path.exists() or not self._belongs(self._path):
+            return 0
+        try:
+            facts = load_snapshot(self._path, {"learner": self._learner}, self._optimizer, self._generator)
+        except (SafetensorError, RuntimeError, KeyError, ValueError) as error:
+            raise _damaged(self._path) from error
+        if self._scaler is not None and isinstance(scaler := facts["scaler"], dict):
+            self._scaler.load_state_dict(scaler)
+        return int(str(facts["step"]))
+
+    def save(self, step: int) -> None:
+        """Keep the run as it is after `step` steps."""
+        if self._path is not None:
+            scaler = None if self._scaler is None else self._scaler.state_dict()
+            facts = {"step": step, "identity": self._identity, "scaler": scaler}
+            save_snapshot(self._path, {"learner": self._learner}, self._optimizer, self._generator, facts)
+            self._written = time.monotonic()
+
+    def _belongs(self, path: Path) -> bool:
+        other = _identity_of(path)
+        changed = [part for part, value in self._identity.items() if other.get(part) != value]
+        if changed:
+            log.warning("%s is of a run with another %s: training starts anew.", path, ", another ".join(changed))
+        return not changed
+
+
+def _identity_of(path: Path) -> dict[str, str]:
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            identity: dict[str, str] = json.loads(file.metadata()["facts"])["identity"]
+            return identity
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise _damaged(path) from error
+
+
+def _damaged(path: Path) -> MnemonError:
+    return MnemonError(f"The snapshot {path} is damaged: delete it to start the training anew.")
+
+
+def _hash(tensors: Mapping[str, Tensor], words: object) -> str:
+    digest = hashlib.sha256(json.dumps(words).encode())
+    for key in sorted(tensors):
+        tensor = tensors[key].detach().cpu().contiguous()
+        digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
