@@ -2,14 +2,17 @@
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
+from diffusers.utils import logging as diffusers_logging
 from huggingface_hub import hf_hub_download
 from safetensors import SafetensorError, safe_open
+from transformers.utils import logging as transformers_logging
 
 from mnemon.errors import MnemonError
 from mnemon.models.fingerprint import fingerprint_of_folder, weight_files
@@ -101,17 +104,26 @@ def _check_weights(folder: Path, component: str) -> None:
 
 
 def _open(folder: Path, family: type[UNetBase], dtype: torch.dtype) -> Any:
-    shown = is_progress_bar_enabled()
-    disable_progress_bar()
     try:
-        return family.pipeline_class.from_pretrained(
-            str(folder), use_safetensors=True, torch_dtype=dtype, local_files_only=True, **family.unused
-        )
+        with _no_bars():
+            return family.pipeline_class.from_pretrained(
+                str(folder), use_safetensors=True, dtype=dtype, local_files_only=True, **family.unused
+            )
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         raise MnemonError(f"The base in '{folder}' cannot be opened: {_first_line(error)}") from error
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """Without the libraries' progress bars, of which there would be one for every part."""
+    shown = [library for library in (diffusers_logging, transformers_logging) if library.is_progress_bar_enabled()]
+    for library in shown:
+        library.disable_progress_bar()
+    try:
+        yield
     finally:
-        if shown:
-            enable_progress_bar()
+        for library in shown:
+            library.enable_progress_bar()
 
 
 def _first_line(error: Exception) -> str:

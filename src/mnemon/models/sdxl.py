@@ -39,6 +39,4 @@ class StableDiffusionXL(UNetBase):
         ids = torch.tensor([[*size, 0, 0, *size]], device=self.device, dtype=self.dtype)
         rows = len(condition.hidden)
         assert condition.pooled is not None
-        return {
-            "added_cond_kwargs": {"text_embeds": condition.pooled.to(self.dtype), "time_ids": ids.expand(rows, -1)}
-        }
+        return {"added_cond_kwargs": {"text_embeds": condition.pooled.to(self.dtype), "time_ids": ids.expand(rows, -1)}}

@@ -143,9 +143,7 @@ class UNetBase(Base):
     def predict(self, noisy: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
         """The U-Net's answer in the dtype of `noisy`, which is cast to the U-Net's on the way."""
         hidden = condition.hidden.to(self.dtype)
-        answer = self.denoiser(
-            noisy.to(self.dtype), timesteps, encoder_hidden_states=hidden, **self._heard(condition)
-        )
+        answer = self.denoiser(noisy.to(self.dtype), timesteps, encoder_hidden_states=hidden, **self._heard(condition))
         return answer.sample.to(noisy.dtype)
 
     def latent_shape(self) -> tuple[int, int, int]:

@@ -1,0 +1,112 @@
+"""A base with concepts in it, and as it was after."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+
+from mnemon.adapters import Delta, Dense, sum_deltas
+from mnemon.errors import MnemonError
+from mnemon.methods.base import Learned
+from mnemon.models.base import Base
+from mnemon.sampling import Composed, draw
+from tests.tiny import tiny_sd_base, tiny_sdxl_base
+
+HOW: dict[str, Any] = {"guidance": 3.0, "steps": 3}
+
+
+class Summing:
+    """Stands in for a method that composes once."""
+
+    fuses = True
+
+    def compose(self, learned: Sequence[Learned], prompt: str | None = None) -> dict[str, Delta]:
+        assert prompt is None
+        return dict(sum_deltas([one.deltas for one in learned]))
+
+
+class PerPrompt:
+    """Stands in for a method that composes for each prompt: the concepts it names."""
+
+    fuses = False
+
+    def __init__(self) -> None:
+        self.asked: list[str | None] = []
+
+    def compose(self, learned: Sequence[Learned], prompt: str | None = None) -> dict[str, Delta]:
+        self.asked.append(prompt)
+        return dict(sum_deltas([one.deltas for one in learned if f"<{one.name}>" in (prompt or "")]))
+
+
+@pytest.fixture(params=[tiny_sd_base, tiny_sdxl_base], name="base")
+def _base(request: pytest.FixtureRequest) -> Base:
+    return request.param()
+
+
+def concept(base: Base, name: str, seed: int) -> Learned:
+    generator = torch.Generator().manual_seed(seed)
+    deltas = {
+        site: Dense(0.3 * torch.randn(layer.weight.shape, generator=generator)) for site, layer in base.sites().items()
+    }
+    widths = {encoder: width for encoder, (width, _, _) in base.token_statistics().items()}
+    tokens = {encoder: torch.randn(2, width, generator=generator) for encoder, width in widths.items()}
+    return Learned(name, None, deltas, tokens)
+
+
+def weights(base: Base) -> list[torch.Tensor]:
+    return [layer.weight.clone() for layer in base.sites().values()]
+
+
+@pytest.mark.parametrize("method", [Summing(), PerPrompt()])
+def test_all_is_restored_on_leaving_even_by_an_error(base: Base, method: Any) -> None:
+    base.set_tokens({"old": concept(base, "old", 9).tokens})
+    before, plain = weights(base), draw(base, ["a dog"], seeds=[1], **HOW)
+    with pytest.raises(MnemonError, match="<old>"), Composed(base, method, [concept(base, "rex", 1)]) as model:
+        model.draw(["a photo of <rex>"], seeds=[1], **HOW)
+        model.draw(["a photo of <old>"], seeds=[1], **HOW)
+    assert all(torch.equal(a, b) for a, b in zip(before, weights(base), strict=True))
+    assert torch.equal(draw(base, ["a dog"], seeds=[1], **HOW), plain)
+    base.encode_prompts(["a photo of <old>"])
+    with pytest.raises(MnemonError, match="<rex>"):
+        base.encode_prompts(["a photo of <rex>"])
+
+
+def test_folded_concepts_are_in_every_picture(base: Base) -> None:
+    plain = draw(base, ["a dog"], seeds=[1], **HOW)
+    with Composed(base, Summing(), [concept(base, "rex", 1), concept(base, "mia", 2)]) as model:
+        assert not torch.allclose(model.draw(["a dog"], seeds=[1], **HOW), plain)
+        both = ["a <rex> and a <mia>", "a photo of <mia>"]
+        assert torch.equal(model.draw(both, seeds=[1, 2], **HOW), draw(base, both, seeds=[1, 2], **HOW))
+
+
+def test_a_method_that_composes_per_prompt_is_asked_once_for_each(base: Base) -> None:
+    method, prompts = PerPrompt(), ["a photo of <mia>", "a dog", "a photo of <mia>", "<rex> in snow"]
+    plain = draw(base, ["a dog"], seeds=[2], **HOW)
+    with Composed(base, method, [concept(base, "rex", 1), concept(base, "mia", 2)]) as model:
+        seen: list[tuple[int, int]] = []
+        pictures = model.draw(
+            prompts, seeds=[1, 2, 3, 4], on_step=lambda done, total: seen.append((done, total)), batch=1, **HOW
+        )
+        assert method.asked == ["a photo of <mia>", "a dog", "<rex> in snow"]
+        assert seen == [(done, 12) for done in range(1, 13)]
+        alone = torch.cat([model.draw([p], seeds=[s], **HOW) for p, s in zip(prompts, [1, 2, 3, 4], strict=True)])
+    torch.testing.assert_close(pictures, alone, atol=1e-5, rtol=0)
+    torch.testing.assert_close(pictures[1:2], plain, atol=1e-5, rtol=0)
+
+
+def test_a_concept_of_another_base_changes_nothing() -> None:
+    base = tiny_sd_base()
+    before = weights(base)
+    wrong = Learned("rex", None, concept(base, "rex", 1).deltas, {"text_encoder": torch.zeros(1, 7)})
+    with pytest.raises(MnemonError, match="<rex>"), Composed(base, Summing(), [wrong]):  # type: ignore[arg-type]
+        pass
+    assert all(torch.equal(a, b) for a, b in zip(before, weights(base), strict=True))
+
+
+def test_nothing_learned_is_the_bare_base(base: Base) -> None:
+    plain = draw(base, ["a dog"], seeds=[1], **HOW)
+    for method in (Summing(), PerPrompt()):
+        with Composed(base, method, []) as model:
+            assert torch.equal(model.draw(["a dog"], seeds=[1], **HOW), plain)
+            assert model.draw([], seeds=[], **HOW).shape[0] == 0

@@ -1,0 +1,62 @@
+"""PNG files that say how they were made."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from mnemon.errors import MnemonError
+from mnemon.sampling import PictureFacts, read_facts, save_picture, to_image
+
+FACTS = PictureFacts(
+    prompt="a photo of <rex> dog, très beau 犬\nin snow",
+    negative="blurry",
+    seed=2**40,
+    guidance=4.5,
+    steps=30,
+    base="world",
+    library="my-library",
+    state=3,
+    concepts=("rex", "mia"),
+)
+
+
+def test_facts_come_back(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "rex.png"
+    save_picture(path, torch.rand(3, 8, 16), FACTS)
+    assert read_facts(path) == FACTS
+    assert [entry.name for entry in path.parent.iterdir()] == ["rex.png"]
+
+
+def test_other_tools_find_the_parameters(tmp_path: Path) -> None:
+    save_picture(tmp_path / "a.png", torch.rand(3, 8, 16), FACTS)
+    with Image.open(tmp_path / "a.png") as image:
+        image.load()
+        text = image.info["parameters"]
+    assert text.startswith(FACTS.prompt + "\nNegative prompt: blurry\nSteps: 30, ")
+    assert f"CFG scale: 4.5, Seed: {2**40}, Size: 16x8, Model: world" in text
+
+
+def test_the_json_is_a_plain_text_chunk(tmp_path: Path) -> None:
+    save_picture(tmp_path / "a.png", torch.rand(3, 8, 8), FACTS)
+    assert b"tEXtmnemon\x00{" in (tmp_path / "a.png").read_bytes()
+
+
+def test_pixels_are_rounded_not_cut(tmp_path: Path) -> None:
+    picture = torch.arange(3 * 8 * 8).reshape(3, 8, 8) / 191
+    save_picture(tmp_path / "a.png", picture, FACTS)
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.mode == "RGB" and image.tobytes() == to_image(picture).tobytes()
+    assert to_image(torch.full((3, 1, 1), 0.999)).getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_pictures_that_say_nothing_are_named(tmp_path: Path) -> None:
+    with pytest.raises(MnemonError, match="no picture.*missing.png"):
+        read_facts(tmp_path / "missing.png")
+    (tmp_path / "text.png").write_text("not a picture")
+    with pytest.raises(MnemonError, match="text.png' cannot be read"):
+        read_facts(tmp_path / "text.png")
+    Image.new("RGB", (4, 4)).save(tmp_path / "plain.png")
+    with pytest.raises(MnemonError, match="plain.png' does not say"):
+        read_facts(tmp_path / "plain.png")
