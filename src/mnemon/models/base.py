@@ -104,6 +104,10 @@ class Base(ABC):
     def predict(self, noisy: Tensor, timesteps: Tensor, condition: Condition) -> Tensor: ...
 
     @abstractmethod
+    def gradient_checkpointing(self, on: bool) -> None:
+        """Trade time for memory in the denoiser's backward pass; the numbers stay the same."""
+
+    @abstractmethod
     def latent_shape(self) -> tuple[int, int, int]:
         """(channels, height, width) of one picture's latents."""
 
