@@ -4,6 +4,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -42,7 +43,7 @@ def train(
     """Learn one concept on top of `earlier` ones. When this returns or raises, the base is as it was before.
 
     Args:
-        base: stays frozen; for the time of training the earlier concepts are folded in and the learner's deltas attached.
+        base: stays frozen; while training the earlier concepts are folded in and the learner's deltas attached.
         method: says what is trained.
         name, noun: the concept's.
         latents: its pictures, (n, channels, height, width), from `base.encode_images`.
@@ -73,7 +74,7 @@ def train(
             if done == run.steps or snapshots.age >= settings.snapshot_seconds:
                 snapshots.save(done)
             if on_preview and settings.preview_every and done % settings.preview_every == 0:
-                run.preview(name, draws, lambda: on_preview(done))
+                run.preview(name, draws, partial(on_preview, done))
             if on_step:
                 on_step(done, run.steps, logs)
     run.accelerator.end_training()
@@ -123,7 +124,7 @@ class _Run:
             with self.accelerator.accumulate(self.learner):
                 losses = self._losses(part, name, draws)
                 extra = self.learner.penalty()
-                # accelerate divides by the number of parts; the weights of a batch's rows already add up over its parts.
+                # accelerate divides by the number of parts, but the weights of a batch's rows add up over its parts.
                 self.accelerator.backward(losses * self.settings.accumulate + extra)
                 loss, penalty = loss + losses.item(), penalty + extra.item() / self.settings.accumulate
                 self._check(loss + penalty, step, name)

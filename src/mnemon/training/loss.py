@@ -19,7 +19,7 @@ def denoising_loss(
 
 @torch.no_grad()
 def min_snr_weights(base: Base, timesteps: Tensor, gamma: float) -> Tensor:
-    """Min-SNR weights (batch,) of Hang et al. (arXiv 2303.09556, eq. 7 and section 3.4), for whatever the base predicts.
+    """Min-SNR weights (batch,) of Hang et al. (arXiv 2303.09556), for whatever the base predicts.
 
     The paper weighs the squared error of the clean latents x by min(SNR, gamma). A base that predicts another target y
     makes, at fixed noisy latents, an error dy for each error dx; so the weight of its squared error is

@@ -1,9 +1,9 @@
 """Going on after a kill: what a snapshot belongs to, and where it lies.
 
-A run goes on from a snapshot bit for bit, and only if everything that decides its outcome is the same. With other settings,
-photos or earlier concepts it starts anew, logs a warning that says what changed, and writes over the snapshot in time. A
-finished run leaves its last snapshot, so that a kill between training and the commit costs nothing; whoever has committed
-the concept calls `discard_snapshot`.
+A run goes on from a snapshot bit for bit, and only if everything that decides its outcome is the same. With other
+settings, photos or earlier concepts it starts anew, logs a warning that says what changed, and writes over the snapshot
+in time. A finished run leaves its last snapshot, so that a kill between training and the commit costs nothing; whoever
+has committed the concept calls `discard_snapshot`.
 """
 
 import hashlib
