@@ -51,8 +51,8 @@ def mmd_squared(left: Tensor, right: Tensor) -> float:
 
         MMD²_u = mean_{i≠j} k(x_i, x_j) + mean_{i≠j} k(y_i, y_j) - 2 mean_{i,j} k(x_i, y_j),   k(x, y) = (<x, y>/d + 1)²
 
-    Lower is better. In fp64. It may be slightly below zero, and is noisy for few pictures. With unit features the kernel is nearly
-    constant and the value small: say with it how the features were scaled.
+    Lower is better. In fp64. It may be slightly below zero, and is noisy for few pictures. With unit features the
+    kernel is nearly constant and the value small: say with it how the features were scaled.
 
     Raises:
         ValueError: fewer than two rows on a side.

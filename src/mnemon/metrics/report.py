@@ -183,8 +183,8 @@ def _costs(report: Report) -> str:
 def _reading() -> str:
     terms = {
         "Image and identity alignment": "Mean cosine between pictures drawn of a concept and its reference photos (not "
-        "trained on, where there are enough), in the features of CLIP and of an encoder that knows one and the same thing "
-        "again. Higher is better.",
+        "trained on, where there are enough), in the features of CLIP and of an encoder that knows one and the same "
+        "thing again. Higher is better.",
         "photos": "The same number for photos of the concept against one another: about what can be reached.",
         "R[t, j]": "Score of concept j after step t. Rows are steps, columns concepts; a framed cell was just learned.",
         "kept": "Last score / first score of a concept. Read it with the score just learned: what was never learned "
