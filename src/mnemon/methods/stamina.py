@@ -28,15 +28,13 @@ class MaskedStack(nn.Module):
     def __init__(
         self,
         method: "Stamina",
-        layers: Mapping[str, nn.Linear],
+        factors: Mapping[str, tuple[Tensor, Tensor]],
         past: Mapping[str, Dense],
         generator: torch.Generator,
     ) -> None:
         super().__init__()
-        self.sites, self.method = list(layers), method
-        ups, downs = zip(
-            *(parts.start_factors(layer, method.rank, generator) for layer in layers.values()), strict=True
-        )
+        self.sites, self.method = list(factors), method
+        ups, downs = zip(*factors.values(), strict=True)
         self.a = nn.Parameter(torch.stack(ups))  # A_t (n, D1, r), zero
         self.b = nn.Parameter(torch.stack(downs))  # B_t (n, r, D2)
         shape = (len(ups), self.a.shape[1], self.b.shape[2])
@@ -99,12 +97,15 @@ class StaminaLearner(Learner):
             parts.MlpToken(start, method.token_hidden, generator) if method.token == "mlp" else parts.VectorToken(start)
         )
         past = sum_deltas([one.deltas for one in earlier])  # P_{t-1}, once: a step's cost does not grow with t
-        groups: dict[tuple[int, int], dict[str, nn.Linear]] = {}
+        groups: dict[tuple[int, int], dict[str, tuple[Tensor, Tensor]]] = {}
         for site, layer in base.sites().items():
-            groups.setdefault((layer.out_features, layer.in_features), {})[site] = layer
-        self.stacks = nn.ModuleList(MaskedStack(method, layers, past, generator) for layers in groups.values())
+            factors = parts.start_factors(layer, method.rank, generator)
+            groups.setdefault((layer.out_features, layer.in_features), {})[site] = factors
+        self.stacks = nn.ModuleList(MaskedStack(method, factors, past, generator) for factors in groups.values())
         self.penalised = bool(earlier)
-        self._now = {site: zeros(shape, base.device) for shape, layers in groups.items() for site in layers}
+        self._now = {
+            site: zeros((layer.out_features, layer.in_features), base.device) for site, layer in base.sites().items()
+        }
 
     def deltas(self) -> Mapping[str, Dense]:
         return self._now

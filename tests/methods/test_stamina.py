@@ -1,0 +1,177 @@
+"""Closed forms of the paper's equations, and the special cases that must coincide with other methods."""
+
+import pytest
+import torch
+
+from mnemon.adapters import Dense, MaskedLowRank, fold
+from mnemon.methods import Learned, Method
+from mnemon.methods.lora import Lora
+from mnemon.methods.stamina import Stamina, StaminaLearner
+from mnemon.models import Base
+from tests.contract.table import learn, predict
+from tests.tiny import tiny_sd_base
+
+SMALL = {"rank": 2, "mask_rank": 2, "token_hidden": 8, "steps": 4, "batch": 2}
+
+
+@pytest.fixture(scope="module")
+def base() -> Base:
+    return tiny_sd_base()
+
+
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def begin(base: Base, method: Method, earlier: list[Learned]) -> StaminaLearner:
+    """A learner whose factors are not zero any more."""
+    learner = method.begin("kiki", "dog", base, earlier, generator())
+    assert isinstance(learner, StaminaLearner)
+    with torch.no_grad():
+        for stack in learner.stacks:
+            stack.a.normal_(0, 0.1, generator=generator())
+    return learner
+
+
+def past(base: Base, value: float = 1.0) -> Learned:
+    deltas = {s: Dense(torch.full(layer.weight.shape, value)) for s, layer in base.sites().items()}
+    return Learned("rex", "dog", deltas, {"text_encoder": torch.zeros(1, 32)})
+
+
+def test_the_penalty_is_zero_for_the_first_concept(base: Base) -> None:
+    learner = begin(base, Stamina(**SMALL), [])
+    learner.before_step(generator())
+    assert learner.penalty().item() == 0
+
+
+def test_the_penalty_is_the_weighted_square_of_past_times_delta(base: Base) -> None:
+    rex, kiki = past(base, 0.5), past(base, -2.0)
+    learner = begin(base, Stamina(**SMALL, forget_weight=10.0), [rex, kiki])
+    learner.before_step(generator())
+    deltas = {site: delta.matrix() for site, delta in learner.deltas().items()}
+    expected = 10.0 * sum((1.5 * delta).square().sum() for delta in deltas.values())
+    torch.testing.assert_close(learner.penalty(), expected)
+    assert learner.penalty().dtype == torch.float32
+    gradients = torch.autograd.grad(learner.penalty(), list(deltas.values()), allow_unused=True)
+    for gradient, delta in zip(gradients, deltas.values(), strict=True):
+        if gradient is not None:
+            torch.testing.assert_close(gradient, 10.0 * 2 * 1.5**2 * delta)
+
+
+def test_without_the_penalty_there_is_none(base: Base) -> None:
+    learner = begin(base, Stamina(**SMALL, forget="none"), [past(base)])
+    learner.before_step(generator())
+    assert learner.penalty().item() == 0
+
+
+def test_the_sparsity_term_is_the_mean_gate_on_free_entries(base: Base) -> None:
+    site, layer = next(iter(base.sites().items()))
+    used = torch.zeros(layer.weight.shape)
+    used[0] = 1.0
+    rex = Learned("rex", None, {site: Dense(used)}, {})
+    learner = begin(base, Stamina(**SMALL, forget="none", sparsity_weight=0.75, mask="sigmoid_st"), [rex])
+    learner.before_step(generator())
+    gates = {s: g for stack in learner.stacks for s, g in zip(stack.sites, stack.gates, strict=True)}
+    free = torch.cat([(g[1:] if s == site else g).flatten() for s, g in gates.items()])
+    torch.testing.assert_close(learner.penalty(), 0.75 * free.mean())
+
+
+def test_a_delta_is_the_product_under_its_mask(base: Base) -> None:
+    learner = begin(base, Stamina(**SMALL), [])
+    learner.before_step(generator())
+    for stack in learner.stacks:
+        for index, site in enumerate(stack.sites):
+            product, delta = stack.a[index] @ stack.b[index], learner.deltas()[site].matrix()
+            shut = delta == 0
+            assert 0 < shut.float().mean() < 0.5  # 1 - sigmoid(2) = 12 % at the start
+            torch.testing.assert_close(delta[~shut], product[~shut])
+
+
+def test_the_mask_gets_no_gradient_while_the_product_is_zero(base: Base) -> None:
+    learner = Stamina(**SMALL).begin("kiki", None, base, [], generator())
+    learner.before_step(generator())
+    sum(delta.matrix().sum() for delta in learner.deltas().values()).backward()
+    for name, parameter in learner.stacks.named_parameters():
+        assert parameter.grad.any() == name.endswith(".a"), name
+
+
+def test_evaluation_mode_prepares_what_is_kept_and_draws_nothing(base: Base) -> None:
+    learner = begin(base, Stamina(**SMALL, b0=0.0), []).eval()
+    numbers = generator()
+    state = numbers.get_state()
+    learner.before_step(numbers)
+    assert torch.equal(state, numbers.get_state())
+    kept = learner.finish()
+    for site, delta in learner.deltas().items():
+        assert isinstance(kept.deltas[site], MaskedLowRank)
+        torch.testing.assert_close(kept.deltas[site].matrix(), delta.matrix())
+    assert 0.2 < kept.facts["mask_density"] < 0.8
+
+
+@pytest.mark.parametrize("mask", ["none", "soft", "sigmoid_st", "gumbel_st"])
+@pytest.mark.parametrize("param", ["factor_mlp", "factor_linear"])
+def test_every_switch_learns_and_folds_to_what_evaluation_shows(base: Base, mask, param) -> None:
+    method = Stamina(**SMALL, mask=mask, mask_param=param, token="vector", class_word=False)
+    earlier = [past(base, 0.01)]
+    learner = begin(base, method, earlier).eval()
+    learner.before_step(generator())
+    kept = learner.finish()
+    for site, delta in learner.deltas().items():
+        torch.testing.assert_close(kept.deltas[site].matrix(), delta.matrix())
+    assert learn(base, method, "kiki", earlier).tokens.keys() == {"text_encoder"}
+
+
+def test_without_mask_mlp_and_penalty_it_is_sequential_lora(base: Base) -> None:
+    shared = {"rank": 2, "steps": 4, "batch": 2}
+    plain = Stamina(**shared, mask="none", token="vector", forget="none")
+    for left, right in zip(_two(base, plain), _two(base, Lora(**shared)), strict=True):
+        torch.testing.assert_close(left.tokens, right.tokens)
+        for site, delta in left.deltas.items():
+            torch.testing.assert_close(delta.matrix(), right.deltas[site].matrix(), atol=1e-6, rtol=1e-4)
+
+
+def _two(base: Base, method: Method) -> list[Learned]:
+    rex = learn(base, method, "rex")
+    return [rex, learn(base, method, "kiki", [rex])]
+
+
+def test_past_is_what_the_folded_base_has_gained(base: Base) -> None:
+    method = Stamina(**SMALL)
+    two = _two(base, method)
+    before = {site: layer.weight.clone() for site, layer in base.sites().items()}
+    learner = begin(base, method, two)
+    with fold(base.sites(), method.compose(two)):
+        for stack in learner.stacks:
+            for site, summed in zip(stack.sites, stack.past, strict=True):
+                torch.testing.assert_close(summed, base.sites()[site].weight - before[site], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("mask", ["gumbel_st", "none"])
+def test_the_penalty_clears_what_earlier_concepts_use_and_leaves_the_rest(base: Base, mask) -> None:
+    """The loss pulls every entry to 0.1; earlier concepts use the upper half of the first layer."""
+    site, layer = next(iter(base.sites().items()))
+    half = layer.out_features // 2
+    used = torch.zeros(layer.weight.shape)
+    used[:half] = 1.0
+    rex = Learned("rex", None, {site: Dense(used)}, {})
+    learner = Stamina(rank=2, forget_weight=1.0, mask=mask).begin("kiki", None, base, [rex], generator())
+    optimizer = torch.optim.Adam(learner.parameter_groups())
+    numbers = generator()
+    for _ in range(300):
+        learner.before_step(numbers)
+        pull = sum((delta.matrix() - 0.1).square().sum() for delta in learner.deltas().values())
+        (0.01 * pull + learner.penalty()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    kept = learner.finish().deltas[site].matrix()
+    assert kept[:half].square().mean() < 0.02 * kept[half:].square().mean()
+    assert kept[half:].mean() > 0.05
+
+
+def test_what_it_learned_depends_on_the_earlier_concepts_only_through_the_model(base: Base) -> None:
+    """An earlier concept whose deltas are zero changes nothing but that its token is known."""
+    zero = past(base, 0.0)
+    alone, after = learn(base, Stamina(**SMALL), "kiki"), learn(base, Stamina(**SMALL), "kiki", [zero])
+    for site, delta in alone.deltas.items():
+        assert torch.equal(delta.matrix(), after.deltas[site].matrix())
+    assert predict(base, ["a dog"]).isfinite().all()

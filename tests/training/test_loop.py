@@ -1,0 +1,232 @@
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from mnemon.errors import MnemonError
+from mnemon.methods import Learned
+from mnemon.methods.lora import Lora
+from mnemon.methods.stamina import Stamina
+from mnemon.models import Base
+from mnemon.training import Examples, TrainingSettings, discard_snapshot, train
+from tests.contract.table import assert_same_learned, predict
+from tests.tiny import tiny_sd_base
+
+LORA = Lora(rank=2, steps=6, batch=4)
+STAMINA = Stamina(rank=2, mask_rank=2, token_hidden=8, b0=0.1, steps=6, batch=4)
+
+
+@pytest.fixture(scope="module")
+def base() -> Base:
+    return tiny_sd_base()
+
+
+def latents(base: Base, count: int = 3, seed: int = 0) -> torch.Tensor:
+    return torch.randn(count, *base.latent_shape(), generator=torch.Generator().manual_seed(seed))
+
+
+def learn(base: Base, method=LORA, settings: dict | None = None, **more) -> Learned:
+    prompts = [f"a photo of {method.prompt_name('rex', 'dog')}"] * 3
+    return train(
+        base, method, "rex", "dog", latents(base), prompts, settings=TrainingSettings(**settings or {}), **more
+    )
+
+
+def assert_close(left: Learned, right: Learned) -> None:
+    for site, delta in left.deltas.items():
+        torch.testing.assert_close(delta.matrix(), right.deltas[site].matrix(), atol=1e-4, rtol=1e-2)
+
+
+def test_training_lowers_the_loss_on_one_picture(base: Base) -> None:
+    losses: list[float] = []
+
+    def hold(step: int, total: int, logs: dict[str, float]) -> None:
+        losses.append(logs["loss"])
+
+    one = torch.ones(1, *base.latent_shape())
+    settings = TrainingSettings(steps=150, batch=4)
+    train(base, Lora(rank=4, rate=5e-3), "rex", None, one, ["<rex>"], settings=settings, on_step=hold)
+    assert sum(losses[-20:]) < 0.97 * sum(losses[:20])
+
+
+def test_progress_tells_steps_losses_and_rate(base: Base) -> None:
+    seen: list[tuple[int, int, dict[str, float]]] = []
+    learn(base, settings={"warm_up": 1}, on_step=lambda *call: seen.append(call))
+    assert [(step, total) for step, total, _ in seen] == [(step, 6) for step in range(1, 7)]
+    assert all(logs.keys() == {"loss", "penalty", "rate"} for *_, logs in seen)
+    assert [logs["rate"] for *_, logs in seen][:2] == [0.001, 0.002]
+
+
+def test_a_batch_in_parts_learns_what_the_whole_batch_does(base: Base) -> None:
+    whole = learn(base)
+    assert_close(whole, learn(base, settings={"accumulate": 2}))
+    assert_close(whole, learn(base, settings={"accumulate": 3}))
+    with pytest.raises(MnemonError, match="batch of 4 cannot be computed in 5 parts"):
+        learn(base, settings={"accumulate": 5})
+
+
+def test_checkpointed_gradients_are_the_same_numbers(base: Base) -> None:
+    assert_same_learned(learn(base), learn(base, settings={"gradient_checkpointing": True}))
+    assert not any(getattr(module, "gradient_checkpointing", False) for module in base.denoiser.modules())
+
+
+def test_mixed_precision_learns_nearly_the_same_in_fp32_factors(base: Base) -> None:
+    mixed = learn(base, settings={"mixed_precision": "bf16"})
+    for site, delta in learn(base).deltas.items():
+        other = mixed.deltas[site]
+        assert all(tensor.dtype != torch.bfloat16 for tensor in other.state().values())
+        similarity = torch.cosine_similarity(delta.matrix().flatten(), other.matrix().flatten(), dim=0)
+        assert 0.8 < similarity < 1
+    assert_same_learned(learn(base), learn(base))  # and the next run is in fp32 again
+
+
+def test_fp16_without_a_gpu_is_refused(base: Base) -> None:
+    with pytest.raises(MnemonError, match="fp16 needs a GPU"):
+        learn(base, settings={"mixed_precision": "fp16"})
+
+
+def test_previews_show_the_concept_and_change_nothing(base: Base) -> None:
+    shown: list[tuple[int, torch.Tensor]] = []
+
+    def look(step: int) -> None:
+        shown.append((step, predict(base, ["a <rex> dog"])))
+
+    learned = learn(base, STAMINA, {"preview_every": 3}, on_preview=look)
+    assert [step for step, _ in shown] == [3, 6]
+    assert_same_learned(learned, learn(base, STAMINA))
+    from mnemon.adapters import attach
+
+    base.set_tokens({"rex": learned.tokens})
+    with attach(base.sites(), STAMINA.compose([learned])):
+        torch.testing.assert_close(shown[-1][1], predict(base, ["a <rex> dog"]), atol=1e-5, rtol=0)
+    base.set_tokens({})
+
+
+def test_prior_pictures_pull_and_their_weight_counts(base: Base) -> None:
+    prior = Examples(latents(base, 2, seed=1), ["a dog", "a red dog"])
+    plain = learn(base)
+    pulled, more = learn(base, prior=prior), learn(base, settings={"prior_weight": 5.0}, prior=prior)
+    site = next(iter(plain.deltas))
+    matrices = [one.deltas[site].matrix() for one in (plain, pulled, more)]
+    assert not torch.equal(matrices[0], matrices[1]) and not torch.equal(matrices[1], matrices[2])
+
+
+def test_earlier_concepts_are_at_work_while_a_new_one_is_learned(base: Base) -> None:
+    earlier = learn(base)
+    prompts = ["a photo of <kiki> dog", "<kiki> dog and <rex> dog"]
+    first: list[float] = []
+    for known in ([], [earlier]):
+        train(
+            base,
+            LORA,
+            "kiki",
+            "dog",
+            latents(base, 2),
+            prompts if known else prompts[:1] * 2,
+            known,
+            TrainingSettings(steps=1, batch=8),
+            on_step=lambda step, total, logs: first.append(logs["loss"]),
+        )
+    assert first[0] != first[1]
+
+
+def test_bad_input_is_refused_in_words(base: Base) -> None:
+    settings = TrainingSettings(steps=1)
+    with pytest.raises(MnemonError, match="3 pictures and 2 prompts"):
+        train(base, LORA, "rex", None, latents(base), ["<rex>"] * 2, settings=settings)
+    with pytest.raises(MnemonError, match="3 pictures and 1 prompts"):
+        train(base, LORA, "rex", None, latents(base), "<x>", settings=settings)
+    with pytest.raises(MnemonError, match="0 pictures"):
+        train(base, LORA, "rex", None, latents(base, 0), [], settings=settings)
+    with pytest.raises(MnemonError, match="<kiki>.*not known"):
+        train(base, LORA, "rex", None, latents(base), ["<kiki>"] * 3, settings=settings)
+    with pytest.raises(MnemonError, match="diverged"):
+        train(base, LORA, "rex", None, latents(base) * torch.inf, ["<rex>"] * 3, settings=settings)
+
+
+def test_tensorboard_gets_the_losses(base: Base, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    with pytest.raises(MnemonError, match="needs a folder"):
+        learn(base, settings={"tensorboard": True})
+    learn(base, settings={"tensorboard": True}, folder=tmp_path)
+    assert list(tmp_path.rglob("events.out.tfevents*"))
+
+
+class Killed(Exception):
+    pass
+
+
+def dying_at(step: int) -> Callable[..., None]:
+    def on_step(done: int, *_: object) -> None:
+        if done == step:
+            raise Killed
+
+    return on_step
+
+
+@pytest.mark.parametrize("method", [LORA, STAMINA], ids=["lora", "stamina"])
+def test_a_run_goes_on_from_its_snapshot_bit_for_bit(base: Base, tmp_path: Path, method) -> None:
+    settings = {"snapshot_seconds": 0, "schedule": "cosine", "warm_up": 2}
+    with pytest.raises(Killed):
+        learn(base, method, settings, folder=tmp_path, on_step=dying_at(4))
+    seen: list[int] = []
+    resumed = learn(base, method, settings, folder=tmp_path, on_step=lambda step, *_: seen.append(step))
+    assert seen == [5, 6]
+    assert_same_learned(resumed, learn(base, method, settings))
+
+
+def test_a_finished_run_is_found_finished_until_its_snapshot_is_discarded(base: Base, tmp_path: Path) -> None:
+    seen: list[int] = []
+    first = learn(base, folder=tmp_path)
+    again = learn(base, folder=tmp_path, on_step=lambda step, *_: seen.append(step))
+    assert seen == []
+    assert_same_learned(first, again)
+    discard_snapshot(tmp_path)
+    discard_snapshot(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("settings", "method", "what"),
+    [
+        ({"seed": 1}, LORA, "training settings"),
+        ({}, Lora(rank=3, steps=6, batch=4), "method"),
+        ({}, STAMINA, "method"),
+    ],
+)
+def test_a_snapshot_of_another_run_is_not_gone_on_from(
+    base: Base, tmp_path: Path, caplog: pytest.LogCaptureFixture, settings: dict, method, what: str
+) -> None:
+    learn(base, folder=tmp_path)
+    seen: list[int] = []
+    with caplog.at_level(logging.WARNING, "mnemon"):
+        learned = learn(base, method, settings, folder=tmp_path, on_step=lambda step, *_: seen.append(step))
+    assert seen[0] == 1 and f"another {what}: training starts anew" in caplog.text
+    assert_same_learned(learned, learn(base, method, settings))
+
+
+def test_other_photos_or_earlier_concepts_start_anew(
+    base: Base, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = TrainingSettings(steps=1, batch=1)
+    for earlier, seed in (([], 0), ([], 1), ([learn(base)], 1)):
+        train(base, LORA, "kiki", "dog", latents(base, 1, seed), ["<kiki> dog"], earlier, settings, tmp_path)
+    assert "another photos or prompts: training" in caplog.text and "another earlier concepts: training" in caplog.text
+
+
+def test_settings_that_do_not_matter_go_on(base: Base, tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        learn(base, settings={"snapshot_seconds": 0}, folder=tmp_path, on_step=dying_at(4))
+    seen: list[int] = []
+    learn(base, settings={"preview_every": 5}, folder=tmp_path, on_step=lambda step, *_: seen.append(step))
+    assert seen == [5, 6]
+
+
+def test_a_damaged_snapshot_is_named(base: Base, tmp_path: Path) -> None:
+    learn(base, folder=tmp_path)
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(MnemonError, match=f"{path.name} is damaged: delete it"):
+        learn(base, folder=tmp_path)
