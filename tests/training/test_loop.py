@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from mnemon.adapters import attach
 from mnemon.errors import MnemonError
 from mnemon.methods import Learned
 from mnemon.methods.lora import Lora
@@ -96,8 +97,6 @@ def test_previews_show_the_concept_and_change_nothing(base: Base) -> None:
     learned = learn(base, STAMINA, {"preview_every": 3}, on_preview=look)
     assert [step for step, _ in shown] == [3, 6]
     assert_same_learned(learned, learn(base, STAMINA))
-    from mnemon.adapters import attach
-
     base.set_tokens({"rex": learned.tokens})
     with attach(base.sites(), STAMINA.compose([learned])):
         torch.testing.assert_close(shown[-1][1], predict(base, ["a <rex> dog"]), atol=1e-5, rtol=0)
@@ -183,6 +182,7 @@ def test_a_finished_run_is_found_finished_until_its_snapshot_is_discarded(base: 
     again = learn(base, folder=tmp_path, on_step=lambda step, *_: seen.append(step))
     assert seen == []
     assert_same_learned(first, again)
+    (tmp_path / "training.safetensors.part").write_bytes(b"cut off")
     discard_snapshot(tmp_path)
     discard_snapshot(tmp_path)
     assert not list(tmp_path.iterdir())

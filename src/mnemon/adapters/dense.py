@@ -45,7 +45,7 @@ def sum_deltas(deltas: list[Mapping[str, Delta]]) -> dict[str, Dense]:
     for change in deltas:
         for site, delta in change.items():
             matrix = delta.matrix().detach()
-            totals[site] = totals[site] + matrix if site in totals else matrix
+            totals[site] = totals[site] + matrix.to(totals[site].device) if site in totals else matrix
     return {site: Dense(total.clone()) for site, total in totals.items()}
 
 

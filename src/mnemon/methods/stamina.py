@@ -40,8 +40,11 @@ class MaskedStack(nn.Module):
         shape = (len(ups), self.a.shape[1], self.b.shape[2])
         if method.mask != "none":
             self.logits = MaskLogits(shape, method.mask_rank, method.b0, method.mask_param, generator, self.a.device)
-        before = [past[site].matrix() if site in past else torch.zeros(shape[1:]) for site in self.sites]
-        self.register_buffer("past", torch.stack(before).to(self.a.device), persistent=False)  # P_{t-1} (n, D1, D2)
+        before = torch.zeros(shape, device=self.a.device)  # P_{t-1} (n, D1, D2)
+        for index, site in enumerate(self.sites):
+            if site in past:
+                before[index] = past[site].matrix()
+        self.register_buffer("past", before, persistent=False)
 
     def before_step(self, generator: torch.Generator) -> None:
         """This step's Delta_t = (A_t B_t) (.) M_t, kept for the forward pass and for the penalty."""

@@ -31,8 +31,9 @@ log = logging.getLogger("mnemon")
 
 
 def discard_snapshot(folder: Path) -> None:
-    """Remove a run's snapshot, if there is one."""
-    (folder / SNAPSHOT).unlink(missing_ok=True)
+    """Remove a run's snapshot, if there is one, and what a kill while it was being written has left."""
+    for name in (SNAPSHOT, f"{SNAPSHOT}.part"):
+        (folder / name).unlink(missing_ok=True)
 
 
 def run_identity(
