@@ -135,7 +135,7 @@ def machine(base: Base) -> dict[str, Any]:
     cuda = base.device.type == "cuda"
     return {
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "load_before": os.getloadavg()[0],
         "accelerator": torch.cuda.get_device_name(base.device) if cuda else None,
