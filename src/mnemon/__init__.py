@@ -1,0 +1,63 @@
+"""mnemon: teach a text-to-image model one concept after another, keep them all, and prove it with numbers.
+
+from mnemon import concept_from_folder, evaluate, generate, learn
+
+learn("my-library", concept_from_folder("photos/rex", noun="dog"))
+learn("my-library", concept_from_folder("photos/tom", noun="cat"))
+generate("my-library", "a photo of <rex> dog in the snow", number=4, out="pictures")
+print(evaluate("my-library").values)
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mnemon.api import Outcome, PhotoSettings, evaluate, generate, learn
+    from mnemon.data import Concept, concept_from_folder, concept_from_imagefolder, concepts_from_list
+    from mnemon.errors import MnemonError
+    from mnemon.library import Library
+    from mnemon.methods import METHODS, method_from
+    from mnemon.metrics import ScoreSettings
+    from mnemon.models import load_base
+    from mnemon.training import TrainingSettings
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "mnemon.api": ("Outcome", "PhotoSettings", "evaluate", "generate", "learn"),
+    "mnemon.data": ("Concept", "concept_from_folder", "concept_from_imagefolder", "concepts_from_list"),
+    "mnemon.errors": ("MnemonError",),
+    "mnemon.library": ("Library",),
+    "mnemon.methods": ("METHODS", "method_from"),
+    "mnemon.metrics": ("ScoreSettings",),
+    "mnemon.models": ("load_base",),
+    "mnemon.training": ("TrainingSettings",),
+}
+"""Public names by module: read when first used, so that `import mnemon` and `mnemon --help` are quick."""
+_HOMES = {name: module for module, names in _PUBLIC.items() for name in names}
+
+__all__ = [
+    "METHODS",
+    "Concept",
+    "Library",
+    "MnemonError",
+    "Outcome",
+    "PhotoSettings",
+    "ScoreSettings",
+    "TrainingSettings",
+    "concept_from_folder",
+    "concept_from_imagefolder",
+    "concepts_from_list",
+    "evaluate",
+    "generate",
+    "learn",
+    "load_base",
+    "method_from",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'mnemon' has no attribute '{name}'")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

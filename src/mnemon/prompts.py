@@ -3,6 +3,7 @@
 import re
 
 from mnemon.data.concept import Concept
+from mnemon.errors import MnemonError
 from mnemon.methods.base import Method
 
 TEMPLATES: tuple[str, ...] = ("a photo of {}", "a picture of {}", "{}")
@@ -29,3 +30,18 @@ def rename(text: str, concept: Concept, called: str) -> str:
     """`text` with the concept's token (and its noun, if that follows) replaced by `called`."""
     noun = rf"(?:\s+{re.escape(concept.noun)}\b)?" if concept.noun else ""
     return re.sub(re.escape(concept.token) + noun, called.replace("\\", r"\\"), text)
+
+
+def class_prompt(concept: Concept) -> str:
+    """A prompt for pictures of the concept's class, for prior preservation.
+
+    Raises:
+        MnemonError: the concept has no noun.
+    """
+    if concept.noun is None:
+        raise MnemonError(f"Prior preservation draws pictures of the class: give '{concept.name}' a noun, like 'dog'.")
+    return TEMPLATES[0].format(f"{'an' if concept.noun[0] in 'aeiou' else 'a'} {concept.noun}")
+
+
+def preview_prompt(concept: Concept, method: Method) -> str:
+    return TEMPLATES[0].format(method.prompt_name(concept.name, concept.noun))

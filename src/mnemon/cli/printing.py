@@ -1,11 +1,12 @@
 """Tables and progress for the terminal."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -24,7 +25,10 @@ def print_json(value: Any) -> None:
 def progress(title: str) -> Iterator[OnStep]:
     """A bar on standard error, moved by calling what is yielded."""
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[logs]}"),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[logs]}"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=err, transient=True) as bar:
@@ -37,22 +41,29 @@ def progress(title: str) -> Iterator[OnStep]:
         yield step
 
 
-def row_table(row: Mapping[str, Any]) -> Table:
-    """One row of the score matrix: every concept so far, against its ceiling."""
-    table = Table(title=f"After concept {len(row['concepts'])}", title_justify="left")
-    for column in ("concept", "identity", "of ceiling", "image", "of ceiling", "text", "scored against"):
-        table.add_column(column, justify="left" if column in ("concept", "scored against") else "right")
+def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
+    made = Table(*columns, title_justify="left")
+    for row in rows:
+        made.add_row(*(escape(str(cell)) for cell in row))
+    return made
+
+
+def row_table(row: Mapping[str, Any], library: Any) -> Table:
+    """One row of the score matrix: every concept so far, against what photos of it reach against one another."""
+    entries = library.concepts()
+    lines = []
     for name, scores in row["concepts"].items():
-        table.add_row(
-            name,
-            number(scores.get("identity_alignment")),
-            share(scores.get("identity_alignment"), scores.get("identity_ceiling")),
-            number(scores.get("image_alignment")),
-            share(scores.get("image_alignment"), scores.get("image_ceiling")),
-            number(scores.get("text_alignment")),
-            "held-out photos" if scores.get("held_out") else "training photos",
-        )
-    return table
+        held_out = name in entries and entries[name].settings.get("held_out")
+        identity, image = scores["identity_alignment"], scores["image_alignment"]
+        against = "held-out photos" if held_out else "training photos"
+        lines.append(
+            (name, number(identity), share(identity, scores["identity_ceiling"]), number(image),
+             share(image, scores["image_ceiling"]), number(scores["text_alignment"]), against)
+        )  # fmt: skip
+    columns = ("concept", "identity", "of ceiling", "image", "of ceiling", "text", "scored against")
+    made = table(columns, lines)
+    made.caption = f"text alignment of general prompts: {number(row['general']['text_alignment'])}"
+    return made
 
 
 def number(value: float | None) -> str:

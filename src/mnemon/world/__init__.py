@@ -1,0 +1,13 @@
+"""The built-in world: pictures drawn from a seed, captions, concepts, and the recipe of the built-in base."""
+
+from importlib.resources import files
+from pathlib import Path
+
+from mnemon.world.concepts import WorldConcept, style_concept, thing_concept
+
+__all__ = ["WorldConcept", "base_folder", "style_concept", "thing_concept"]
+
+
+def base_folder() -> Path:
+    """Where the built-in base lies: a diffusers folder with `encoders/` and `figures.json`."""
+    return Path(str(files("mnemon.world") / "base"))

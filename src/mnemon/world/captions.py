@@ -11,7 +11,7 @@ OPENINGS: tuple[str, ...] = ("", "a photo of ", "a picture of ", "a drawing of "
 
 
 def describe(look: Look, *, colour: bool = True, pattern: bool = True, accent: bool = True) -> str:
-    """"a red striped mug with blue trim": each attribute only if wanted and if the look has a name for it."""
+    """ "a red striped mug with blue trim": each attribute only if wanted and if the look has a name for it."""
     words = []
     if colour and look.colour:
         words.append(look.colour)
@@ -24,7 +24,7 @@ def describe(look: Look, *, colour: bool = True, pattern: bool = True, accent: b
 
 
 def with_article(thing: str) -> str:
-    """"red mug" -> "a red mug", "orange mug" -> "an orange mug"."""
+    """ "red mug" -> "a red mug", "orange mug" -> "an orange mug"."""
     return f"{'an' if thing[0] in 'aeiou' else 'a'} {thing}"
 
 

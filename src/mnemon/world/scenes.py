@@ -117,9 +117,7 @@ def _draw_roles(look: Look, pose: Pose, size: int) -> NDArray[np.uint8]:
     return np.asarray(image)
 
 
-def _colour(
-    canvas: NDArray[np.float32], roles: NDArray[np.uint8], look: Look, pose: Pose
-) -> NDArray[np.float32]:
+def _colour(canvas: NDArray[np.float32], roles: NDArray[np.uint8], look: Look, pose: Pose) -> NDArray[np.float32]:
     """Paint the thing over `canvas`, with a soft dark rim that sets it off from any background."""
     outer = np.asarray(Image.fromarray((roles > 0).astype(np.uint8) * 255).filter(ImageFilter.MaxFilter(3))) > 0
     across, down = _own_coordinates(pose, roles.shape[0])

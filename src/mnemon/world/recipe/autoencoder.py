@@ -19,7 +19,7 @@ CHANNELS = 16
 
 def new_autoencoder(seed: int) -> AutoencoderKL:
     torch.manual_seed(seed)
-    widths = (24, 48, 96, 128)
+    widths = (16, 48, 96, 128)
     model = AutoencoderKL(
         in_channels=3,
         out_channels=3,
@@ -64,10 +64,8 @@ def train_autoencoder(
         total = pixel + 0.5 * gradient + 0.15 * features + 3e-4 * divergence
         return total, {"pixel": pixel.item(), "features": features.item(), "kl": divergence.item()}
 
-    schedule = Schedule(steps, 1.2e-3, warmup=200, hold=0.3)
-    seconds = fit(
-        "autoencoder", folder, {"model": model}, loss, schedule, seed=seed, averages={"model": average}
-    )
+    schedule = Schedule(steps, 1.2e-3, warmup=100, hold=0.3, weight_decay=0.0, muon=12.0)
+    seconds = fit("autoencoder", folder, {"model": model}, loss, schedule, seed=seed, averages={"model": average})
     shadow = average.shadow.eval()
     _whiten(shadow, pictures)
     return shadow, seconds

@@ -43,7 +43,7 @@ class Recipe:
     test_scenes: int = 2_000
     test_pairs: int = 1_000
     encoder_steps: int = 1_400
-    autoencoder_steps: int = 4_200
+    autoencoder_steps: int = 1_700
     clip_steps: int = 800
     denoiser_steps: int = 8_000
     denoiser_rate: float = 8e-4
@@ -135,9 +135,7 @@ def _same_recipe(work: Path, recipe: Recipe) -> None:
 def _judge(work: Path, recipe: Recipe) -> tuple[PictureEncoder, float]:
     scenes = rendering.scenes(work, recipe.seed + 1, recipe.judge_scenes)
     pairs = rendering.pairs(work, recipe.seed + 1, recipe.judge_pairs)
-    return train_encoder(
-        "judge", work, scenes, pairs, seed=recipe.seed + 20, steps=recipe.encoder_steps, present=True
-    )
+    return train_encoder("judge", work, scenes, pairs, seed=recipe.seed + 20, steps=recipe.encoder_steps, present=True)
 
 
 def _join(one: Pictures, two: Pictures) -> Pictures:
@@ -189,7 +187,10 @@ def _draw(pipeline: StableDiffusionPipeline, prompts: list[str], seed: int) -> T
     parts = []
     for start in range(0, len(prompts), 48):
         drawn = pipeline(
-            list(prompts[start : start + 48]), num_inference_steps=20, guidance_scale=4.0, generator=generator,
+            list(prompts[start : start + 48]),
+            num_inference_steps=20,
+            guidance_scale=4.0,
+            generator=generator,
             output_type="pt",
         ).images
         parts.append(drawn * 2 - 1)
@@ -197,7 +198,10 @@ def _draw(pipeline: StableDiffusionPipeline, prompts: list[str], seed: int) -> T
 
 
 def _save(
-    folder: Path, pipeline: StableDiffusionPipeline, judge: PictureEncoder, clip_image: PictureEncoder,
+    folder: Path,
+    pipeline: StableDiffusionPipeline,
+    judge: PictureEncoder,
+    clip_image: PictureEncoder,
     clip_text: torch.nn.Module,
 ) -> None:
     """The pipeline and the encoders, in half precision and in shards."""
@@ -210,4 +214,3 @@ def _save(
         heads = {head: layer.out_features for head, layer in encoder.heads.items()}
         write_json(encoders / f"{name}.json", {"heads": heads, "embedding": encoder.project[-1].out_features})
     clip_text.half().save_pretrained(encoders / "clip_text")
-    pipeline.tokenizer.save_pretrained(encoders / "tokenizer")

@@ -52,7 +52,13 @@ def caption_ids(tokenizer: CLIPTokenizer, pictures: Pictures) -> Tensor:
 
 
 def train_clip(
-    folder: Path, pictures: Pictures, ids: Tensor, teacher: PictureEncoder, tokenizer: CLIPTokenizer, *, seed: int,
+    folder: Path,
+    pictures: Pictures,
+    ids: Tensor,
+    teacher: PictureEncoder,
+    tokenizer: CLIPTokenizer,
+    *,
+    seed: int,
     steps: int,
 ) -> tuple[PictureEncoder, CLIPTextModelWithProjection, float]:
     """CLIP's image side (started from the teacher's convolutions), its text side, and the seconds it took."""

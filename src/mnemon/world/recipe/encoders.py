@@ -15,7 +15,6 @@ from mnemon.world.encoder import PictureEncoder, contrastive_loss
 from mnemon.world.recipe.fit import Schedule, draw, fit
 from mnemon.world.recipe.pictures import ATTRIBUTES, Pictures, to_input
 
-
 PRESENT = "present"
 """The head that says of each noun whether it is in the picture."""
 

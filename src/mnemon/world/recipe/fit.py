@@ -1,4 +1,4 @@
-"""The loop that every stage of the recipe runs: AdamW with a clipped gradient, EMA, snapshots, progress."""
+"""The loop that every stage of the recipe runs: Muon with a clipped gradient, EMA, snapshots, progress."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -10,13 +10,17 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
 from mnemon.checkpoints import load_snapshot, save_snapshot
+from mnemon.world.recipe.muon import Muon
 
 Loss = Callable[[torch.Generator], tuple[Tensor, Mapping[str, float]]]
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """`steps` of AdamW: warm up to `rate`, hold it for the share `hold`, then fall linearly to `rate * floor`."""
+    """`steps` of training: warm up to `rate`, hold it for the share `hold`, then fall linearly to `rate * floor`.
+
+    `muon` multiplies the rate for matrices that Muon turns; 0 trains everything by AdamW.
+    """
 
     steps: int
     rate: float
@@ -26,6 +30,12 @@ class Schedule:
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.99)
     clip: float = 1.0
+    muon: float = 0.0
+
+    def optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        if self.muon:
+            return Muon(parameters, self.rate, boost=self.muon, betas=self.betas, weight_decay=self.weight_decay)
+        return torch.optim.AdamW(parameters, lr=self.rate, betas=self.betas, weight_decay=self.weight_decay, fused=True)
 
     def rate_at(self, step: int) -> float:
         if step < self.warmup:
@@ -72,9 +82,7 @@ def fit(
     """
     path = folder / f"{name}.snapshot.safetensors"
     parameters = [p for module in modules.values() for p in module.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        parameters, lr=schedule.rate, betas=schedule.betas, weight_decay=schedule.weight_decay, fused=True
-    )
+    optimizer = schedule.optimizer(parameters)
     generator = torch.Generator().manual_seed(seed)
     kept = dict(modules) | {f"{key}_average": average.shadow for key, average in (averages or {}).items()}
     facts: dict = {"step": 0, "seconds": 0.0}

@@ -1,0 +1,58 @@
+"""`mnemon base`: what is known of a base, and the recipe of the built-in one."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mnemon.cli.printing import err, out, print_json, progress
+from mnemon.errors import MnemonError
+
+app = typer.Typer(no_args_is_help=True, help="The built-in base: its figures, and the recipe that makes it.")
+
+
+@app.command()
+def info(json_output: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
+    """Size and figures of the built-in base, each beside the gate it had to pass."""
+    from mnemon.world import base_folder
+    from mnemon.world.recipe.gates import GATES
+
+    folder = base_folder()
+    if not (folder / "figures.json").is_file():
+        raise MnemonError("The built-in base is not in this installation: build it with `mnemon base build`.")
+    figures = json.loads((folder / "figures.json").read_text(encoding="utf-8"))["figures"]
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    if json_output:
+        print_json({"bytes": size, "figures": figures})
+        return
+    out.print(f"The built-in base in {folder}: {size / 2**20:.1f} MB")
+    for name, gate in GATES.items():
+        value = figures.get(name)
+        verdict = (
+            "not measured" if value is None else f"{value:.3f} ({'reaches' if value >= gate else 'misses'} {gate})"
+        )
+        out.print(f"  {name:32} {verdict}")
+
+
+@app.command()
+def build(
+    to: Annotated[Path | None, typer.Option("--out", help="Folder to write; the package's own by default.")] = None,
+    work: Annotated[Path, typer.Option(help="Pictures and snapshots, about 2 GB; the same folder resumes.")] = Path(
+        "base-work"
+    ),
+    seed: Annotated[int, typer.Option(help="Another seed gives another base.")] = 1,
+    force: Annotated[bool, typer.Option(help="Go on after a stage that missed its gate.")] = False,
+) -> None:
+    """Train the built-in base from scratch: about two hours on two cores. Killed, it goes on where it was."""
+    from mnemon.api import single_lora_identity_ratio
+    from mnemon.world import base_folder
+    from mnemon.world.recipe.build import Recipe, build, write_card
+
+    folder = to or base_folder()
+    work.mkdir(parents=True, exist_ok=True)
+    build(folder, work, Recipe(seed=seed), force=force)
+    with progress("single LoRA") as on_step:
+        ratio = single_lora_identity_ratio(str(folder), on_step=on_step)
+    write_card(folder, {"single_lora_identity_ratio": ratio})
+    err.print(f"Written to {folder}.")

@@ -1,0 +1,269 @@
+"""The commands that work on a library: learn, generate, list, show, remove, evaluate, methods."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mnemon.cli.printing import err, number, out, print_json, progress, row_table, table
+from mnemon.errors import MnemonError
+
+LibraryPath = Annotated[Path, typer.Option("--library", "-l", help="The library's folder.")]
+At = Annotated[int | None, typer.Option("--at", help="Look at a past state instead of the newest.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON value on standard output, for programs.")]
+DEFAULT_LIBRARY = Path("mnemon-library")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands in the order in which a newcomer meets them."""
+    for command in (learn, generate, list_, show, evaluate, remove, methods):
+        app.command(command.__name__.rstrip("_"))(command)
+
+
+def learn(
+    photos: Annotated[
+        Path, typer.Argument(help="A folder of photos of one thing, or a JSON list of several concepts.")
+    ],
+    library: LibraryPath = DEFAULT_LIBRARY,
+    name: Annotated[str | None, typer.Option(help="What to call it; the folder's name by default.")] = None,
+    noun: Annotated[str | None, typer.Option(help="Its class, such as dog. Leave out for a style.")] = None,
+    base: Annotated[str | None, typer.Option(help="world, a diffusers folder or a hub id, for a new library.")] = None,
+    method: Annotated[str | None, typer.Option(help="For a new library; stamina by default.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="A setting of the method, e.g. rank=8.")] = None,
+    references: Annotated[
+        Path | None, typer.Option(help="Other photos of it, kept out of training, to score on.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Training steps; the method's own number by default.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Pictures a step.")] = None,
+    seed: Annotated[int, typer.Option(help="Of all random numbers.")] = 0,
+    fit: Annotated[str, typer.Option(help="crop or pad photos to squares.")] = "crop",
+    flip: Annotated[bool, typer.Option(help="Train on mirrored photos too.")] = False,
+    random_crop: Annotated[bool, typer.Option(help="Train on crops at random places.")] = False,
+    prior: Annotated[int, typer.Option(help="Class pictures to draw first and train on too (prior preservation).")] = 0,
+    precision: Annotated[str, typer.Option(help="no, bf16 or fp16 (fp16 needs a GPU).")] = "no",
+    accumulate: Annotated[int, typer.Option(help="Compute each step in so many parts: less memory.")] = 1,
+    checkpointing: Annotated[bool, typer.Option(help="Gradient checkpointing: less memory, more time.")] = False,
+    min_snr: Annotated[float | None, typer.Option(help="gamma of min-SNR weighting, usually 5.")] = None,
+    preview_every: Annotated[int, typer.Option(help="Steps between preview pictures; 0 for none.")] = 0,
+    tensorboard: Annotated[bool, typer.Option(help="Log losses for TensorBoard (extra: track).")] = False,
+    score: Annotated[bool, typer.Option(help="Measure every concept so far afterwards.")] = True,
+    json_output: Json = False,
+) -> None:
+    """Teach the library one more concept, and see what it still knows of all.
+
+    Example: mnemon learn photos/rex --name rex --noun dog
+    """
+    from mnemon import api
+    from mnemon.data import concept_from_folder, concepts_from_list
+    from mnemon.training import TrainingSettings
+
+    training = TrainingSettings(
+        steps=steps, batch=batch, seed=seed, mixed_precision=precision, accumulate=accumulate,  # type: ignore[arg-type]
+        gradient_checkpointing=checkpointing, min_snr=min_snr, preview_every=preview_every, tensorboard=tensorboard,
+    )  # fmt: skip
+    squares = api.PhotoSettings(fit, flip, random_crop)  # type: ignore[arg-type]
+    several = photos.is_file()
+    concepts = concepts_from_list(photos) if several else [concept_from_folder(photos, name, noun)]
+    held_out = concept_from_folder(references, concepts[0].name, concepts[0].noun) if references else None
+    chosen: Any = _method(method, set_ or [])
+    results = []
+    for concept in concepts:
+        if several and concept.name in _known(library):
+            err.print(f"'{concept.name}' is in the library already: passed over.")
+            continue
+        with progress(f"learning <{concept.name}>") as on_step:
+            outcome = api.learn(
+                library, concept, base=base, method=chosen, references=held_out, photos=squares, training=training,
+                prior=prior, scored=score, on_step=on_step,
+            )  # fmt: skip
+        results.append({"concept": concept.name, **vars(outcome)})
+        if not json_output:
+            _report(concept.name, outcome, library)
+    if json_output:
+        print_json(results if several else results[0])
+
+
+def generate(
+    prompt: Annotated[list[str], typer.Argument(help='Prompts; <name> stands for a concept: "a photo of <rex> dog".')],
+    library: LibraryPath = DEFAULT_LIBRARY,
+    to: Annotated[Path, typer.Option("--out", "-o", help="Folder for the PNG files.")] = Path("pictures"),
+    number_: Annotated[int, typer.Option("--number", "-n", min=1, help="Pictures of each prompt.")] = 4,
+    seed: Annotated[int, typer.Option(help="Of the first picture; the next ones count on.")] = 0,
+    negative: Annotated[str, typer.Option(help="What should not be in the picture.")] = "",
+    guidance: Annotated[float, typer.Option(help="How closely to follow the prompt; 1 switches guidance off.")] = 4.0,
+    steps: Annotated[int, typer.Option(min=1, help="Denoising steps.")] = 30,
+    batch: Annotated[int, typer.Option(min=1, help="Pictures drawn at once.")] = 8,
+    at: At = None,
+    base: Annotated[str | None, typer.Option(help="Draw from a bare base instead of a library.")] = None,
+    json_output: Json = False,
+) -> None:
+    """Draw pictures. Each PNG says how it was made.
+
+    Example: mnemon generate "a photo of <rex> dog in the snow" --number 4
+    """
+    from mnemon import api
+    from mnemon.library import Library
+
+    opened = None if base else Library.open(library, at)
+    before = set(to.glob("*.png"))
+    with progress("drawing") as bar:
+        api.generate(
+            opened, prompt, base=base, negative=negative, seed=seed, number=number_, guidance=guidance, steps=steps,
+            batch=batch, out=to, on_step=lambda done, total: bar(done, total, {}),
+        )  # fmt: skip
+    files = sorted(str(file) for file in set(to.glob("*.png")) - before)
+    if json_output:
+        print_json(files)
+    else:
+        out.print(f"{len(files)} pictures in {to}: {Path(files[0]).name} to {Path(files[-1]).name}")
+
+
+def list_(library: LibraryPath = DEFAULT_LIBRARY, at: At = None, json_output: Json = False) -> None:
+    """The concepts of the library, in order of learning."""
+    from mnemon.library import Library
+
+    opened = Library.open(library, at)
+    concepts = [
+        {"name": entry.concept, "noun": entry.noun, "state": entry.number, "learned": entry.time,
+         "photos": len(entry.photos), "bytes": entry.stored_bytes}
+        for entry in opened.concepts().values()
+    ]  # fmt: skip
+    if json_output:
+        print_json(concepts)
+        return
+    out.print(f"{library}: base '{opened.base_name}', method '{opened.method.name}', state {opened.state}")
+    columns = ("concept", "noun", "state", "learned", "photos", "kB")
+    rows = [
+        (c["name"], c["noun"] or "–", c["state"], c["learned"], c["photos"], f"{int(str(c['bytes'])) / 1000:.0f}")
+        for c in concepts
+    ]
+    out.print(table(columns, rows))
+
+
+def show(
+    name: Annotated[str | None, typer.Argument(help="A concept; the library's history without one.")] = None,
+    library: LibraryPath = DEFAULT_LIBRARY,
+    at: At = None,
+    json_output: Json = False,
+) -> None:
+    """One concept with its scores over time, or the library's history."""
+    from mnemon.library import Library
+
+    opened = Library.open(library, at)
+    rows = opened.rows()
+    if name is None:
+        history = [
+            {"state": e.number, "action": e.action, "concept": e.concept, "time": e.time} for e in opened.history()
+        ]
+        value: Any = {"base": opened.base_name, "method": opened.method.name, "history": history, "rows": rows}
+        if not json_output:
+            out.print(table(("state", "action", "concept", "time"), [tuple(entry.values()) for entry in history]))
+            if rows:
+                out.print(row_table(rows[max(rows)], opened))
+    else:
+        if name not in opened.concepts():
+            raise MnemonError(f"{library} has no concept '{name}'; it has: {', '.join(opened.names()) or 'none yet'}.")
+        entry = opened.concepts()[name]
+        scores = {state: row["concepts"][name] for state, row in rows.items() if name in row["concepts"]}
+        value = {
+            "name": name, "noun": entry.noun, "state": entry.number, "time": entry.time, "bytes": entry.stored_bytes,
+            "photos": list(entry.photos), "settings": entry.settings, "facts": entry.facts, "scores": scores,
+        }  # fmt: skip
+        if not json_output:
+            out.print(f"<{name}> {entry.noun or ''}: learned {entry.time} as state {entry.number}")
+            lines = [(s, number(v["identity_alignment"]), number(v["image_alignment"]), number(v["text_alignment"]))
+                     for s, v in scores.items()]  # fmt: skip
+            out.print(table(("state", "identity", "image", "text"), lines))
+    if json_output:
+        print_json(value)
+
+
+def evaluate(
+    library: LibraryPath = DEFAULT_LIBRARY,
+    to: Annotated[Path, typer.Option("--out", "-o", help="Folder for plots and the page.")] = Path("evaluation"),
+    again: Annotated[bool, typer.Option(help="Measure rows anew that are there already.")] = False,
+    json_output: Json = False,
+) -> None:
+    """Fill the whole score matrix, and write plots and one HTML page."""
+    from mnemon import api
+    from mnemon.library import Library
+    from mnemon.metrics import figures, matrix_from_rows
+    from mnemon.reports import write_evaluation
+
+    with progress("measuring states") as bar:
+        api.evaluate(library, again=again, on_state=lambda done, total: bar(done, total, {}))
+    opened = Library.open(library)
+    page = write_evaluation(opened, to)
+    matrix = matrix_from_rows(opened.rows(), "identity_alignment")
+    if json_output:
+        print_json({"rows": opened.rows(), "figures": figures(matrix), "page": str(page)})
+        return
+    if opened.rows():
+        out.print(row_table(opened.rows()[max(opened.rows())], opened))
+    for key, value in figures(matrix).items():
+        out.print(f"  {key:24} {number(value)}")
+    out.print(f"Written: {page}")
+
+
+def remove(
+    name: Annotated[str, typer.Argument(help="The concept to take out.")],
+    library: LibraryPath = DEFAULT_LIBRARY,
+    json_output: Json = False,
+) -> None:
+    """Take a concept out of the model, exactly. Its files stay, so past states still open."""
+    from mnemon.library import Library
+
+    state = Library.open(library).remove(name)
+    if json_output:
+        print_json({"removed": name, "state": state})
+    else:
+        out.print(
+            f"<{name}> is out; the library is at state {state}. State {state - 1} still has it (--at {state - 1})."
+        )
+
+
+def methods(json_output: Json = False) -> None:
+    """The methods: what each trains and stores, and what it can do."""
+    from mnemon.methods import METHODS
+
+    keys = ("name", "trains", "stores", "fuses", "order_free", "can_remove", "source")
+    rows = [{key: getattr(method, key) for key in keys} for method in METHODS.values()]
+    if json_output:
+        print_json(rows)
+        return
+    cells = [tuple("yes" if v is True else "no" if v is False else v for v in row.values()) for row in rows]
+    out.print(table(keys, cells))
+
+
+def _method(name: str | None, pairs: list[str]) -> Any:
+    """None keeps the library's own; settings need a method to belong to."""
+    from mnemon.methods import method_from
+
+    if not pairs:
+        return name
+    return method_from(name or "stamina", dict(_setting(pair) for pair in pairs))
+
+
+def _setting(pair: str) -> tuple[str, Any]:
+    key, equals, text = pair.partition("=")
+    if not equals:
+        raise MnemonError(f"'--set {pair}' has no value: write it as '--set rank=8'.")
+    try:
+        return key, json.loads(text.lower() if text.lower() in ("true", "false") else text)
+    except json.JSONDecodeError:
+        return key, text
+
+
+def _known(library: Path) -> list[str]:
+    from mnemon.library import Library
+
+    return Library.open(library).names() if (library / "library.json").exists() else []
+
+
+def _report(name: str, outcome: Any, library: Path) -> None:
+    from mnemon.library import Library
+
+    out.print(f"<{name}> learned in {outcome.training_seconds:.0f} s; the library is at state {outcome.state}.")
+    if outcome.row is not None:
+        out.print(row_table(outcome.row, Library.open(library)))

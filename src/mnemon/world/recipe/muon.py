@@ -1,0 +1,83 @@
+"""Muon (Jordan et al. 2024): momentum whose matrices are made orthogonal before they are applied; Adam for the rest."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Muon(torch.optim.Optimizer):
+    """Weights of two and more axes move by orthogonalised momentum, seen as (out, everything else); others by Adam.
+
+    `lr` is Adam's rate; the matrices' is `lr * boost`.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        lr: float,
+        *,
+        boost: float = 12.0,
+        momentum: float = 0.95,
+        betas: tuple[float, float] = (0.9, 0.99),
+        weight_decay: float = 0.0,
+    ) -> None:
+        every = list(parameters)
+        matrices = [p for p in every if p.ndim >= 2]
+        rest = [p for p in every if p.ndim < 2]
+        defaults: dict[str, Any] = {
+            "lr": lr,
+            "boost": boost,
+            "momentum": momentum,
+            "betas": betas,
+            "weight_decay": weight_decay,
+        }
+        super().__init__([{"params": matrices, "muon": True}, {"params": rest, "muon": False}], defaults)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    (self._turn if group["muon"] else self._adam)(parameter, parameter.grad, group)
+
+    def _turn(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        state = self.state[parameter]
+        buffer = state.setdefault("momentum", torch.zeros_like(parameter))
+        buffer.lerp_(gradient, 1 - group["momentum"])
+        direction = gradient.lerp(buffer, group["momentum"])  # Nesterov
+        matrix = orthogonal(direction.flatten(1))
+        scale = max(1.0, matrix.shape[0] / matrix.shape[1]) ** 0.5
+        rate = group["lr"] * group["boost"]
+        parameter.mul_(1 - rate * group["weight_decay"])
+        parameter.add_(matrix.view_as(parameter).to(parameter.dtype), alpha=-rate * scale)
+
+    def _adam(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        state = self.state[parameter]
+        if not state:
+            state |= {
+                "count": torch.zeros(()),
+                "mean": torch.zeros_like(parameter),
+                "square": torch.zeros_like(parameter),
+            }
+        first, second = group["betas"]
+        state["count"] += 1
+        count = float(state["count"])
+        state["mean"].lerp_(gradient, 1 - first)
+        state["square"].lerp_(gradient.square(), 1 - second)
+        spread = (state["square"] / (1 - second**count)).sqrt_().add_(1e-8)
+        parameter.addcdiv_(state["mean"], spread, value=-group["lr"] / (1 - first**count))
+
+
+def orthogonal(matrix: Tensor, iterations: int = 5) -> Tensor:
+    """The nearest (semi-)orthogonal matrix, roughly, by a quintic Newton-Schulz iteration in bf16."""
+    a, b, c = 3.4445, -4.7750, 2.0315
+    x = matrix.bfloat16()
+    tall = x.shape[0] > x.shape[1]
+    x = x.T if tall else x
+    x = x / (x.norm() + 1e-7)
+    for _ in range(iterations):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return (x.T if tall else x).float()
