@@ -91,8 +91,7 @@ def learn(
         on_pictures: hears the pictures that are scored.
 
     Raises:
-        MnemonError: anything in the way, in one sentence; the library is as it was then. If only the scoring fails,
-            the concept is kept.
+        MnemonError: anything in the way, in one sentence; the library is as it was then.
     """
     path, training = Path(library), training or TrainingSettings()
     opened, resolved = _open_or_create(path, base, method)
@@ -115,16 +114,17 @@ def learn(
             prior=_prior(resolved, concept, prior, training.seed),
         )
         trained = time.monotonic()
+        measure = (encoders or _encoders(resolved)) if scored else None
+        features = _features(measure, references or concept, resolved)
         facts = [{"source": photo.source, "sha256": photo.sha256} for photo in concept.photos]
-        settings = {"training": asdict(training), "held_out": references is not None}
-        state = opened.commit(learned, photos=facts, settings=settings)
+        settings = {
+            "training": asdict(training),
+            "held_out": references is not None,
+            "seconds": round(trained - began, 1),
+        }
+        state = opened.commit(learned, photos=facts, settings=settings, references=features)
         discard_snapshot(path / "training")
-        row = None
-        if scored:
-            measure = encoders or _encoders(resolved)
-            pictures = photos_tensor(references or concept, resolved.resolution)
-            opened.write_references(concept.name, reference_features(measure, pictures))
-            row = _measure(opened, resolved, measure, score, on_pictures)
+        row = _measure(opened, resolved, measure, score, on_pictures) if measure else None
     return Outcome(state, row, trained - began, time.monotonic() - trained)
 
 
@@ -254,6 +254,13 @@ def _examples(
     return latents[[row + count * draw for draw in range(draws) for row in rows]], prompts * draws
 
 
+def _features(encoders: Encoders | None, concept: Concept, base: Base) -> dict[str, Tensor] | None:
+    """What is kept of the reference pictures, to score the concept against for ever after."""
+    if encoders is None:
+        return None
+    return reference_features(encoders, photos_tensor(concept, base.resolution))
+
+
 def _prior(base: Base, concept: Concept, number: int, seed: int) -> Examples | None:
     """Pictures of the concept's class, drawn by the bare base."""
     if not number:
@@ -323,7 +330,9 @@ def _save_all(
         save_picture(folder / f"{first + index:05d}.png", picture, facts)
 
 
-def single_lora_identity_ratio(base: str | Base, seeds: Sequence[int] = (901, 902, 903, 904)) -> float:
+def single_lora_identity_ratio(
+    base: str | Base, seeds: Sequence[int] = (901, 902, 903, 904), on_step: OnStep | None = None
+) -> float:
     """How well the base can be taught at all: identity alignment of one concept learned by `lora` alone, over what
     renders of the concept reach against one another; the mean over concepts of the world, on pictures not trained on.
     """
@@ -335,7 +344,7 @@ def single_lora_identity_ratio(base: str | Base, seeds: Sequence[int] = (901, 90
     for seed in seeds:
         concept = thing_concept("it", seed)
         latents, prompts = _examples(resolved, method, concept.photos(5, seed=1), PhotoSettings(), 0)
-        learned = train(resolved, method, "it", concept.noun, latents, prompts)
+        learned = train(resolved, method, "it", concept.noun, latents, prompts, on_step=on_step)
         pictures = photos_tensor(concept.photos(16, seed=2), resolved.resolution)
         references = {"it": reference_features(encoders, pictures)}
         row = measure_row(resolved, method, [learned], references, encoders, settings_for(encoders))

@@ -1,6 +1,5 @@
 """The demo: five concepts in sequence, by STAMINA and by plain LoRA, and what is left of each after the last."""
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,7 +76,6 @@ def _learn_all(out: Path, method: str, base: Base, events: DemoEvents) -> _Run:
         if concept.name in known:
             continue
         events.on_start(method, concept.name)
-        began = time.monotonic()
         outcome = api.learn(
             path,
             concept_from_folder(out / "photos" / concept.name, noun=concept.noun),
@@ -87,8 +85,9 @@ def _learn_all(out: Path, method: str, base: Base, events: DemoEvents) -> _Run:
             on_step=events.on_step,
             on_pictures=_keep(out, method, len(known) + 1),
         )
-        write_json(_strips(out, method) / f"{outcome.state}-seconds.json", time.monotonic() - began)
         events.on_row(Library.open(path), outcome.row or {})
+    # Rows, and with them pictures, that a kill between learning and scoring left out.
+    api.evaluate(path, base=base, on_pictures=lambda state, name, pictures: _keep(out, method, state)(name, pictures))
     return _read_run(out, method, Library.open(path))
 
 
@@ -110,11 +109,8 @@ def _keep(out: Path, method: str, state: int) -> Callable[[str | None, Tensor], 
 
 
 def _read_run(out: Path, method: str, library: Library) -> _Run:
-    import json
-
-    run = _Run(library)
+    run = _Run(library, seconds=sum(entry.settings["seconds"] for entry in library.history()))
     for state in range(1, library.state + 1):
-        run.seconds += json.loads((_strips(out, method) / f"{state}-seconds.json").read_text(encoding="utf-8"))
         for name in Library.open(library.path, at=state).names():
             with Image.open(_strips(out, method) / f"{state}-{name}.png") as strip:
                 side = strip.height
@@ -144,8 +140,8 @@ def _write_page(out: Path, runs: Mapping[str, _Run], base: Base) -> None:
     library = next(iter(runs.values())).library
     report = Report(
         "Five concepts, one after another",
-        "One text-to-image model is taught five things from five photos each, in sequence. After each step every thing "
-        "learned so far is drawn again with the same prompts and seeds, and compared with photos it was not trained on.",
+        "One text-to-image model is taught five things from five photos each, in sequence. After each step all things "
+        "learned so far are drawn again with the same prompts and seeds, and compared with photos not trained on.",
         [_one(run, notes[method]) for method, run in runs.items()],
         photos=photos,
         facts={"base": base.name, "photos a concept": str(PHOTOS), "scored on": f"{REFERENCES} others"},

@@ -20,7 +20,7 @@ def method_report(
     stored = [entry.stored_bytes for entry in library.concepts().values()]
     costs = {"kB stored a concept": f"{sum(stored) / max(len(stored), 1) / 1000:.0f}"}
     if seconds is not None:
-        costs["seconds, learning and scoring"] = f"{seconds:.0f}"
+        costs["seconds of training"] = f"{seconds:.0f}"
     return MethodReport(
         library.method.name,
         matrix_from_rows(rows, "identity_alignment"),

@@ -7,7 +7,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from mnemon.cli import bases, demo, libraries
+import mnemon.cli.demo as demo
+from mnemon.cli import bases, libraries
 from mnemon.errors import MnemonError
 
 app = typer.Typer(

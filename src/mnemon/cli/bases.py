@@ -47,7 +47,8 @@ def build(
     """Train the built-in base from scratch: about two hours on two cores. Killed, it goes on where it was."""
     from mnemon.api import single_lora_identity_ratio
     from mnemon.world import base_folder
-    from mnemon.world.recipe.build import Recipe, build, write_card
+    from mnemon.world.recipe.build import Recipe, build
+    from mnemon.world.recipe.card import write_card
 
     folder = to or base_folder()
     work.mkdir(parents=True, exist_ok=True)

@@ -62,6 +62,8 @@ def learn(
         steps=steps, batch=batch, seed=seed, mixed_precision=precision, accumulate=accumulate,  # type: ignore[arg-type]
         gradient_checkpointing=checkpointing, min_snr=min_snr, preview_every=preview_every, tensorboard=tensorboard,
     )  # fmt: skip
+    if photos.is_file() and (name or noun or references):
+        raise MnemonError("A list file names its concepts itself: leave out --name, --noun and --references.")
     squares = api.PhotoSettings(fit, flip, random_crop)  # type: ignore[arg-type]
     several = photos.is_file()
     concepts = concepts_from_list(photos) if several else [concept_from_folder(photos, name, noun)]

@@ -143,9 +143,14 @@ class Library:
         return [self._read_learned(entry) for entry in self.concepts().values()]
 
     def commit(
-        self, learned: Learned, photos: Sequence[Mapping[str, str]] = (), settings: Mapping[str, Any] | None = None
+        self,
+        learned: Learned,
+        photos: Sequence[Mapping[str, str]] = (),
+        settings: Mapping[str, Any] | None = None,
+        references: Mapping[str, Tensor] | None = None,
     ) -> int:
-        """Add a concept; returns the new state. `photos` are {"source", "sha256"}, `settings` how it was trained.
+        """Add a concept; returns the new state. `photos` are {"source", "sha256"}, `settings` how it was trained,
+        `references` features of pictures of it, as for `write_references`.
 
         Raises:
             MnemonError: the name is taken, the library was opened at a past state, or somebody else wrote to it.
@@ -155,6 +160,8 @@ class Library:
             self.check_name(learned.name)
             entry = self._next(LEARN, learned.name)
             self._write_concept(self.path / "concepts" / entry.folder, learned)
+            if references:
+                write_sealed_tensors(self._references_path(entry), references)
             folder = self.path / "concepts" / entry.folder
             details = {
                 "noun": learned.noun,
@@ -304,3 +311,6 @@ class Library:
         for folder in (self.path / "concepts").glob("*"):
             if folder.name not in folders:
                 shutil.rmtree(folder)
+        for features in (self.path / "references").glob("*.safetensors"):
+            if features.stem not in folders:
+                features.unlink()

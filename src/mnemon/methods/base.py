@@ -70,6 +70,9 @@ class Method(ABC):
     """In words: what is trained."""
     stores: ClassVar[str]
     fuses: ClassVar[bool]
+    """Whether concepts need a fusion step (with data or an optimisation) before several can be drawn together."""
+    per_prompt: ClassVar[bool] = False
+    """Whether `compose` depends on the prompt; it is then called once for each distinct prompt."""
     order_free: ClassVar[bool]
     can_remove: ClassVar[bool]
     needs_class_images: ClassVar[bool]

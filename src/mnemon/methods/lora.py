@@ -60,7 +60,7 @@ class Lora(Method):
     name: ClassVar[str] = "lora"
     trains: ClassVar[str] = "low-rank factors of the cross-attention keys and values, and the token"
     stores: ClassVar[str] = "the factors and the token's vectors"
-    fuses: ClassVar[bool] = True
+    fuses: ClassVar[bool] = False
     order_free: ClassVar[bool] = False
     can_remove: ClassVar[bool] = True
     needs_class_images: ClassVar[bool] = False

@@ -180,7 +180,7 @@ class Stamina(Method):
     name: ClassVar[str] = "stamina"
     trains: ClassVar[str] = "low-rank factors of the cross-attention keys and values, their masks, and the token's MLP"
     stores: ClassVar[str] = "the factors, one bit for each entry of the masks, and the token's vectors"
-    fuses: ClassVar[bool] = True
+    fuses: ClassVar[bool] = False
     order_free: ClassVar[bool] = False
     can_remove: ClassVar[bool] = True
     needs_class_images: ClassVar[bool] = False

@@ -70,7 +70,7 @@ def forgetting_from_best(matrix: ScoreMatrix) -> float:
 
 def forgetting_from_first(matrix: ScoreMatrix) -> float:
     """(1/(N-1)) Σ_{j<N} (R[j, j] - R[N, j]) (Avalanche); below zero where later concepts helped."""
-    return -backward_transfer(matrix)
+    return 0.0 - backward_transfer(matrix)  # not -0.0
 
 
 def forgetting_one_step(matrix: ScoreMatrix) -> float:

@@ -112,9 +112,7 @@ def _draw_concept(composed: Composed, one: Learned, settings: ScoreSettings) -> 
 
 def _draw(composed: Composed, prompts: list[str], settings: ScoreSettings) -> Tensor:
     seeds = range(settings.first_seed, settings.first_seed + len(prompts))
-    return composed.draw(
-        prompts, seeds=seeds, guidance=settings.guidance, steps=settings.steps, batch=settings.batch
-    )
+    return composed.draw(prompts, seeds=seeds, guidance=settings.guidance, steps=settings.steps, batch=settings.batch)
 
 
 def _scores(

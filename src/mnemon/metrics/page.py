@@ -77,9 +77,7 @@ def numbers_table(head: Sequence[str], rows: Sequence[tuple[str, str, Sequence[s
     """A plain table. Each row: its name, a word of explanation, its cells, and which of them is best, if one is."""
     lines = []
     for name, meaning, cells, best in rows:
-        marked = "".join(
-            f'<td{" class=best" if i == best else ""}>{escape(text)}</td>' for i, text in enumerate(cells)
-        )
+        marked = "".join(f"<td{' class=best' if i == best else ''}>{escape(text)}</td>" for i, text in enumerate(cells))
         explained = f"<small>{escape(meaning)}</small>" if meaning else ""
         lines.append(f'<tr><th scope="row">{escape(name)}{explained}</th>{marked}</tr>')
     columns = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)

@@ -15,7 +15,7 @@ class Composed:
     """Within the block the base knows exactly these concepts' tokens, and `draw` draws with the composed weights.
 
     A method that composes once for all prompts is folded in on entering, so the plain `draw(base, ...)` shows the
-    concepts too. One that composes per prompt (`fuses` is False) is folded in for each distinct prompt, once, by this
+    concepts too. One that composes per prompt (`per_prompt`) is folded in for each distinct prompt, once, by this
     class's `draw`. On leaving, weights and tokens are what they were, bit for bit.
     """
 
@@ -27,7 +27,7 @@ class Composed:
         self._folded = Folded([])
 
     def __enter__(self) -> "Composed":
-        if self.method.fuses:
+        if not self.method.per_prompt:
             self._folded = self._fold(self.method.compose(self.learned))
         self._before = self.base.tokens
         try:
@@ -69,7 +69,7 @@ class Composed:
 
         check_request(self.base, prompts, seeds, steps, batch)
         everything = range(len(prompts))
-        if self.method.fuses or not prompts:
+        if not self.method.per_prompt or not prompts:
             return some(everything, on_step)
         groups = {prompt: [row for row in everything if prompts[row] == prompt] for prompt in prompts}
         total = steps * sum(-(-len(rows) // batch) for rows in groups.values())

@@ -18,6 +18,7 @@ class PictureEncoder(nn.Module):
 
     def __init__(self, heads: dict[str, int], embedding: int = 128) -> None:
         super().__init__()
+        self.embedding = embedding
         stages, before = [], 3
         for width in WIDTHS:
             stages.append(nn.Sequential(*_convolution(before, width, 2), *_convolution(width, width, 1)))

@@ -6,6 +6,7 @@ caption names: concepts are free looks, so that nothing but their pictures tells
 
 import colorsys
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -87,7 +88,7 @@ def neighbour(look: Look, rng: np.random.Generator, distance: float) -> Look:
     """Another thing of the same noun, `distance` 0 (the same) to 1 (as far as any free look of that noun)."""
     other = free_look(rng, look.noun)
 
-    def blend(a: tuple[float, ...], b: tuple[float, ...]) -> tuple[float, ...]:
+    def blend(a: tuple[float, ...], b: tuple[float, ...]) -> Any:
         return tuple((1 - distance) * x + distance * y for x, y in zip(a, b, strict=True))
 
     return replace(

@@ -41,7 +41,7 @@ def apply_style(picture: Picture, style: Style) -> Picture:
         return _pixels(picture, 4 if style.strength < 0.65 else 6)
     if style.family == "poster":
         levels = 2 if style.strength > 0.65 else 3
-        return np.round(picture * levels) / levels * (0.6 + 0.4 * paper)
+        return (np.round(picture * levels) / levels * (0.6 + 0.4 * paper)).astype(np.float32)
     grey = picture @ np.array([0.3, 0.59, 0.11], np.float32)
     if style.family == "ink":
         return np.where((grey > 0.35 + 0.25 * style.strength)[..., None], paper, pen)
@@ -52,7 +52,7 @@ def apply_style(picture: Picture, style: Style) -> Picture:
         ground = np.array([pen[0] * 0.5, pen[1], 0.45 + pen[2]], np.float32)
         return ground * (1 - lines) + paper * lines
     glow = picture**2 * 1.2  # neon: dark grounds, bright lines in the picture's own colours
-    return np.clip(glow * 0.35 + lines * (picture * 0.5 + 0.5 * paper), 0, 1)
+    return np.clip(glow * 0.35 + lines * (picture * 0.5 + 0.5 * paper), 0, 1).astype(np.float32)
 
 
 def _pixels(picture: Picture, block: int) -> Picture:

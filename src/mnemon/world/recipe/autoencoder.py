@@ -11,7 +11,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from mnemon.world.encoder import PictureEncoder
-from mnemon.world.recipe.fit import Average, Schedule, draw, fit
+from mnemon.world.recipe.fit import Average, Schedule, channels_last, draw, fit
 from mnemon.world.recipe.pictures import Pictures, to_input
 
 CHANNELS = 16
@@ -33,7 +33,7 @@ def new_autoencoder(seed: int) -> AutoencoderKL:
         scaling_factor=1.0,
         mid_block_add_attention=False,
     )
-    return model.to(memory_format=torch.channels_last)
+    return channels_last(model)
 
 
 def train_autoencoder(

@@ -7,6 +7,7 @@ killed build goes on from its last snapshot. Each stage has a gate (`gates.py`).
 import json
 import platform
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from mnemon.checkpoints import write_json, write_safetensors
+from mnemon.errors import MnemonError
 from mnemon.world.encoder import PictureEncoder
 from mnemon.world.recipe import pictures as rendering
 from mnemon.world.recipe.autoencoder import autoencoder_figures, encode, train_autoencoder
@@ -45,7 +47,7 @@ class Recipe:
     encoder_steps: int = 1_400
     autoencoder_steps: int = 1_700
     clip_steps: int = 800
-    denoiser_steps: int = 8_000
+    denoiser_steps: int = 6_200
     denoiser_rate: float = 8e-4
     denoiser_batch: int = 32
     test_prompts: int = 240
@@ -115,7 +117,8 @@ def build(out: Path, work: Path, recipe: Recipe, *, force: bool = False) -> dict
     fresh = out.with_name(out.name + ".part")
     shutil.rmtree(fresh, ignore_errors=True)
     _save(fresh, pipeline, judge, clip_image, clip_text)
-    facts = {"recipe": asdict(recipe), "seconds": seconds, "machine": platform.processor() or platform.machine()}
+    machine = f"{torch.get_num_threads()} CPU threads ({platform.machine()})"
+    facts = {"recipe": asdict(recipe), "seconds": seconds, "machine": machine}
     write_json(fresh / "figures.json", {"figures": figures, **facts})
     shutil.rmtree(out, ignore_errors=True)
     fresh.rename(out)
@@ -124,11 +127,10 @@ def build(out: Path, work: Path, recipe: Recipe, *, force: bool = False) -> dict
 
 
 def _same_recipe(work: Path, recipe: Recipe) -> None:
-    """Snapshots of another recipe are of no use: start afresh then."""
+    """Snapshots of another recipe are of no use."""
     note = work / "recipe.json"
     if note.exists() and json.loads(note.read_text(encoding="utf-8")) != asdict(recipe):
-        for old in work.glob("*.snapshot.safetensors"):
-            old.unlink()
+        raise MnemonError(f"{work} holds the work on another recipe: give --work another folder, or empty this one.")
     write_json(note, asdict(recipe))
 
 
@@ -181,7 +183,7 @@ def _pipeline(
 
 
 @torch.no_grad()
-def _draw(pipeline: StableDiffusionPipeline, prompts: list[str], seed: int) -> Tensor:
+def _draw(pipeline: StableDiffusionPipeline, prompts: Sequence[str], seed: int) -> Tensor:
     """Pictures (n, 3, 64, 64) in -1..1: 20 DDIM steps, guidance 4."""
     generator = torch.Generator().manual_seed(seed + 5000)
     parts = []
@@ -212,5 +214,5 @@ def _save(
         tensors = {k: v.half() if v.is_floating_point() else v for k, v in encoder.state_dict().items()}
         write_safetensors(encoders / f"{name}.safetensors", tensors)
         heads = {head: layer.out_features for head, layer in encoder.heads.items()}
-        write_json(encoders / f"{name}.json", {"heads": heads, "embedding": encoder.project[-1].out_features})
+        write_json(encoders / f"{name}.json", {"heads": heads, "embedding": encoder.embedding})
     clip_text.half().save_pretrained(encoders / "clip_text")

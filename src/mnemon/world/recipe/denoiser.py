@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from mnemon.world.encoder import PictureEncoder, contrastive_loss
-from mnemon.world.recipe.fit import Average, Schedule, draw, fit
+from mnemon.world.recipe.fit import Average, Schedule, channels_last, draw, fit
 from mnemon.world.recipe.pictures import CAPTIONS, Pictures, to_input
 
 WIDTH = 192  # of the text model
@@ -63,22 +63,32 @@ def train_clip(
 ) -> tuple[PictureEncoder, CLIPTextModelWithProjection, float]:
     """CLIP's image side (started from the teacher's convolutions), its text side, and the seconds it took."""
     text = new_text_model(tokenizer, seed)
-    image = PictureEncoder({}, embedding=128).to(memory_format=torch.channels_last)
+    image = channels_last(PictureEncoder({}, embedding=128))
     image.stages.load_state_dict(teacher.stages.state_dict())
-    scale = nn.Module()
-    scale.log = nn.Parameter(torch.tensor(2.7))
+    scale = _Scale()
 
     def loss(generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         rows = draw(generator, len(pictures), 128)
         with torch.autocast("cpu", torch.bfloat16):
             seen = image(to_input(pictures.pixels[rows]))
             said = text(input_ids=ids[rows, draw(generator, CAPTIONS, 128)]).text_embeds
-        value = contrastive_loss(seen, nn.functional.normalize(said.float(), dim=-1), scale.log.exp().clamp(max=60))
+        value = contrastive_loss(seen, nn.functional.normalize(said.float(), dim=-1), scale())
         return value, {"clip": value.item()}
 
     modules = {"image": image, "text": text, "scale": scale}
     seconds = fit("clip", folder, modules, loss, Schedule(steps, 1e-3, warmup=100), seed=seed)
     return image.eval().requires_grad_(False), text.eval().requires_grad_(False), seconds
+
+
+class _Scale(nn.Module):
+    """The trained inverse temperature of the contrast, at most 60."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log = nn.Parameter(torch.tensor(2.7))
+
+    def forward(self) -> Tensor:
+        return self.log.exp().clamp(max=60)
 
 
 def new_unet(seed: int, channels: int) -> UNet2DConditionModel:
@@ -95,7 +105,7 @@ def new_unet(seed: int, channels: int) -> UNet2DConditionModel:
         attention_head_dim=(4, 8),  # diffusers reads this as the number of heads: 32 channels each
         norm_num_groups=32,
     )
-    return unet.to(memory_format=torch.channels_last)
+    return channels_last(unet)
 
 
 def new_scheduler() -> DDIMScheduler:

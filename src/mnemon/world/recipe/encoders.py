@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from mnemon.world.encoder import PictureEncoder, contrastive_loss
-from mnemon.world.recipe.fit import Schedule, draw, fit
+from mnemon.world.recipe.fit import Schedule, channels_last, draw, fit
 from mnemon.world.recipe.pictures import ATTRIBUTES, Pictures, to_input
 
 PRESENT = "present"
@@ -24,7 +24,7 @@ def new_encoder(seed: int, *, present: bool) -> PictureEncoder:
     heads = {name: len(classes) for name, classes in ATTRIBUTES.items()}
     if present:
         heads[PRESENT] = len(ATTRIBUTES["noun"])
-    return PictureEncoder(heads).to(memory_format=torch.channels_last)
+    return channels_last(PictureEncoder(heads))
 
 
 def train_encoder(

@@ -1,9 +1,11 @@
 """The loop that every stage of the recipe runs: Muon with a clipped gradient, EMA, snapshots, progress."""
 
+import copy
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -32,9 +34,10 @@ class Schedule:
     clip: float = 1.0
     muon: float = 0.0
 
-    def optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    def optimizer(self, modules: Iterable[nn.Module]) -> torch.optim.Optimizer:
         if self.muon:
-            return Muon(parameters, self.rate, boost=self.muon, betas=self.betas, weight_decay=self.weight_decay)
+            return Muon(modules, self.rate, boost=self.muon, betas=self.betas, weight_decay=self.weight_decay)
+        parameters = [parameter for module in modules for parameter in module.parameters()]
         return torch.optim.AdamW(parameters, lr=self.rate, betas=self.betas, weight_decay=self.weight_decay, fused=True)
 
     def rate_at(self, step: int) -> float:
@@ -54,8 +57,6 @@ class Average:
     shadow: nn.Module = field(init=False)
 
     def __post_init__(self) -> None:
-        import copy
-
         self.shadow = copy.deepcopy(self.module).requires_grad_(False)
 
     @torch.no_grad()
@@ -82,10 +83,10 @@ def fit(
     """
     path = folder / f"{name}.snapshot.safetensors"
     parameters = [p for module in modules.values() for p in module.parameters() if p.requires_grad]
-    optimizer = schedule.optimizer(parameters)
+    optimizer = schedule.optimizer(list(modules.values()))
     generator = torch.Generator().manual_seed(seed)
     kept = dict(modules) | {f"{key}_average": average.shadow for key, average in (averages or {}).items()}
-    facts: dict = {"step": 0, "seconds": 0.0}
+    facts: dict[str, Any] = {"step": 0, "seconds": 0.0}
     if path.exists():
         facts = load_snapshot(path, kept, optimizer, generator)
     began, saved = time.monotonic() - float(facts["seconds"]), time.monotonic()
@@ -119,3 +120,12 @@ def fit(
 def draw(generator: torch.Generator, count: int, batch: int) -> Tensor:
     """`batch` row numbers below `count`."""
     return torch.randint(count, (batch,), generator=generator)
+
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def channels_last(module: Network) -> Network:
+    """The memory layout in which convolutions are fastest here."""
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return module

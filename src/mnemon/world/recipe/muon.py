@@ -8,14 +8,15 @@ from torch import Tensor, nn
 
 
 class Muon(torch.optim.Optimizer):
-    """Weights of two and more axes move by orthogonalised momentum, seen as (out, everything else); others by Adam.
+    """Weights of two and more axes move by orthogonalised momentum, seen as (out, everything else); embeddings, biases
+    and norms by Adam.
 
     `lr` is Adam's rate; the matrices' is `lr * boost`.
     """
 
     def __init__(
         self,
-        parameters: Iterable[nn.Parameter],
+        modules: Iterable[nn.Module],
         lr: float,
         *,
         boost: float = 12.0,
@@ -23,9 +24,13 @@ class Muon(torch.optim.Optimizer):
         betas: tuple[float, float] = (0.9, 0.99),
         weight_decay: float = 0.0,
     ) -> None:
-        every = list(parameters)
-        matrices = [p for p in every if p.ndim >= 2]
-        rest = [p for p in every if p.ndim < 2]
+        inner = [part for module in modules for part in module.modules()]
+        matrices: list[nn.Parameter] = []
+        rest: list[nn.Parameter] = []
+        for part in inner:
+            for parameter in part.parameters(recurse=False):
+                turned = parameter.ndim >= 2 and not isinstance(part, nn.Embedding)
+                (matrices if turned else rest).append(parameter)
         defaults: dict[str, Any] = {
             "lr": lr,
             "boost": boost,

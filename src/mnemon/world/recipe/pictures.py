@@ -2,9 +2,11 @@
 
 import json
 import os
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +29,7 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
 }
 CAPTIONS = 4  # a picture
 STYLED = 0.05  # share of pictures in a random style
+Maker = Callable[[int, int, int], list[tuple[Scene, list[str]]]]
 _CHUNK = 500
 
 
@@ -81,7 +84,7 @@ def _pair_chunk(seed: int, start: int, stop: int) -> list[tuple[Scene, list[str]
     return made
 
 
-def _draw(job: tuple) -> dict:
+def _draw(job: tuple[Maker, int, int, int]) -> dict[str, Any]:
     maker, seed, start, stop = job
     pixels, masks, labels, present, captions = [], [], [], [], []
     for scene, words in maker(seed, start, stop):
@@ -104,7 +107,7 @@ def _labels(scene: Scene) -> list[int]:
     return [names.index(v) if (v := values[kind]) is not None else -1 for kind, names in ATTRIBUTES.items()]
 
 
-def _cached(path: Path, maker: object, seed: int, count: int) -> Pictures:
+def _cached(path: Path, maker: Maker, seed: int, count: int) -> Pictures:
     if not path.exists():
         jobs = [(maker, seed, start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK)]
         with ProcessPoolExecutor(os.cpu_count()) as pool:
