@@ -101,7 +101,7 @@ class _Run:
             raise MnemonError(f"A batch of {self.batch} cannot be computed in {settings.accumulate} parts.")
         self.tokens: dict[str, Tokens] = {}
         # The optimiser comes after the learner, whose parameters it holds.
-        self.optimizer = torch.optim.AdamW(learner.parameter_groups(), weight_decay=0.0)
+        self.optimizer = torch.optim.AdamW(learner.parameter_groups(), weight_decay=0.0, fused=True)
         self.rates = [float(group["lr"]) for group in self.optimizer.param_groups]
         self.accelerator = make_accelerator(base.device, settings, folder)
         self.stepper = self.accelerator.prepare(self.optimizer)
