@@ -51,7 +51,7 @@ def tiny_text_config(tokenizer: CLIPTokenizer, width: int, eos_token_id: int | N
         intermediate_size=2 * width,
         num_hidden_layers=2,
         num_attention_heads=2,
-        max_position_embeddings=LENGTH,
+        max_position_embeddings=tokenizer.model_max_length,
         projection_dim=width,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id if eos_token_id is None else eos_token_id,

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from transformers import CLIPConfig, CLIPModel, CLIPTextModelWithProjection, ViTConfig, ViTModel
+from transformers import CLIPConfig, CLIPModel, CLIPTextModelWithProjection, CLIPTokenizer, ViTConfig, ViTModel
 
 from mnemon.checkpoints import write_json, write_safetensors
 from mnemon.world.encoder import PictureEncoder
@@ -12,14 +12,14 @@ from tests.tiny import tiny_text_config, tiny_tokenizer
 SIDE = 64
 
 
-def world_folder(folder: Path) -> Path:
+def world_folder(folder: Path, tokenizer: CLIPTokenizer | None = None) -> Path:
     """As much of a base's folder as holds the world's encoders."""
     torch.manual_seed(0)
     for name, heads in {"judge": {"noun": 12, "colour": 10}, "clip_image": {}}.items():
         encoder = PictureEncoder(heads, embedding=32)
         write_safetensors(folder / "encoders" / f"{name}.safetensors", encoder.state_dict())
         write_json(folder / "encoders" / f"{name}.json", {"heads": heads, "embedding": 32})
-    tokenizer = tiny_tokenizer()
+    tokenizer = tokenizer or tiny_tokenizer()
     tokenizer.save_pretrained(folder / "tokenizer")
     text = CLIPTextModelWithProjection(tiny_text_config(tokenizer, 32, None))
     text.half().save_pretrained(folder / "encoders" / "clip_text")
