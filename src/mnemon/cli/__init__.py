@@ -1,14 +1,15 @@
 """The command `mnemon`: a thin face over the API."""
 
+import os
 import sys
-from typing import Annotated
+import warnings
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 import mnemon.cli.demo as demo
 from mnemon.cli import bases, libraries
+from mnemon.cli.printing import note
 from mnemon.errors import MnemonError
 
 app = typer.Typer(
@@ -23,21 +24,42 @@ libraries.add_to(app)
 app.add_typer(bases.app, name="base")
 demo.add_to(app)
 
+DEBUG = "--debug"
+INTERRUPTED = 130
+
 
 @app.callback()
-def options(debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False) -> None:
+def options(
+    debug: Annotated[bool, typer.Option(DEBUG, help="Show the traceback of an error; before or after COMMAND.")] = False,
+) -> None:
     """What every command understands."""
 
 
 def main() -> None:
     """Run the command: exit code 0 done, 1 a mistake that can be mended, 2 wrong usage, 130 interrupted."""
+    debug = DEBUG in sys.argv
+    _keep_quiet()
     try:
-        app()
-    except MnemonError as error:
-        if "--debug" in sys.argv:
+        app([argument for argument in sys.argv[1:] if argument != DEBUG])
+    except (MnemonError, OSError) as error:  # OSError: a full disk, a folder that may not be written
+        if debug:
             raise
-        Console(stderr=True, soft_wrap=True).print(f"[bold red]Error:[/] {escape(str(error))}")
+        note(f"Error: {error}", style="bold red")
         raise SystemExit(1) from None
-    except KeyboardInterrupt:
-        Console(stderr=True).print("Interrupted. Run the same command again to go on from the last snapshot.")
-        raise SystemExit(130) from None
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            note("Interrupted. What was started can be taken up again with the same command.")
+        raise
+
+
+def _keep_quiet() -> None:
+    """Standard error is for what concerns the user: not for other libraries' remarks, nor for the lines of ours that
+    warn. By the environment, since the libraries are imported only by commands that need them."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    warnings.showwarning = _show_warning
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    if category is UserWarning:
+        note(f"Warning: {message}", style="yellow")

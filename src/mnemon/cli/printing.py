@@ -16,6 +16,16 @@ out = Console()
 OnStep = Callable[[int, int, Mapping[str, float]], None]
 
 
+def say(text: str) -> None:
+    """A line on standard output as it is: paths are not broken over lines, brackets not taken for markup."""
+    out.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def note(text: str, style: str = "") -> None:
+    """A line on standard error."""
+    err.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
 def print_json(value: Any) -> None:
     """For programs: one JSON value on standard output and nothing else."""
     print(json.dumps(value, indent=2, ensure_ascii=False))
@@ -42,7 +52,7 @@ def progress(title: str) -> Iterator[OnStep]:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
-    made = Table(*columns, title_justify="left")
+    made = Table(*columns)
     for row in rows:
         made.add_row(*(escape(str(cell)) for cell in row))
     return made
