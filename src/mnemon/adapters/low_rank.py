@@ -39,7 +39,7 @@ class LowRank(Delta):
     def forward(self, inputs: Tensor) -> Tensor:
         """Two thin products instead of one dense one."""
         hidden = linear(inputs, self.down.to(inputs.dtype))  # (..., rank)
-        return self.scale * linear(hidden, self.up.to(inputs.dtype))
+        return linear(self.scale * hidden, self.up.to(inputs.dtype))
 
     def state(self) -> dict[str, Tensor]:
         return {"up": self.up.data, "down": self.down.data, "scale": torch.tensor(self.scale, dtype=torch.float64)}
