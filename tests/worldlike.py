@@ -1,5 +1,7 @@
-"""A stand-in for the built-in base: random and tiny, in the folder layout and with the words of the real one, so that it
-can be opened by path, taught and scored in well under a second."""
+"""A stand-in for the built-in base: random and tiny, in the folder layout and with the words of the real one.
+
+It is opened by its path, taught and scored in well under a second.
+"""
 
 from pathlib import Path
 

@@ -13,6 +13,7 @@ from torch.nn.functional import interpolate, normalize
 from transformers import AutoModel, CLIPModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from mnemon.errors import MnemonError
+from mnemon.models.loading import without_bars
 from mnemon.world.encoder import PictureEncoder
 
 _BATCH = 64  # pictures or prompts at a time
@@ -97,9 +98,10 @@ class WorldEncoders:
     @cached_property
     def _clip_text(self) -> tuple[Any, Any]:
         tokenizer = CLIPTokenizer.from_pretrained(self._folder / "tokenizer")
-        model = CLIPTextModelWithProjection.from_pretrained(
-            self._folder / "encoders" / "clip_text", dtype=torch.float32
-        )
+        with without_bars():
+            model = CLIPTextModelWithProjection.from_pretrained(
+                self._folder / "encoders" / "clip_text", dtype=torch.float32
+            )
         return tokenizer, model.to(self._device).eval().requires_grad_(False)
 
     def _picture_encoder(self, name: str) -> PictureEncoder:

@@ -105,7 +105,7 @@ def _check_weights(folder: Path, component: str) -> None:
 
 def _open(folder: Path, family: type[UNetBase], dtype: torch.dtype) -> Any:
     try:
-        with _no_bars():
+        with without_bars():
             return family.pipeline_class.from_pretrained(
                 str(folder), use_safetensors=True, dtype=dtype, local_files_only=True, **family.unused
             )
@@ -114,7 +114,7 @@ def _open(folder: Path, family: type[UNetBase], dtype: torch.dtype) -> Any:
 
 
 @contextmanager
-def _no_bars() -> Iterator[None]:
+def without_bars() -> Iterator[None]:
     """Without the libraries' progress bars, of which there would be one for every part."""
     shown = [library for library in (diffusers_logging, transformers_logging) if library.is_progress_bar_enabled()]
     for library in shown:
