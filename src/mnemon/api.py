@@ -1,7 +1,9 @@
 """The jobs of mnemon: learn, generate, evaluate. The command line does nothing but call these."""
 
+import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from mnemon.data import Concept, photos_tensor
 from mnemon.data.tensors import Fit
 from mnemon.errors import MnemonError
 from mnemon.library import Library
-from mnemon.methods import method_from
+from mnemon.methods import method_from, method_settings
 from mnemon.methods.base import Method
 from mnemon.metrics import (
     Encoders,
@@ -94,9 +96,11 @@ def learn(
         MnemonError: anything in the way, in one sentence; the library is as it was then.
     """
     path, training = Path(library), training or TrainingSettings()
-    opened, resolved = _open_or_create(path, base, method)
-    opened.check_name(concept.name)
-    with opened.lock():
+    with _open_or_create(path, base, method) as (opened, resolved), opened.lock():
+        opened.check_name(concept.name)
+        # Before the training, since encoders may have to be fetched from the hub, and that may fail.
+        measure = (encoders or _encoders(resolved)) if scored else None
+        features = _features(measure, references or concept, resolved)
         began = time.monotonic()
         latents, prompts = _examples(resolved, opened.method, concept, photos or PhotoSettings(), training.seed)
         learned = train(
@@ -114,8 +118,6 @@ def learn(
             prior=_prior(resolved, concept, prior, training.seed),
         )
         trained = time.monotonic()
-        measure = (encoders or _encoders(resolved)) if scored else None
-        features = _features(measure, references or concept, resolved)
         facts = [{"source": photo.source, "sha256": photo.sha256} for photo in concept.photos]
         settings = {
             "training": asdict(training),
@@ -207,33 +209,59 @@ def evaluate(
     return matrix_from_rows(newest.rows(), "identity_alignment")
 
 
-def _open_or_create(path: Path, base: str | Base | None, method: str | Method | None) -> tuple[Library, Base]:
+@contextmanager
+def _open_or_create(path: Path, base: str | Base | None, method: str | Method | None) -> Iterator[tuple[Library, Base]]:
+    """The library, and the base it belongs to. A new library goes again if its first concept fails, but not if it is
+    interrupted: then there is something to go on from."""
     if (path / "library.json").exists():
         opened = Library.open(path)
         _check_method(opened, method)
         resolved = _resolve(base or opened.base_name)
         opened.check_base(resolved)
-        return opened, resolved
+        yield opened, resolved
+        return
+    chosen = method if isinstance(method, Method) else method_from(method or "stamina")
     resolved = _resolve(base or "world")
-    chosen = method_from(method or "stamina") if not isinstance(method, Method) else method
-    return Library.create(path, resolved, chosen), resolved
+    opened = Library.create(path, resolved, chosen)
+    try:
+        yield opened, resolved
+    except Exception:
+        if opened.state == 0:
+            _withdraw(path)
+        raise
+
+
+def _withdraw(path: Path) -> None:
+    """Take away a library that has learned nothing, and its folder unless there is something else in it."""
+    for name in ("library.json", "lock"):
+        (path / name).unlink(missing_ok=True)
+    for name in ("training", "previews", "concepts", "references"):
+        shutil.rmtree(path / name, ignore_errors=True)
+    if not any(path.iterdir()):
+        path.rmdir()
 
 
 def _check_method(library: Library, method: str | Method | None) -> None:
-    """A library keeps the method it was made with."""
-    same = method in (None, library.method.name) if isinstance(method, str | None) else method == library.method
-    if not same:
-        asked = method if isinstance(method, str) else "other settings"
-        raise MnemonError(
-            f"The library {library.path} was made with the method '{library.method.name}' and keeps it and its "
-            f"settings: leave '{asked}' out, or choose another folder for a new library."
-        )
+    """A library keeps the method it was made with, and its settings."""
+    own = library.method
+    if method in (None, own.name, own):
+        return
+    other = method_from(method) if isinstance(method, str) else method
+    assert other is not None
+    what = f"the method '{own.name}', not '{other.name}'"
+    if type(other) is type(own):
+        mine, asked = method_settings(own), method_settings(other)
+        what = ", ".join(f"{key}={mine[key]}, not {key}={asked[key]}" for key in mine if mine[key] != asked[key])
+    raise MnemonError(f"The library {library.path} was made with {what}, and keeps to it: choose another folder.")
 
 
 def _resolve(base: str | Base) -> Base:
+    """A base by its name; folders by their whole path, which stays true wherever a library is opened from."""
     if isinstance(base, Base):
         return base
-    return load_base(base, device="cuda" if torch.cuda.is_available() else "cpu")
+    folder = Path(base).expanduser()
+    name = str(folder.resolve()) if base != "world" and folder.is_dir() else base
+    return load_base(name, device="cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _encoders(base: Base) -> Encoders:
