@@ -38,9 +38,9 @@ def class_prompt(concept: Concept) -> str:
     Raises:
         MnemonError: the concept has no noun.
     """
-    if concept.noun is None:
+    if not concept.noun:
         raise MnemonError(f"Prior preservation draws pictures of the class: give '{concept.name}' a noun, like 'dog'.")
-    return TEMPLATES[0].format(f"{'an' if concept.noun[0] in 'aeiou' else 'a'} {concept.noun}")
+    return TEMPLATES[0].format(f"{'an' if concept.noun[0].lower() in 'aeiou' else 'a'} {concept.noun}")
 
 
 def preview_prompt(concept: Concept, method: Method) -> str:
