@@ -30,7 +30,9 @@ INTERRUPTED = 130
 
 @app.callback()
 def options(
-    debug: Annotated[bool, typer.Option(DEBUG, help="Show the traceback of an error; before or after COMMAND.")] = False,
+    debug: Annotated[
+        bool, typer.Option(DEBUG, help="Show the traceback of an error; before or after COMMAND.")
+    ] = False,
 ) -> None:
     """What every command understands."""
 

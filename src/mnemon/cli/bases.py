@@ -42,7 +42,7 @@ def build(
         "base-work"
     ),
     seed: Annotated[int, typer.Option(help="Another seed gives another base.")] = 1,
-    force: Annotated[bool, typer.Option(help="Go on after a stage that missed its gate.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Go on after a stage that missed its gate.")] = False,
 ) -> None:
     """Train the built-in base from scratch: about two hours on two cores. Killed, it goes on where it was."""
     from mnemon.api import single_lora_identity_ratio

@@ -2,11 +2,12 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
+from rich.padding import Padding
 
-from mnemon.cli.printing import err, number, out, print_json, progress, row_table, table
+from mnemon.cli.printing import note, number, out, print_json, progress, row_table, say, table
 from mnemon.errors import MnemonError
 
 LibraryPath = Annotated[Path, typer.Option("--library", "-l", help="The library's folder.")]
@@ -30,24 +31,34 @@ def learn(
     noun: Annotated[str | None, typer.Option(help="Its class, such as dog. Leave out for a style.")] = None,
     base: Annotated[str | None, typer.Option(help="world, a diffusers folder or a hub id, for a new library.")] = None,
     method: Annotated[str | None, typer.Option(help="For a new library; stamina by default.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="A setting of the method, e.g. rank=8.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the method, e.g. rank=8.")
+    ] = None,
     references: Annotated[
         Path | None, typer.Option(help="Other photos of it, kept out of training, to score on.")
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Training steps; the method's own number by default.")] = None,
     batch: Annotated[int | None, typer.Option(help="Pictures a step.")] = None,
     seed: Annotated[int, typer.Option(help="Of all random numbers.")] = 0,
-    fit: Annotated[str, typer.Option(help="crop or pad photos to squares.")] = "crop",
-    flip: Annotated[bool, typer.Option(help="Train on mirrored photos too.")] = False,
-    random_crop: Annotated[bool, typer.Option(help="Train on crops at random places.")] = False,
-    prior: Annotated[int, typer.Option(help="Class pictures to draw first and train on too (prior preservation).")] = 0,
-    precision: Annotated[str, typer.Option(help="no, bf16 or fp16 (fp16 needs a GPU).")] = "no",
+    fit: Annotated[Literal["crop", "pad"], typer.Option(help="Crop or pad photos to squares.")] = "crop",
+    flip: Annotated[bool, typer.Option("--flip", help="Train on mirrored photos too.")] = False,
+    random_crop: Annotated[bool, typer.Option("--random-crop", help="Train on crops at random places.")] = False,
+    prior: Annotated[
+        int, typer.Option(min=0, help="Class pictures to draw first and train on too (prior preservation).")
+    ] = 0,
+    precision: Annotated[Literal["no", "bf16", "fp16"], typer.Option(help="Mixed precision; fp16 needs a GPU.")] = "no",
     accumulate: Annotated[int, typer.Option(help="Compute each step in so many parts: less memory.")] = 1,
-    checkpointing: Annotated[bool, typer.Option(help="Gradient checkpointing: less memory, more time.")] = False,
-    min_snr: Annotated[float | None, typer.Option(help="gamma of min-SNR weighting, usually 5.")] = None,
+    checkpointing: Annotated[
+        bool, typer.Option("--checkpointing", help="Gradient checkpointing: less memory, more time.")
+    ] = False,
+    min_snr: Annotated[float | None, typer.Option(help="Gamma of min-SNR weighting, usually 5.")] = None,
     preview_every: Annotated[int, typer.Option(help="Steps between preview pictures; 0 for none.")] = 0,
-    tensorboard: Annotated[bool, typer.Option(help="Log losses for TensorBoard (extra: track).")] = False,
-    score: Annotated[bool, typer.Option(help="Measure every concept so far afterwards.")] = True,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Log losses for TensorBoard (extra: track).")
+    ] = False,
+    score: Annotated[
+        bool, typer.Option(help="Measure every concept so far afterwards; a concept learned without has no scores.")
+    ] = True,
     json_output: Json = False,
 ) -> None:
     """Teach the library one more concept, and see what it still knows of all.
@@ -59,20 +70,20 @@ def learn(
     from mnemon.training import TrainingSettings
 
     training = TrainingSettings(
-        steps=steps, batch=batch, seed=seed, mixed_precision=precision, accumulate=accumulate,  # type: ignore[arg-type]
+        steps=steps, batch=batch, seed=seed, mixed_precision=precision, accumulate=accumulate,
         gradient_checkpointing=checkpointing, min_snr=min_snr, preview_every=preview_every, tensorboard=tensorboard,
     )  # fmt: skip
-    if photos.is_file() and (name or noun or references):
+    several = photos.is_file() and photos.suffix.lower() == ".json"
+    if several and (name or noun or references):
         raise MnemonError("A list file names its concepts itself: leave out --name, --noun and --references.")
-    squares = api.PhotoSettings(fit, flip, random_crop)  # type: ignore[arg-type]
-    several = photos.is_file()
+    squares = api.PhotoSettings(fit, flip, random_crop)
     concepts = concepts_from_list(photos) if several else [concept_from_folder(photos, name, noun)]
     held_out = concept_from_folder(references, concepts[0].name, concepts[0].noun) if references else None
-    chosen: Any = _method(method, set_ or [])
+    chosen: Any = _method(method, set_ or [], library)
     results = []
     for concept in concepts:
         if several and concept.name in _known(library):
-            err.print(f"'{concept.name}' is in the library already: passed over.")
+            note(f"'{concept.name}' is in the library already: passed over.")
             continue
         with progress(f"learning <{concept.name}>") as on_step:
             outcome = api.learn(
@@ -118,7 +129,7 @@ def generate(
     if json_output:
         print_json(files)
     else:
-        out.print(f"{len(files)} pictures in {to}: {Path(files[0]).name} to {Path(files[-1]).name}")
+        say(f"{len(files)} pictures in {to}: {Path(files[0]).name} to {Path(files[-1]).name}")
 
 
 def list_(library: LibraryPath = DEFAULT_LIBRARY, at: At = None, json_output: Json = False) -> None:
@@ -134,7 +145,7 @@ def list_(library: LibraryPath = DEFAULT_LIBRARY, at: At = None, json_output: Js
     if json_output:
         print_json(concepts)
         return
-    out.print(f"{library}: base '{opened.base_name}', method '{opened.method.name}', state {opened.state}")
+    say(f"{library}: base '{opened.base_name}', method '{opened.method.name}', state {opened.state}")
     columns = ("concept", "noun", "state", "learned", "photos", "kB")
     rows = [
         (c["name"], c["noun"] or "–", c["state"], c["learned"], c["photos"], f"{int(str(c['bytes'])) / 1000:.0f}")
@@ -173,7 +184,8 @@ def show(
             "photos": list(entry.photos), "settings": entry.settings, "facts": entry.facts, "scores": scores,
         }  # fmt: skip
         if not json_output:
-            out.print(f"<{name}> {entry.noun or ''}: learned {entry.time} as state {entry.number}")
+            called = f"<{name}> {entry.noun or ''}".strip()
+            say(f"{called}: learned {entry.time} as state {entry.number}")
             lines = [(s, number(v["identity_alignment"]), number(v["image_alignment"]), number(v["text_alignment"]))
                      for s, v in scores.items()]  # fmt: skip
             out.print(table(("state", "identity", "image", "text"), lines))
@@ -184,7 +196,7 @@ def show(
 def evaluate(
     library: LibraryPath = DEFAULT_LIBRARY,
     to: Annotated[Path, typer.Option("--out", "-o", help="Folder for plots and the page.")] = Path("evaluation"),
-    again: Annotated[bool, typer.Option(help="Measure rows anew that are there already.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Measure rows anew that are there already.")] = False,
     json_output: Json = False,
 ) -> None:
     """Fill the whole score matrix, and write plots and one HTML page."""
@@ -204,8 +216,8 @@ def evaluate(
     if opened.rows():
         out.print(row_table(opened.rows()[max(opened.rows())], opened))
     for key, value in figures(matrix).items():
-        out.print(f"  {key:24} {number(value)}")
-    out.print(f"Written: {page}")
+        say(f"  {key:24} {number(value)}")
+    say(f"Written: {page}")
 
 
 def remove(
@@ -220,9 +232,7 @@ def remove(
     if json_output:
         print_json({"removed": name, "state": state})
     else:
-        out.print(
-            f"<{name}> is out; the library is at state {state}. State {state - 1} still has it (--at {state - 1})."
-        )
+        say(f"<{name}> is out; the library is at state {state}. State {state - 1} still has it (--at {state - 1}).")
 
 
 def methods(json_output: Json = False) -> None:
@@ -234,17 +244,23 @@ def methods(json_output: Json = False) -> None:
     if json_output:
         print_json(rows)
         return
-    cells = [tuple("yes" if v is True else "no" if v is False else v for v in row.values()) for row in rows]
-    out.print(table(keys, cells))
+    for row in rows:
+        say(row["name"])
+        for key in keys[1:]:
+            value = {True: "yes", False: "no"}.get(row[key], row[key])
+            out.print(Padding(f"{key.replace('_', ' ') + ':'} {value}", (0, 0, 0, 2)), highlight=False, markup=False)
 
 
-def _method(name: str | None, pairs: list[str]) -> Any:
+def _method(name: str | None, pairs: list[str], library: Path) -> Any:
     """None keeps the library's own; settings need a method to belong to."""
+    from mnemon.library import Library
     from mnemon.methods import method_from
 
     if not pairs:
         return name
-    return method_from(name or "stamina", dict(_setting(pair) for pair in pairs))
+    if name is None:
+        name = Library.open(library).method.name if (library / "library.json").exists() else "stamina"
+    return method_from(name, dict(_setting(pair) for pair in pairs))
 
 
 def _setting(pair: str) -> tuple[str, Any]:
@@ -266,6 +282,6 @@ def _known(library: Path) -> list[str]:
 def _report(name: str, outcome: Any, library: Path) -> None:
     from mnemon.library import Library
 
-    out.print(f"<{name}> learned in {outcome.training_seconds:.0f} s; the library is at state {outcome.state}.")
+    say(f"<{name}> learned in {outcome.training_seconds:.0f} s; the library is at state {outcome.state}.")
     if outcome.row is not None:
         out.print(row_table(outcome.row, Library.open(library)))
