@@ -41,7 +41,8 @@ def apply_style(picture: Picture, style: Style) -> Picture:
         return _pixels(picture, 4 if style.strength < 0.65 else 6)
     if style.family == "poster":
         levels = 2 if style.strength > 0.65 else 3
-        return (np.round(picture * levels) / levels * (0.6 + 0.4 * paper)).astype(np.float32)
+        poster: Picture = np.round(picture * levels) / levels * (0.6 + 0.4 * paper)
+        return poster
     grey = picture @ np.array([0.3, 0.59, 0.11], np.float32)
     if style.family == "ink":
         return np.where((grey > 0.35 + 0.25 * style.strength)[..., None], paper, pen)
