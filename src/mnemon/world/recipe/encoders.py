@@ -81,8 +81,8 @@ def both_nouns(encoder: PictureEncoder, pictures: Tensor, present: Tensor) -> Te
 
 @torch.no_grad()
 def instance_top1(encoder: PictureEncoder, pairs: Pictures, among: int = 200) -> float:
-    """Share of pictures whose nearest among `among` other renders is of the same thing."""
-    hits = []
+    """Share of pictures whose nearest among `among` other renders (or as many as there are) is of the same thing."""
+    hits, among = [], min(among, len(pairs) // 2)
     for start in range(0, len(pairs) // 2 - among + 1, among):
         rows = torch.arange(start, start + among)
         left, right = encoder(to_input(pairs.pixels[rows * 2])), encoder(to_input(pairs.pixels[rows * 2 + 1]))
