@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mnemon.methods.masks import MaskLogits, MaskParam, final_mask, training_mask
+from mnemon.methods.masks import MaskLogits, MaskParam, gates_of, mask_of, training_logits
 
 
 def generator() -> torch.Generator:
@@ -9,24 +9,27 @@ def generator() -> torch.Generator:
 
 
 @pytest.mark.parametrize("kind", ["gumbel_st", "sigmoid_st"])
-def test_straight_through_masks_are_exactly_zero_or_one(kind) -> None:
+@pytest.mark.parametrize("tau", [1.0, 0.5])
+def test_straight_through_masks_are_exactly_zero_or_one(kind, tau: float) -> None:
     logits = torch.randn(2, 40, 50, generator=generator(), requires_grad=True)
-    mask, gates = training_mask(logits, kind, 1.0, generator())
+    noisy = training_logits(logits, kind, generator())
+    mask, gates = mask_of(noisy, kind, tau), gates_of(noisy, tau).detach()
     assert set(mask.detach().unique().tolist()) == {0.0, 1.0}
-    mask.sum().backward()
+    weights = torch.randn(2, 40, 50, generator=generator())
+    (weights * mask).sum().backward()
     assert logits.grad is not None
-    torch.testing.assert_close(logits.grad, gates * (1 - gates))  # the sigmoid's own slope, at tau = 1
+    torch.testing.assert_close(logits.grad, weights * gates * (1 - gates) / tau)  # the sigmoid's own slope
 
 
 def test_gumbel_noise_opens_a_gate_with_the_probability_of_its_logit() -> None:
     for logit in (-1.0, 0.0, 2.0):
-        mask, _ = training_mask(torch.full((200, 200), logit), "gumbel_st", 1.0, generator())
+        mask = mask_of(training_logits(torch.full((200, 200), logit), "gumbel_st", generator()), "gumbel_st", 1.0)
         assert abs(mask.mean().item() - torch.tensor(logit).sigmoid().item()) < 0.01
 
 
 def test_two_gumbels_and_one_uniform_are_the_same_noise() -> None:
     zero = torch.zeros(400, 400)
-    _, gates = training_mask(zero, "gumbel_st", 1.0, generator())
+    gates = training_logits(zero, "gumbel_st", generator()).sigmoid()
     uniform = torch.rand(2, 400, 400, generator=generator()).clamp(1e-6, 1 - 1e-6)
     gumbel = -(-uniform.log()).log()
     expected = torch.sigmoid(gumbel[0] - gumbel[1])
@@ -35,10 +38,11 @@ def test_two_gumbels_and_one_uniform_are_the_same_noise() -> None:
     torch.testing.assert_close(*found, atol=0.01, rtol=0)
 
 
-def test_what_is_kept_has_no_noise() -> None:
+def test_without_noise_a_gate_opens_with_the_sign_of_its_logit() -> None:
     logits = torch.tensor([-3.0, -0.1, 0.1, 3.0])
-    assert final_mask(logits, "gumbel_st", 1.0).tolist() == [0, 0, 1, 1]
-    torch.testing.assert_close(final_mask(logits, "soft", 2.0), torch.sigmoid(logits / 2))
+    assert torch.equal(training_logits(logits, "sigmoid_st", generator()), logits)
+    assert mask_of(logits, "gumbel_st", 1.0).tolist() == [0, 0, 1, 1]
+    torch.testing.assert_close(mask_of(logits, "soft", 2.0), torch.sigmoid(logits / 2))
 
 
 @pytest.mark.parametrize("param", ["factor_mlp", "factor_linear"])

@@ -71,7 +71,7 @@ def test_the_sparsity_term_is_the_mean_gate_on_free_entries(base: Base) -> None:
     rex = Learned("rex", None, {site: Dense(used)}, {})
     learner = begin(base, Stamina(**SMALL, forget="none", sparsity_weight=0.75, mask="sigmoid_st"), [rex])
     learner.before_step(generator())
-    gates = {s: g for stack in learner.stacks for s, g in zip(stack.sites, stack.gates, strict=True)}
+    gates = {s: n.sigmoid() for stack in learner.stacks for s, n in zip(stack.sites, stack.noisy, strict=True)}
     free = torch.cat([(g[1:] if s == site else g).flatten() for s, g in gates.items()])
     torch.testing.assert_close(learner.penalty(), 0.75 * free.mean())
 

@@ -1,6 +1,6 @@
 """Learned 0/1 masks over weight matrices, from low-rank logits."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -62,22 +62,42 @@ class MaskLogits(nn.Module):
         return torch.baddbmm(self.b0, self.g(self.u), self.h(self.q).mT)
 
 
-def training_mask(logits: Tensor, kind: MaskKind, tau: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """The mask of one training step and the soft gates y behind it, both of the logits' shape.
+def training_logits(logits: Tensor, kind: MaskKind, generator: torch.Generator) -> Tensor:
+    """The logits of one training step: for `gumbel_st` with noise, S + G1 - G0 with Gumbel variables G, else S."""
+    if kind != "gumbel_st":
+        return logits
+    # The difference of two Gumbel variables is logistic, which one uniform number gives.
+    return logits + draw_uniform(tuple(logits.shape), generator, logits.device).logit_(eps=1e-6)
 
-    `gumbel_st`: y = sigmoid((S + G1 - G0) / tau) with Gumbel noise (binary concrete, arXiv 1611.00712); the mask is
-    1[y > 1/2] in the forward pass, and y in the backward pass. `sigmoid_st`: the same without noise. `soft`: y itself.
+
+def gates_of(logits: Tensor, tau: float) -> Tensor:
+    """The soft gates y = sigmoid(S / tau)."""
+    return torch.sigmoid(logits / tau)
+
+
+def mask_of(logits: Tensor, kind: MaskKind, tau: float) -> Tensor:
+    """The mask of the logits' shape: for `soft` the gates y themselves, else 1[S > 0] with the slope of y.
+
+    On logits with Gumbel noise these are straight-through gates of the binary concrete (arXiv 1611.00712).
     """
-    if kind == "gumbel_st":
-        # The difference of two Gumbel variables is logistic, which one uniform number gives.
-        logits = logits + torch.logit(draw_uniform(tuple(logits.shape), generator, logits.device), eps=1e-6)
-    gates = torch.sigmoid(logits / tau)
     if kind == "soft":
-        return gates, gates
-    hard = (logits > 0).to(gates.dtype)
-    return hard + (gates - gates.detach()), gates
+        return gates_of(logits, tau)
+    mask: Tensor = _HardMask.apply(logits, tau)
+    return mask
 
 
-def final_mask(logits: Tensor, kind: MaskKind, tau: float) -> Tensor:
-    """The mask that is kept: 1[S > 0] without noise, or sigmoid(S / tau) for `soft`."""
-    return torch.sigmoid(logits / tau) if kind == "soft" else (logits > 0).to(logits.dtype)
+class _HardMask(torch.autograd.Function):
+    """1[S > 0] in the forward pass, y = sigmoid(S / tau) in the backward pass: `hard + (y - y.detach())`, but y is
+    computed only in the backward pass, and nothing of the logits' size is kept but the logits."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, tau: float) -> Tensor:
+        ctx.save_for_backward(logits)
+        ctx.tau = tau
+        return (logits > 0).to(logits.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (logits,) = ctx.saved_tensors
+        # gradient · y · (1 - y) / tau
+        return torch.ops.aten.sigmoid_backward(gradient, gates_of(logits, ctx.tau)) / ctx.tau, None

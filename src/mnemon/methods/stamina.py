@@ -15,7 +15,7 @@ from mnemon.adapters import Delta, Dense, LowRank, MaskedLowRank, sum_deltas, ze
 from mnemon.errors import MnemonError
 from mnemon.methods import parts
 from mnemon.methods.base import Learned, Learner, Method
-from mnemon.methods.masks import MaskKind, MaskLogits, MaskParam, final_mask, training_mask
+from mnemon.methods.masks import MaskKind, MaskLogits, MaskParam, gates_of, mask_of, training_logits
 from mnemon.methods.settings import check_settings
 from mnemon.models.base import Base
 
@@ -52,8 +52,8 @@ class MaskedStack(nn.Module):
         if self.method.mask == "none":
             self.delta = product
         elif self.training:
-            mask, self.gates = training_mask(self.logits(), self.method.mask, self.method.tau, generator)
-            self.delta = product * mask
+            self.noisy = training_logits(self.logits(), self.method.mask, generator)
+            self.delta = product * mask_of(self.noisy, self.method.mask, self.method.tau)
         else:
             self.delta = product * self.final_mask()
 
@@ -63,12 +63,13 @@ class MaskedStack(nn.Module):
 
     def sparsity(self) -> tuple[Tensor, Tensor]:
         """HAT's numerator and denominator: gates on entries that no earlier concept uses, and the number of such."""
-        free = (self.past == 0).to(self.gates.dtype)
-        return (self.gates * free).sum(), free.sum()
+        gates = gates_of(self.noisy, self.method.tau)
+        free = (self.past == 0).to(gates.dtype)
+        return (gates * free).sum(), free.sum()
 
     def final_mask(self) -> Tensor:
         """M_t = 1[S_t > 0], without noise."""
-        return final_mask(self.logits(), self.method.mask, self.method.tau)
+        return mask_of(self.logits(), self.method.mask, self.method.tau)
 
     def kept(self) -> dict[str, Delta]:
         """The finished deltas by site."""
