@@ -145,6 +145,20 @@ def test_bad_input_is_refused_in_words(base: Base) -> None:
         train(base, LORA, "rex", None, latents(base) * torch.inf, ["<rex>"] * 3, settings=settings)
 
 
+def test_a_run_that_diverges_keeps_its_last_good_snapshot(base: Base, tmp_path: Path) -> None:
+    snapshot = tmp_path / "training.safetensors"
+    seen: list[bytes] = []
+    with pytest.raises(MnemonError, match="loss of 'rex' is .* at step"):
+        learn(
+            base,
+            Lora(rank=2, rate=1e30, steps=6, batch=4),
+            {"snapshot_seconds": 0},
+            folder=tmp_path,
+            on_step=lambda *_: seen.append(snapshot.read_bytes()),
+        )
+    assert seen and snapshot.read_bytes() == seen[-1]
+
+
 def test_tensorboard_gets_the_losses(base: Base, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     with pytest.raises(MnemonError, match="needs a folder"):

@@ -119,19 +119,20 @@ class _Run:
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * factor
         batch = draw_batch(self.base, self.examples, self.prior, self.settings.prior_weight, self.batch, draws)
-        loss = penalty = 0.0
+        loss, penalty = torch.zeros(()), torch.zeros(())
         for part in batch.parts(self.settings.accumulate):
             with self.accelerator.accumulate(self.learner):
                 losses = self._losses(part, name, draws)
                 extra = self.learner.penalty()
                 # accelerate divides by the number of parts, but the weights of a batch's rows add up over its parts.
                 self.accelerator.backward(losses * self.settings.accumulate + extra)
-                loss, penalty = loss + losses.item(), penalty + extra.item() / self.settings.accumulate
-                self._check(loss + penalty, step, name)
+                loss, penalty = loss + losses.detach(), penalty + extra.detach() / self.settings.accumulate
                 self.stepper.step()
                 self.stepper.zero_grad()
         self.learner.after_step()
-        logs = {"loss": loss, "penalty": penalty, "rate": self.optimizer.param_groups[0]["lr"]}
+        # Read only now: a GPU is waited for once a step. What a bad loss has done to the learner is not kept.
+        logs = {"loss": loss.item(), "penalty": penalty.item(), "rate": self.optimizer.param_groups[0]["lr"]}
+        self._check(logs["loss"] + logs["penalty"], step, name)
         self.accelerator.log(logs, step=step)
         return logs
 
