@@ -11,6 +11,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -20,6 +21,8 @@ from mnemon.errors import MnemonError
 
 TOKEN = re.compile(r"<(\w[\w -]*)>")
 """A concept token in a prompt; CLIP's own marks such as `<|endoftext|>` are none."""
+REMEMBERED = 1024
+"""Pieces of text whose ids an encoder keeps: training says the same few prompts at every step."""
 
 
 @dataclass
@@ -46,6 +49,7 @@ class PromptEncoder:
         self.model = model
         self.length = min(int(tokenizer.model_max_length), int(model.config.max_position_embeddings))
         self._vectors: dict[str, Tensor] = {}
+        self._ids = lru_cache(REMEMBERED)(partial(_ids, tokenizer))
 
     @property
     def table(self) -> nn.Embedding:
@@ -105,9 +109,6 @@ class PromptEncoder:
             raise MnemonError("An empty word has no embedding: give a class noun such as 'dog', or none at all.")
         return self.table.weight[torch.tensor(ids, device=self.table.weight.device)].float().mean(dim=0)
 
-    def _ids(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
-
     def _line(self, prompt: str) -> _Line:
         start, end, pad = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id, self.tokenizer.pad_token_id
         line = _Line([start], [], [])
@@ -145,6 +146,11 @@ class PromptEncoder:
 def concepts_in(prompt: str) -> list[str]:
     """The names of the concept tokens in a prompt, in order, each once."""
     return list(dict.fromkeys(match.lower() for match in TOKEN.findall(prompt)))
+
+
+def _ids(tokenizer: Any, text: str) -> tuple[int, ...]:
+    """The ids of a text's words, without marks around them."""
+    return tuple(tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
 
 
 def _parts(prompt: str) -> Iterator[tuple[str, str | None]]:
