@@ -15,6 +15,7 @@ from mnemon.training import TrainingSettings, train
 SMALL: dict[str, dict[str, Any]] = {
     "lora": {"rank": 2, "steps": 3, "batch": 2},
     "stamina": {"rank": 2, "mask_rank": 2, "token_hidden": 8, "b0": 0.1, "steps": 3, "batch": 2},
+    "c-lora": {"rank": 2, "steps": 3, "batch": 2},
 }
 """b0 near zero: so early, some gates are shut and some open."""
 

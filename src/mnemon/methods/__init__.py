@@ -5,6 +5,7 @@ from typing import Any
 
 from mnemon.errors import MnemonError
 from mnemon.methods.base import Learned, Learner, Method
+from mnemon.methods.c_lora import CLora
 from mnemon.methods.lora import Lora
 from mnemon.methods.settings import nearest, settings_from_json, settings_to_json
 from mnemon.methods.stamina import Stamina
@@ -12,6 +13,7 @@ from mnemon.methods.stamina import Stamina
 METHODS: dict[str, type[Method]] = {
     "lora": Lora,
     "stamina": Stamina,
+    "c-lora": CLora,
 }
 
 

@@ -1,0 +1,116 @@
+"""Closed forms of C-LoRA's equations, and the special case that must coincide with sequential LoRA."""
+
+import pytest
+import torch
+
+from mnemon.adapters import Dense, LowRank
+from mnemon.methods import Learned
+from mnemon.methods.c_lora import CLora, CLoraLearner
+from mnemon.methods.lora import Lora
+from mnemon.models import Base
+from tests.contract.table import assert_same_learned, learn
+from tests.tiny import tiny_sd_base
+
+
+@pytest.fixture(scope="module")
+def base() -> Base:
+    return tiny_sd_base()
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def begin(base: Base, method: CLora, earlier: list[Learned]) -> CLoraLearner:
+    """A learner whose factors are not zero any more."""
+    learner = method.begin("mug", None, base, earlier, generator())
+    with torch.no_grad():
+        for delta in learner.deltas().values():
+            delta.up.normal_(0, 0.1, generator=generator())
+    return learner
+
+
+def random_past(base: Base, name: str, seed: int) -> Learned:
+    """A concept with random factors of rank 2."""
+    numbers = generator(seed)
+    deltas = {
+        site: LowRank(
+            torch.randn(layer.out_features, 2, generator=numbers), torch.randn(2, layer.in_features, generator=numbers)
+        )
+        for site, layer in base.sites().items()
+    }
+    return Learned(name, None, deltas, {"text_encoder": torch.zeros(1, 32)})
+
+
+def test_the_penalty_is_zero_for_the_first_concept(base: Base) -> None:
+    assert begin(base, CLora(rank=2), []).penalty().item() == 0
+
+
+def test_the_past_is_the_sum_of_products(base: Base) -> None:
+    earlier = [random_past(base, "rex", 1), random_past(base, "kiki", 2)]
+    learner = begin(base, CLora(rank=2), earlier)
+    assert learner.past.keys() == base.sites().keys()
+    for site, past in learner.past.items():
+        ups, downs = zip(*((one.deltas[site].up, one.deltas[site].down) for one in earlier), strict=True)
+        torch.testing.assert_close(past, ups[0] @ downs[0] + ups[1] @ downs[1])
+        assert not torch.allclose(past, sum(ups) @ sum(downs), atol=0.1)
+
+
+def test_the_penalty_and_its_derivative(base: Base) -> None:
+    """lambda || |P| (.) Delta ||^2 over all layers, and 2 lambda P^2 (.) Delta by Delta = A B."""
+    learner = begin(base, CLora(rank=2, forget_weight=10.0), [random_past(base, "rex", 1)])
+    expected = torch.zeros(())
+    for site, delta in learner.deltas().items():
+        past, change = learner.past[site], delta.matrix().detach()
+        expected = expected + 10.0 * (past.abs() * change).square().sum()
+        by_delta = 10.0 * 2 * past.square() * change
+        by_up, by_down = torch.autograd.grad(learner.penalty(), (delta.up, delta.down))
+        torch.testing.assert_close(by_up, by_delta @ delta.down.T)
+        torch.testing.assert_close(by_down, delta.up.T @ by_delta)
+    torch.testing.assert_close(learner.penalty(), expected)
+    assert learner.penalty().dtype == torch.float32
+
+
+def test_the_penalty_is_elastic_weight_consolidation_with_importance_past_squared(base: Base) -> None:
+    rex, site = random_past(base, "rex", 1), next(iter(base.sites()))
+    learner = begin(base, CLora(rank=2, forget_weight=1.0), [Learned("rex", None, {site: rex.deltas[site]}, {})])
+    before = base.sites()[site].weight + rex.deltas[site].matrix()
+    after = before + learner.deltas()[site].matrix()
+    importance = rex.deltas[site].matrix().square()
+    torch.testing.assert_close(learner.penalty(), (importance * (after - before).square()).sum(), rtol=1e-4, atol=0)
+
+
+def test_a_tiny_penalty_keeps_its_digits_in_half_precision(base: Base) -> None:
+    """|P| and Delta of 1e-4 give squares of 1e-16, which fp16 cannot hold."""
+    site, layer = next(iter(base.sites().items()))
+    small = Dense(torch.full(layer.weight.shape, 1e-4, dtype=torch.float16))
+    learner = begin(base, CLora(rank=2, forget_weight=1.0), [Learned("rex", None, {site: small}, {})])
+    with torch.no_grad():
+        learner.deltas()[site].up.fill_(1e-4)
+        learner.deltas()[site].down.fill_(0.5)
+    torch.testing.assert_close(learner.penalty().item(), 1e-16 * layer.weight.numel(), rtol=1e-2, atol=0)
+
+
+def test_without_the_penalty_it_is_sequential_lora(base: Base) -> None:
+    shared = {"rank": 2, "steps": 4, "batch": 2}
+    pairs = [_two(base, CLora(**shared, forget_weight=0.0)), _two(base, Lora(**shared, class_word=False))]
+    for left, right in zip(*pairs, strict=True):
+        assert_same_learned(left, right)
+
+
+def test_with_the_penalty_the_second_concept_differs_and_the_first_does_not(base: Base) -> None:
+    shared = {"rank": 2, "steps": 4, "batch": 2}
+    guarded, plain = _two(base, CLora(**shared, forget_weight=1e6)), _two(base, CLora(**shared, forget_weight=0.0))
+    assert_same_learned(guarded[0], plain[0])
+    site = next(iter(base.sites()))
+    assert not torch.equal(guarded[1].deltas[site].matrix(), plain[1].deltas[site].matrix())
+
+
+def _two(base: Base, method: Lora) -> list[Learned]:
+    rex = learn(base, method, "rex")
+    return [rex, learn(base, method, "kiki", [rex])]
+
+
+def test_the_noun_is_left_out_unless_asked_for() -> None:
+    assert CLora().prompt_name("rex", "dog") == "<rex>"
+    assert CLora(class_word=True).prompt_name("rex", "dog") == "<rex> dog"
