@@ -1,7 +1,11 @@
 """Encoders in their real folder layout, with small random weights."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors.torch import load_file
+from transformers import AutoModel
 
 from mnemon.errors import MnemonError
 from mnemon.metrics.encoders import HubEncoders, WorldEncoders, encoders_for, reference_features
@@ -76,3 +80,19 @@ def test_missing_encoders_are_named(tmp_path):
         WorldEncoders(tmp_path)
     with pytest.raises(MnemonError, match="nowhere/clip.*cannot be loaded"):
         HubEncoders(clip=str(tmp_path / "nowhere/clip")).image(pictures(1))
+
+
+def test_pickled_weights_are_refused_and_load_once_converted(tmp_path):
+    clip, dino = map(Path, hub_folders(tmp_path))
+    weights = load_file(dino / "model.safetensors")
+    (dino / "model.safetensors").unlink()
+    torch.save(weights, dino / "pytorch_model.bin")
+    with pytest.raises(MnemonError, match=r"no safetensors weights.*use_safetensors=False\).save_pretrained"):
+        HubEncoders(str(clip), str(dino)).identity(pictures(1))
+    AutoModel.from_pretrained(dino, use_safetensors=False).save_pretrained(dino)
+    assert unit(HubEncoders(str(clip), str(dino)).identity(pictures(1)))
+
+
+def test_the_worlds_encoders_are_opened_without_a_progress_bar(world, capfd):
+    WorldEncoders(world._folder).text(WORDS)
+    assert capfd.readouterr().err == ""

@@ -100,7 +100,7 @@ class WorldEncoders:
         tokenizer = CLIPTokenizer.from_pretrained(self._folder / "tokenizer")
         with without_bars():
             model = CLIPTextModelWithProjection.from_pretrained(
-                self._folder / "encoders" / "clip_text", dtype=torch.float32
+                self._folder / "encoders" / "clip_text", use_safetensors=True, dtype=torch.float32
             )
         return tokenizer, model.to(self._device).eval().requires_grad_(False)
 
@@ -121,7 +121,7 @@ class HubEncoders:
     Pictures are cropped to the middle square and resized bicubically here, as the published preprocessing does.
 
     Raises (at first use):
-        MnemonError: a model cannot be loaded.
+        MnemonError: a model cannot be loaded, or has no safetensors weights.
     """
 
     prompts = "photographs"
@@ -174,7 +174,8 @@ class HubEncoders:
         return _from_hub(CLIPTokenizer.from_pretrained, self._clip_id)
 
     def _load(self, loader: Callable[..., Any], name: str) -> Any:
-        return _from_hub(loader, name, dtype=torch.float32).to(self._device).eval().requires_grad_(False)
+        model = _from_hub(loader, name, use_safetensors=True, dtype=torch.float32)
+        return model.to(self._device).eval().requires_grad_(False)
 
 
 def encoders_for(folder: Path | None, device: torch.device | str = "cpu") -> Encoders:
@@ -198,6 +199,12 @@ def _from_hub(loader: Callable[..., Any], name: str, **options: Any) -> Any:
         return loader(name, **options)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
+        if "model.safetensors" in reason:  # the file that transformers looked for in vain
+            raise MnemonError(
+                f"The encoder '{name}', needed for scores, has no safetensors weights; mnemon reads no pickles, which can "
+                "run code when opened. Choose one with safetensors, or, if you trust this one, download it and convert "
+                "it once: AutoModel.from_pretrained(folder, use_safetensors=False).save_pretrained(folder)."
+            ) from error
         raise MnemonError(
             f"The encoder '{name}', needed for scores, cannot be loaded ({reason}): "
             "download it once with a connection, or give a folder."
