@@ -5,3 +5,24 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("MPLBACKEND", "agg")
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def world_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A stand-in for the built-in base, to be opened by its path."""
+    from tests.worldlike import worldlike_folder
+
+    return worldlike_folder(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture
+def quick_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Score on eight pictures of two steps a concept, where nothing else is asked for."""
+    from mnemon import api
+    from mnemon.metrics import ScoreSettings
+
+    monkeypatch.setattr(api, "settings_for", lambda encoders: ScoreSettings(seeds_per_prompt=1, steps=2))

@@ -1,0 +1,199 @@
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from mnemon.library import Library
+from tests.cli.conftest import Command
+
+
+def picture(path: Path, size: tuple[int, int] = (20, 20)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(0).integers(0, 255, (*size, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+    return path
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_the_first_call_makes_a_library_and_the_next_adds_to_it(teach: Command) -> None:
+    first = teach("--noun", "mug", "--library", "lib")
+    assert first.code == 0
+    assert "<sip> learned" in first.out and "state 1" in first.out and "training photos" in first.out
+    assert "Loading" not in first.err and "[transformers]" not in first.err
+    second = teach("--noun", "cat", "--library", "lib", source="tom")
+    assert second.code == 0
+    assert all(name in second.out for name in ("sip", "tom"))
+    assert Library.open("lib").names() == ["sip", "tom"]
+    assert max(map(len, second.out.splitlines())) <= 80
+
+
+def test_json_is_the_one_thing_on_standard_output(teach: Command) -> None:
+    value = teach("--noun", "mug", "--json").json
+    assert value["concept"] == "sip" and value["state"] == 1
+    assert value["row"]["concepts"]["sip"]["references"] == 3
+    assert value.keys() == {"concept", "state", "row", "training_seconds", "scoring_seconds"}
+
+
+def test_without_scores_there_is_no_row(teach: Command) -> None:
+    assert teach("--no-score", "--json").json["row"] is None
+    assert Library.open("mnemon-library").rows() == {}
+
+
+def test_references_held_out_are_said_to_be(teach: Command, photos: Path) -> None:
+    result = teach("--references", photos / "tom", "--noun", "mug")
+    # the photos of tom have captions that name <tom>
+    assert result.code == 1 and "<sip>" in result.err
+    for file in (photos / "tom").glob("*.png"):
+        shutil.copy(file, picture(Path("others") / file.name))
+    assert "held-out photos" in teach("--references", "others").out
+    library = Library.open("mnemon-library")
+    assert library.history()[0].settings["held_out"] is True
+    assert len(library.history()[0].photos) == 3
+
+
+def test_a_taken_name_leaves_the_library_as_it_was(teach: Command) -> None:
+    teach("--no-score")
+    before = everything(Path("mnemon-library"))
+    result = teach()
+    assert result.code == 1
+    assert "already has a concept 'sip'" in result.err and "Traceback" not in result.err
+    assert everything(Path("mnemon-library")) == before
+
+
+def test_a_library_keeps_its_base_method_and_settings(teach: Command, world_folder: Path, tmp_path: Path) -> None:
+    teach("--no-score", "--method", "lora")
+    other = tmp_path / "other"
+    shutil.copytree(world_folder, other)
+    weights = other / "vae" / "diffusion_pytorch_model.safetensors"
+    save_file({key: value + 1 for key, value in load_file(weights).items()}, weights)
+    more = {"source": "tom"}
+    assert "was made on the base" in teach(base=other, **more).err
+    assert "'lora', not 'stamina'" in teach("--method", "stamina", **more).err
+    assert "rank=2, not rank=4" in teach("--set", "rank=4", **more).err
+    assert "no base" in teach(base="nowhere", **more).err
+    assert Library.open("mnemon-library").names() == ["sip"]
+    assert teach("--no-score", **more).code == 0  # the same settings again are no others
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("rnk=4", "did you mean 'rank'"),
+        ("rank", "--set rank=8"),
+        ("rank=many", "expected a whole number"),
+        ("rank=0", "more than 0"),
+        ("=4", "no setting ''"),
+    ],
+)
+def test_a_wrong_setting_is_named_and_nothing_is_made(teach: Command, setting: str, message: str) -> None:
+    result = teach("--set", setting)
+    assert result.code == 1 and message in result.err
+    assert not Path("mnemon-library").exists()
+
+
+def make_bad(kind: str, folder: Path) -> None:
+    good = picture(folder / "a.png")
+    if kind == "empty folder":
+        good.unlink()
+    elif kind == "truncated":
+        (folder / "b.png").write_bytes(good.read_bytes()[:300])
+    elif kind == "zero bytes":
+        (folder / "b.png").touch()
+    elif kind == "text named .jpg":
+        (folder / "b.jpg").write_text("not a picture")
+    elif kind == "caption without the token":
+        (folder / "a.txt").write_text("a photo of my mug")
+    elif kind == "huge":
+        Image.new("1", (9000, 9000)).save(folder / "b.png")
+
+
+BAD = {
+    "empty folder": "is empty",
+    "truncated": "truncated or damaged",
+    "zero bytes": "0 bytes",
+    "text named .jpg": "no readable JPEG",
+    "caption without the token": "does not name the concept",
+    "huge": "more pixels than the limit",
+}
+
+
+@pytest.mark.parametrize("kind", list(BAD))
+def test_a_bad_photo_is_named_and_no_library_is_made(teach: Command, tmp_path: Path, kind: str) -> None:
+    make_bad(kind, tmp_path / "rex")
+    result = teach(source=tmp_path / "rex")
+    assert result.code == 1 and BAD[kind] in " ".join(result.err.split())
+    assert "rex" in result.err and "Traceback" not in result.err
+    assert not Path("mnemon-library").exists()
+
+
+@pytest.mark.parametrize("name", ["Rex", "../rex", "", "1st", "a" * 41])
+def test_a_bad_name_is_refused(teach: Command, name: str) -> None:
+    result = teach("--name", name or " ")
+    assert result.code == 1 and "cannot name a concept" in result.err
+    assert not Path("mnemon-library").exists()
+
+
+@pytest.mark.parametrize("arguments", [("--prior", 2), ("--precision", "fp16"), ("--fit", "pad", "--random-crop")])
+def test_a_first_concept_that_fails_leaves_no_library(teach: Command, arguments: tuple[object, ...]) -> None:
+    assert teach(*arguments).code == 1
+    assert not Path("mnemon-library").exists()
+
+
+def test_a_failure_takes_nothing_away_that_was_there(teach: Command) -> None:
+    Path("lib").mkdir()
+    Path("lib/.hidden").touch()
+    assert teach("--prior", 2, "--library", "lib").code == 1
+    assert [file.name for file in Path("lib").iterdir()] == [".hidden"]
+    teach("--no-score")
+    before = everything(Path("mnemon-library"))
+    assert teach("--prior", 2, source="tom").code == 1
+    assert everything(Path("mnemon-library")) == before
+
+
+def test_a_single_picture_is_no_folder(teach: Command) -> None:
+    result = teach(source="sip/00.png")
+    assert result.code == 1 and "is a file, not a folder" in result.err
+
+
+def listing(photos: Path, path: Path) -> Path:
+    entries = [
+        {
+            "instance_prompt": f"a <{name}> {noun}",
+            "class_prompt": noun,
+            "instance_data_dir": str(photos / name),
+        }
+        for name, noun in (("sip", "mug"), ("tom", "cat"))
+    ]
+    path.write_text(json.dumps(entries))
+    return path
+
+
+def test_a_list_file_goes_on_after_what_is_known(teach: Command, photos: Path, tmp_path: Path) -> None:
+    file = listing(photos, tmp_path / "concepts.json")
+    teach("--no-score", "--noun", "mug")
+    result = teach("--no-score", "--json", source=file)
+    assert [one["concept"] for one in result.json] == ["tom"]
+    assert "passed over" in result.err
+    assert [entry.noun for entry in Library.open("mnemon-library").history()] == ["mug", "cat"]
+    assert teach("--no-score", "--json", source=file).json == []
+
+
+def test_a_list_file_names_its_concepts_itself(teach: Command, photos: Path, tmp_path: Path) -> None:
+    result = teach("--noun", "mug", source=listing(photos, tmp_path / "concepts.json"))
+    assert result.code == 1 and "leave out" in result.err
+
+
+def test_options_of_training_reach_it(teach: Command) -> None:
+    arguments = ("--flip", "--random-crop", "--prior", 2, "--noun", "mug", "--preview-every", 1, "--min-snr", 5)
+    assert teach(*arguments, "--accumulate", 2, "--checkpointing", "--seed", 3, "--no-score").code == 0
+    kept = Library.open("mnemon-library").history()[0].settings["training"]
+    assert (kept["seed"], kept["min_snr"], kept["accumulate"], kept["steps"]) == (3, 5, 2, 2)
+    previews = sorted(file.name for file in Path("mnemon-library/previews/sip").iterdir())
+    assert previews == [f"step-{step:05d}-{seed}.png" for step in (1, 2) for seed in range(4)]

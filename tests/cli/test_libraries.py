@@ -1,0 +1,139 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from mnemon.library import Library
+from mnemon.methods import METHODS
+from mnemon.sampling.pictures import read_facts
+from tests.cli.conftest import Command
+
+LIB = ("--library", "lib")
+FEW = ("--steps", 1, "--number", 1)
+
+
+def test_pictures_say_how_they_were_made(mnemon: Command, taught: Path) -> None:
+    prompts = ("a photo of <sip> mug", "<tom> cat in the snow")
+    result = mnemon("generate", *prompts, *LIB, "--steps", 2, "-n", 2, "--seed", 5, "--negative", "night")
+    assert result.code == 0 and "00000.png to 00003.png" in result.out
+    facts = [read_facts(Path("pictures") / f"{index:05d}.png") for index in range(4)]
+    assert [fact.prompt for fact in facts] == [prompts[0]] * 2 + [prompts[1]] * 2
+    assert [fact.seed for fact in facts] == [5, 6, 5, 6]
+    assert {(fact.steps, fact.negative, fact.state, fact.library) for fact in facts} == {(2, "night", 2, "lib")}
+    assert facts[0].concepts == ("sip", "tom")
+
+
+def test_numbering_goes_on_and_json_lists_the_new_files(mnemon: Command, taught: Path) -> None:
+    first = mnemon("generate", "<sip>", *LIB, *FEW, "--out", "out", "--json").json
+    second = mnemon("generate", "<sip>", *LIB, *FEW, "--out", "out", "--json").json
+    assert (first, second) == (["out/00000.png"], ["out/00001.png"])
+    assert Path(first[0]).read_bytes() == Path(second[0]).read_bytes()
+
+
+def test_an_unknown_concept_is_answered_with_the_known_ones(mnemon: Command, taught: Path) -> None:
+    result = mnemon("generate", "a photo of <rex> dog", *LIB, *FEW)
+    assert result.code == 1 and all(token in result.err for token in ("<rex>", "<sip>", "<tom>"))
+    assert not Path("pictures").exists()
+
+
+def test_a_past_state_knows_what_it_knew(mnemon: Command, taught: Path) -> None:
+    assert mnemon("generate", "<sip>", *LIB, *FEW, "--at", 1).code == 0
+    assert read_facts(Path("pictures/00000.png")).state == 1
+    assert mnemon("generate", "<tom>", *LIB, *FEW, "--at", 1).code == 1
+    assert [one["name"] for one in mnemon("list", *LIB, "--at", 1, "--json").json] == ["sip"]
+    gone = mnemon("list", *LIB, "--at", 7)
+    assert gone.code == 1 and "states are 0 to 2" in gone.err
+
+
+def test_the_bare_base_draws_too(mnemon: Command, world_folder: Path) -> None:
+    assert mnemon("generate", "a red mug", "--base", world_folder, *FEW).code == 0
+    assert read_facts(Path("pictures/00000.png")).library is None
+
+
+def test_list(mnemon: Command, taught: Path) -> None:
+    concepts = mnemon("list", *LIB, "--json").json
+    assert [(one["name"], one["noun"], one["state"], one["photos"]) for one in concepts] == [
+        ("sip", "mug", 1, 3),
+        ("tom", "cat", 2, 3),
+    ]
+    assert all(one["bytes"] > 0 for one in concepts)
+    shown = mnemon("list", *LIB).out
+    assert "method 'lora'" in shown and "state 2" in shown and "tom" in shown
+
+
+def test_show_the_history(mnemon: Command, taught: Path) -> None:
+    value = mnemon("show", *LIB, "--json").json
+    assert [(e["state"], e["action"], e["concept"]) for e in value["history"]] == [
+        (1, "learn", "sip"),
+        (2, "learn", "tom"),
+    ]
+    assert value["rows"].keys() == {"1", "2"} and value["method"] == "lora"
+    shown = mnemon("show", *LIB).out
+    assert "text alignment of general prompts" in shown and max(map(len, shown.splitlines())) <= 80
+
+
+def test_show_one_concept(mnemon: Command, taught: Path) -> None:
+    value = mnemon("show", "sip", *LIB, "--json").json
+    assert value["scores"].keys() == {"1", "2"} and len(value["photos"]) == 3
+    assert value["settings"]["held_out"] is False
+    assert "<sip> mug: learned" in mnemon("show", "sip", *LIB).out
+    unknown = mnemon("show", "rex", *LIB)
+    assert unknown.code == 1 and "sip, tom" in unknown.err
+
+
+def test_remove(mnemon: Command, taught: Path) -> None:
+    assert mnemon("remove", "sip", *LIB, "--json").json == {"removed": "sip", "state": 3}
+    assert [one["name"] for one in mnemon("list", *LIB, "--json").json] == ["tom"]
+    assert [one["name"] for one in mnemon("list", *LIB, "--at", 2, "--json").json] == ["sip", "tom"]
+    again = mnemon("remove", "sip", *LIB)
+    assert again.code == 1 and "it has: tom" in again.err
+    assert "state 4" in mnemon("remove", "tom", *LIB).out
+
+
+def test_evaluate_measures_what_is_missing(mnemon: Command, taught: Path) -> None:
+    (taught / "scores" / "000001.json").unlink()
+    kept = (taught / "scores" / "000002.json").read_bytes()
+    value = mnemon("evaluate", *LIB, "--out", "report", "--json").json
+    assert value["rows"].keys() == {"1", "2"} and value["page"] == "report/report.html"
+    assert value["figures"].keys() >= {"final_average", "learning_accuracy", "retention"}
+    assert (taught / "scores" / "000002.json").read_bytes() == kept
+    assert {file.name for file in Path("report").iterdir()} == {
+        "report.html",
+        *(f"{kind}-{plot}.png" for kind in ("identity", "image", "text") for plot in ("matrix", "curves")),
+    }
+    shown = mnemon("evaluate", *LIB, "--again").out
+    assert "retention" in shown and "evaluation/report.html" in shown
+    assert (taught / "scores" / "000002.json").read_bytes() != kept  # of two steps now, not of one
+
+
+def test_evaluate_has_nothing_to_say_of_an_emptied_library(mnemon: Command, taught: Path) -> None:
+    for name in ("sip", "tom"):
+        mnemon("remove", name, *LIB)
+    assert mnemon("evaluate", *LIB).code == 0
+
+
+def test_methods(mnemon: Command) -> None:
+    value = mnemon("methods", "--json").json
+    assert [one["name"] for one in value] == list(METHODS)
+    keys = {"name", "trains", "stores", "fuses", "order_free", "can_remove", "source"}
+    assert all(one.keys() == keys for one in value)
+    shown = mnemon("methods").out
+    assert "can remove: yes" in shown and max(map(len, shown.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("command", ["list", "show", "evaluate", "generate", "remove"])
+def test_there_is_no_library(mnemon: Command, command: str) -> None:
+    more = {"generate": ["a mug"], "remove": ["rex"]}.get(command, [])
+    result = mnemon(command, *more, "--json")
+    assert result.code == 1 and "mnemon learn" in result.err and result.out == ""
+
+
+def test_a_damaged_file_is_named(mnemon: Command, taught: Path) -> None:
+    (taught / "concepts" / "000001-sip" / "deltas.safetensors").write_bytes(b"")
+    result = mnemon("list", *LIB)
+    assert result.code == 1 and "000001-sip/deltas.safetensors" in result.err
+
+
+def test_a_library_moves_with_its_base_in_place(mnemon: Command, taught: Path, world_folder: Path) -> None:
+    assert Library.open(taught).base_name == str(world_folder)  # a whole path, from wherever it was given
+    assert json.loads((taught / "library.json").read_text())["base"]["name"] == str(world_folder)

@@ -1,0 +1,53 @@
+"""`mnemon learn` in a process of its own that gets SIGKILL at a place a test chooses."""
+
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mnemon import api
+from mnemon.cli import main
+from mnemon.training.resume import Snapshots
+
+# Not "fork": the tests' own process has threads by the time it forks.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload([__name__])
+AFTER = 2  # steps
+
+
+def killed_while(doing: str, arguments: Sequence[object], folder: Path) -> int:
+    """Run `mnemon` with these arguments in `folder`, killed while "training" or "scoring"; returns the exit code."""
+    process = PROCESSES.Process(target=_run, args=(doing, [str(argument) for argument in arguments], folder))
+    process.start()
+    process.join()
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+def _run(doing: str, arguments: list[str], folder: Path) -> None:
+    os.chdir(folder)
+    sys.argv = ["mnemon", *arguments]
+    if doing == "training":
+        Snapshots.age = property(lambda self: float("inf"))  # type: ignore[assignment,method-assign]
+        Snapshots.save = _saving_then_dying(Snapshots.save)  # type: ignore[method-assign]
+    else:
+        api._measure = lambda *_: _die()
+    with open(os.devnull, "w") as nowhere:
+        sys.stdout = sys.stderr = nowhere
+        main()
+
+
+def _saving_then_dying(save: Any) -> Any:
+    def save_and_die(self: Snapshots, step: int) -> None:
+        save(self, step)
+        if step == AFTER:
+            _die()
+
+    return save_and_die
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
