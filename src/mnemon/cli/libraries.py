@@ -252,15 +252,17 @@ def methods(json_output: Json = False) -> None:
 
 
 def _method(name: str | None, pairs: list[str], library: Path) -> Any:
-    """None keeps the library's own; settings need a method to belong to."""
+    """None keeps the library's own. Settings are those of a new library, or have to agree with those of one there."""
     from mnemon.library import Library
-    from mnemon.methods import method_from
+    from mnemon.methods import method_from, method_settings
 
-    if not pairs:
+    settings = dict(_setting(pair) for pair in pairs)
+    if not settings:
         return name
-    if name is None:
-        name = Library.open(library).method.name if (library / "library.json").exists() else "stamina"
-    return method_from(name, dict(_setting(pair) for pair in pairs))
+    own = Library.open(library).method if (library / "library.json").exists() else None
+    if own is not None and name in (None, own.name):
+        return method_from(own.name, method_settings(own) | settings)
+    return method_from(name or "stamina", settings)
 
 
 def _setting(pair: str) -> tuple[str, Any]:

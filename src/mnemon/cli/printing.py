@@ -42,7 +42,7 @@ def progress(title: str) -> Iterator[OnStep]:
         TextColumn("{task.fields[logs]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=err, transient=True) as bar:
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
         task = bar.add_task(title, total=None, logs="")
 
         def step(done: int, total: int, logs: Mapping[str, float]) -> None:
@@ -66,7 +66,7 @@ def row_table(row: Mapping[str, Any], library: Any) -> Table:
     for name, scores in row["concepts"].items():
         held_out = name in entries and entries[name].settings.get("held_out")
         identity, image = scores["identity_alignment"], scores["image_alignment"]
-        against = "held-out photos" if held_out else "training photos"
+        against = "–" if not scores["references"] else "held-out photos" if held_out else "training photos"
         lines.append(
             (name, number(identity), share(identity, scores["identity_ceiling"]), number(image),
              share(image, scores["image_ceiling"]), number(scores["text_alignment"]), against)
