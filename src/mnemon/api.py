@@ -36,12 +36,13 @@ from mnemon.world import base_folder
 
 OnStep = Callable[[int, int, Mapping[str, float]], None]
 """Called with the steps done, the steps in all, and what is logged."""
-VARIANTS = 4  # crops or mirrors of each photo, where either is asked for
+CROPS = 4  # of each photo, where random crops are asked for
 
 
 @dataclass(frozen=True)
 class PhotoSettings:
-    """How photos become squares: `fit` "crop" or "pad"; mirrored or cropped at random, in four variants each."""
+    """How photos become squares: `fit` "crop" or "pad"; `flip` adds each one mirrored; `random_crop` takes four squares
+    of each, at random places, instead of the middle one (with `flip`, every second one mirrored)."""
 
     fit: Fit = "crop"
     flip: bool = False
@@ -274,8 +275,11 @@ def _examples(
 ) -> tuple[Tensor, list[str]]:
     """Latents, encoded once, and a prompt for each."""
     generator = torch.Generator().manual_seed(seed)
-    draws = VARIANTS if photos.flip or photos.random_crop else 1
-    variants = [photos_tensor(concept, base.resolution, generator=generator, **asdict(photos)) for _ in range(draws)]
+    draws = CROPS if photos.random_crop else 2 if photos.flip else 1
+    crop: dict[str, Any] = {"fit": photos.fit, "random_crop": photos.random_crop, "generator": generator}
+    variants = [photos_tensor(concept, base.resolution, **crop) for _ in range(draws)]
+    if photos.flip:  # not by chance: of few photos, chance may well mirror all or none
+        variants[1::2] = [variant.flip(-1) for variant in variants[1::2]]
     latents = torch.cat([base.encode_images(picture[None]) for variant in variants for picture in variant])
     rows, prompts = training_prompts(concept, method)
     count = len(concept.photos)
