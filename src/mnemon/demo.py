@@ -18,6 +18,7 @@ from mnemon.metrics.matrix import figures
 from mnemon.models import Base
 from mnemon.reports import Grids, ceilings, method_report
 from mnemon.sampling import to_image
+from mnemon.training import TrainingSettings
 from mnemon.world import WorldConcept, thing_concept
 
 CONCEPTS: tuple[WorldConcept, ...] = (
@@ -49,7 +50,9 @@ class _Run:
     seconds: float = 0.0
 
 
-def run_demo(out: Path, base: Base, events: DemoEvents | None = None) -> dict[str, Any]:
+def run_demo(
+    out: Path, base: Base, events: DemoEvents | None = None, training: TrainingSettings | None = None
+) -> dict[str, Any]:
     """Learn, score, write `report.html` and `summary.json` into `out`; a demo that was killed goes on.
 
     Returns the summary: {"methods": {name: {"learning_identity", "final_identity", "retention", "seconds"}}, ...}.
@@ -57,7 +60,7 @@ def run_demo(out: Path, base: Base, events: DemoEvents | None = None) -> dict[st
     events = events or DemoEvents()
     for concept in CONCEPTS:
         concept.write(out / "photos" / concept.name, PHOTOS, seed=1)
-    runs = {method: _learn_all(out, method, base, events) for method in METHODS}
+    runs = {method: _learn_all(out, method, base, events, training) for method in METHODS}
     summary = {
         "methods": {method: _summary(run) for method, run in runs.items()},
         "concepts": {concept.name: concept.noun for concept in CONCEPTS},
@@ -68,7 +71,7 @@ def run_demo(out: Path, base: Base, events: DemoEvents | None = None) -> dict[st
     return summary
 
 
-def _learn_all(out: Path, method: str, base: Base, events: DemoEvents) -> _Run:
+def _learn_all(out: Path, method: str, base: Base, events: DemoEvents, training: TrainingSettings | None) -> _Run:
     """Teach one library all concepts, each from its folder of photos, as a person would."""
     path = out / method
     for concept in CONCEPTS:
@@ -82,6 +85,7 @@ def _learn_all(out: Path, method: str, base: Base, events: DemoEvents) -> _Run:
             base=base,
             method=method,
             references=concept.photos(REFERENCES, seed=2),
+            training=training,
             on_step=events.on_step,
             on_pictures=_keep(out, method, len(known) + 1),
         )
