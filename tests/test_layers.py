@@ -10,7 +10,8 @@ import mnemon
 
 LAYERS = [
     {"cli", "web"},
-    {"api", "benchmark", "classification"},
+    {"demo"},
+    {"api", "reports", "benchmark", "classification"},
     {"export", "sampling", "metrics"},
     {"training", "prompts"},
     {"library"},

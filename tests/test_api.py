@@ -1,0 +1,158 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+import mnemon
+from mnemon import api
+from mnemon.data import Concept, Photo
+from mnemon.errors import MnemonError
+from mnemon.library import Library
+from mnemon.methods.lora import Lora
+from mnemon.metrics import ScoreSettings
+from mnemon.models import Base, load_base
+from mnemon.training import Examples, TrainingSettings
+from mnemon.world import thing_concept
+
+METHOD = Lora(rank=2, steps=2, batch=2)
+
+
+@pytest.fixture(scope="module")
+def base(world_folder: Path) -> Base:
+    return load_base(str(world_folder))
+
+
+@pytest.fixture(scope="module")
+def sip() -> Concept:
+    return thing_concept("sip", 201, "mug").photos(3, seed=1)
+
+
+@pytest.fixture(scope="module")
+def tom() -> Concept:
+    return thing_concept("tom", 202, "cat").photos(2, seed=1)
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What the training loop is given: latents, prompts, prior."""
+    calls: list[dict[str, Any]] = []
+    train = api.train
+
+    def listen(*arguments: Any, **more: Any) -> Any:
+        calls.append({"latents": arguments[4], "prompts": arguments[5], "prior": more["prior"]})
+        return train(*arguments, **more)
+
+    monkeypatch.setattr(api, "train", listen)
+    return calls
+
+
+def teach(path: Path, concept: Concept, base: Base, **more: Any) -> api.Outcome:
+    return api.learn(path, concept, base=base, method=METHOD, **{"scored": False, **more})
+
+
+def test_the_five_lines(
+    tmp_path: Path, sip: Concept, tom: Concept, base: Base, monkeypatch: pytest.MonkeyPatch, quick_scores: None
+) -> None:
+    monkeypatch.setattr(api, "_resolve", lambda name: base)
+    for concept in (sip, tom):
+        mnemon.learn(tmp_path / "lib", concept, method=METHOD)
+    pictures = mnemon.generate(tmp_path / "lib", "<sip> mug", number=2, steps=2, out=tmp_path / "pictures")
+    assert pictures.shape == (2, 3, 16, 16) and pictures.min() >= 0 and pictures.max() <= 1
+    matrix = mnemon.evaluate(tmp_path / "lib")
+    assert matrix.names == ("sip", "tom") and matrix.values.shape == (2, 2)
+
+
+def test_the_base_is_untouched_by_it_all(tmp_path: Path, sip: Concept, base: Base) -> None:
+    before = {site: layer.weight.clone() for site, layer in base.sites().items()}
+    bare = api.generate(None, "a mug", base=base, steps=2)
+    teach(tmp_path / "lib", sip, base)
+    taught = api.generate(tmp_path / "lib", "a mug", base=base, steps=2)
+    assert all(torch.equal(layer.weight, before[site]) for site, layer in base.sites().items())
+    assert dict(base.tokens) == {}
+    assert torch.equal(bare, api.generate(None, "a mug", base=base, steps=2)) and not torch.equal(bare, taught)
+
+
+def test_captions_are_trained_on_with_the_noun(tmp_path: Path, sip: Concept, base: Base, trained: list[Any]) -> None:
+    teach(tmp_path / "lib", sip, base)
+    assert len(trained[0]["latents"]) == 3 and all("<sip> mug" in prompt for prompt in trained[0]["prompts"])
+
+
+@pytest.mark.parametrize(("flip", "random_crop", "count"), [(True, False, 2), (False, True, 4), (True, True, 4)])
+def test_flips_and_crops_give_variants_of_every_photo(
+    tmp_path: Path, base: Base, trained: list[Any], flip: bool, random_crop: bool, count: int
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (24, 80, 3), dtype=np.uint8)
+    wide = Concept("tom", (Photo(Image.fromarray(noise), "", "", "<tom>"),) * 2)
+    teach(tmp_path / "lib", wide, base, photos=api.PhotoSettings("crop", flip, random_crop))
+    latents, prompts = trained[0]["latents"], trained[0]["prompts"]
+    assert len(latents) == 2 * count and prompts == ["<tom>"] * 2 * count
+    assert len(latents.flatten(1).unique(dim=0)) == (2 * count if random_crop else 2)
+
+
+def test_prior_pictures_are_trained_on_apart(tmp_path: Path, sip: Concept, base: Base, trained: list[Any]) -> None:
+    teach(tmp_path / "lib", sip, base, prior=2)
+    prior = trained[0]["prior"]
+    assert isinstance(prior, Examples) and list(prior.prompts) == ["a photo of a mug"] * 2
+    assert len(trained[0]["latents"]) == 3
+    style = Concept("ink", sip.photos)
+    with pytest.raises(MnemonError, match="noun"):
+        teach(tmp_path / "lib", style, base, prior=2)
+
+
+def test_missing_encoders_are_found_out_before_training(
+    tmp_path: Path, sip: Concept, base: Base, trained: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(_: Base) -> None:
+        raise MnemonError("no connection")
+
+    monkeypatch.setattr(api, "_encoders", missing)
+    with pytest.raises(MnemonError, match="no connection"):
+        teach(tmp_path / "lib", sip, base, scored=True)
+    assert not trained and not (tmp_path / "lib").exists()
+
+
+def test_an_interrupted_first_concept_leaves_what_to_go_on_from(tmp_path: Path, sip: Concept, base: Base) -> None:
+    def interrupt(done: int, *_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        teach(tmp_path / "lib", sip, base, training=TrainingSettings(snapshot_seconds=0), on_step=interrupt)
+    assert (tmp_path / "lib" / "training" / "training.safetensors").exists()
+    steps: list[int] = []
+    teach(tmp_path / "lib", sip, base, on_step=lambda done, *_: steps.append(done))
+    assert steps == [2]
+
+
+def test_a_second_writer_is_refused(tmp_path: Path, sip: Concept, tom: Concept, base: Base) -> None:
+    path = tmp_path / "lib"
+    teach(path, sip, base)
+    with Library.open(path).lock(), pytest.raises(MnemonError, match="being written by process"):
+        teach(path, tom, base)
+    assert Library.open(path).names() == ["sip"]
+
+
+def test_a_base_in_a_folder_is_remembered_by_its_whole_path(
+    tmp_path: Path, sip: Concept, world_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(world_folder.parent)
+    api.learn(tmp_path / "lib", sip, base=world_folder.name, method=METHOD, scored=False)
+    assert Library.open(tmp_path / "lib").base_name == str(world_folder)
+
+
+def test_evaluate_tells_its_states_and_pictures(tmp_path: Path, sip: Concept, tom: Concept, base: Base) -> None:
+    path, states, heard = tmp_path / "lib", [], []
+
+    def hear(state: int, name: str | None, pictures: Tensor) -> None:
+        heard.append((state, name))
+
+    for concept in (sip, tom):
+        teach(path, concept, base)
+    score = ScoreSettings(seeds_per_prompt=1, steps=1)
+    matrix = api.evaluate(path, base=base, score=score, on_state=lambda *call: states.append(call), on_pictures=hear)
+    assert states == [(1, 2), (2, 2)]
+    assert heard == [(1, "sip"), (1, None), (2, "sip"), (2, "tom"), (2, None)]
+    assert matrix.values.shape == (2, 2) and matrix.values[0, 0] != matrix.values[0, 0]  # learned without references
