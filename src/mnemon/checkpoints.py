@@ -52,7 +52,8 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mappi
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(path.name + ".part")
     packed = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
-    save_file(packed, str(aside), metadata=dict(metadata or {}))
+    # None, not {}: with an empty dictionary and no tensors, safetensors 0.8 writes a header that it cannot read.
+    save_file(packed, str(aside), metadata=dict(metadata) if metadata else None)
     _settle(aside, path)
 
 

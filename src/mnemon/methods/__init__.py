@@ -9,11 +9,13 @@ from mnemon.methods.c_lora import CLora
 from mnemon.methods.lora import Lora
 from mnemon.methods.settings import nearest, settings_from_json, settings_to_json
 from mnemon.methods.stamina import Stamina
+from mnemon.methods.textual_inversion import TextualInversion
 
 METHODS: dict[str, type[Method]] = {
     "lora": Lora,
     "stamina": Stamina,
     "c-lora": CLora,
+    "textual-inversion": TextualInversion,
 }
 
 

@@ -40,6 +40,11 @@ def start_vectors(base: Base, vectors: int, generator: torch.Generator) -> dict[
     }
 
 
+def word_vectors(base: Base, word: str, vectors: int) -> dict[str, Tensor]:
+    """Token vectors (vectors, width) by text encoder, each the mean embedding of the word's tokens."""
+    return {encoder: vector.repeat(vectors, 1) for encoder, vector in base.word_vectors(word).items()}
+
+
 class Token(nn.Module):
     """A concept's trainable token."""
 

@@ -1,0 +1,84 @@
+"""Textual inversion (Gal et al., arXiv 2208.01618): a new word for a model that stays as it is."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from mnemon.adapters import Delta
+from mnemon.methods import parts
+from mnemon.methods.base import Learned, Learner, Method
+from mnemon.methods.settings import check_settings
+from mnemon.models.base import Base
+
+
+class TextualInversionLearner(Learner):
+    """The token's vectors v_t."""
+
+    def __init__(
+        self, method: "TextualInversion", name: str, noun: str | None, base: Base, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        self.method, self.name, self.noun = method, name, noun
+        random = parts.start_vectors(base, method.vectors, generator)
+        self.token = parts.VectorToken(parts.word_vectors(base, noun, method.vectors) if noun else random)
+
+    def deltas(self) -> Mapping[str, Delta]:
+        return {}
+
+    def tokens(self) -> Mapping[str, Tensor]:
+        return self.token()
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        return [{"params": list(self.token.parameters()), "lr": self.token.rate(self.method.token_rate)}]
+
+    def finish(self) -> Learned:
+        return Learned(self.name, self.noun, {}, self.token.kept())
+
+
+@dataclass(frozen=True)
+class TextualInversion(Method):
+    """The concept's pictures are explained by n vectors in place of a word's embedding, and by nothing else:
+
+        v_t = argmin_v  E || target - f(z_s, s, c(prompt, v)) ||^2       v in R^{n x width}, one such for each encoder
+
+    z_s are the noised latents at timestep s, f is the frozen base and c its frozen text encoder, into which v goes
+    where the token stands. v starts as the class noun's embedding, n times, or at random where there is no noun. No
+    weight changes, so no concept can disturb another: nothing is forgotten, and fidelity ends where the base's does.
+    """
+
+    name: ClassVar[str] = "textual-inversion"
+    trains: ClassVar[str] = "the token"
+    stores: ClassVar[str] = "the token's vectors"
+    fuses: ClassVar[bool] = False
+    order_free: ClassVar[bool] = True
+    can_remove: ClassVar[bool] = True
+    needs_class_images: ClassVar[bool] = False
+    source: ClassVar[str] = "arXiv 2208.01618"
+
+    token_rate: float = 5e-3
+    """Learning rate of the token's vectors."""
+    vectors: int = 1
+    """n, how many vectors the token stands for."""
+    class_word: bool = False
+    """Say the class noun after the token in prompts. The paper leaves it out, and starts the token there instead."""
+    steps: int = 200
+    """Training steps a concept."""
+    batch: int = 8
+    """Pictures a step."""
+
+    def __post_init__(self) -> None:
+        check_settings(self, ("token_rate", "vectors", "batch"), ("steps",))
+
+    def prompt_name(self, name: str, noun: str | None) -> str:
+        return parts.prompt_name(name, noun, self.class_word)
+
+    def begin(
+        self, name: str, noun: str | None, base: Base, earlier: Sequence[Learned], generator: torch.Generator
+    ) -> TextualInversionLearner:
+        return TextualInversionLearner(self, name, noun, base, generator)
+
+    def compose(self, learned: Sequence[Learned], prompt: str | None = None) -> dict[str, Delta]:
+        return {}
