@@ -17,6 +17,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "stamina": {"rank": 2, "mask_rank": 2, "token_hidden": 8, "b0": 0.1, "steps": 3, "batch": 2},
     "c-lora": {"rank": 2, "steps": 3, "batch": 2},
     "textual-inversion": {"steps": 3, "batch": 2},
+    "custom-diffusion": {"steps": 3, "batch": 2},
 }
 """b0 near zero: so early, some gates are shut and some open."""
 TOKEN_ONLY = {"textual-inversion"}

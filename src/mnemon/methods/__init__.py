@@ -6,6 +6,7 @@ from typing import Any
 from mnemon.errors import MnemonError
 from mnemon.methods.base import Learned, Learner, Method
 from mnemon.methods.c_lora import CLora
+from mnemon.methods.custom_diffusion import CustomDiffusion
 from mnemon.methods.lora import Lora
 from mnemon.methods.settings import nearest, settings_from_json, settings_to_json
 from mnemon.methods.stamina import Stamina
@@ -16,6 +17,7 @@ METHODS: dict[str, type[Method]] = {
     "stamina": Stamina,
     "c-lora": CLora,
     "textual-inversion": TextualInversion,
+    "custom-diffusion": CustomDiffusion,
 }
 
 
