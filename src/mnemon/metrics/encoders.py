@@ -201,9 +201,9 @@ def _from_hub(loader: Callable[..., Any], name: str, **options: Any) -> Any:
         reason = str(error).strip().splitlines()[0]
         if "model.safetensors" in reason:  # the file that transformers looked for in vain
             raise MnemonError(
-                f"The encoder '{name}', needed for scores, has no safetensors weights; pickles, which can run code when "
-                "opened, are not read. Choose one with safetensors, or, if you trust this one, download it and convert "
-                "it once: AutoModel.from_pretrained(folder, use_safetensors=False).save_pretrained(folder)."
+                f"The encoder '{name}', needed for scores, has no safetensors weights, and pickles are not read: they "
+                "can run code when opened. Choose another, or, if you trust this one, download it and convert it once: "
+                "AutoModel.from_pretrained(folder, use_safetensors=False).save_pretrained(folder)."
             ) from error
         raise MnemonError(
             f"The encoder '{name}', needed for scores, cannot be loaded ({reason}): "
