@@ -15,7 +15,7 @@ FEW = ("--steps", 1, "--number", 1)
 def test_pictures_say_how_they_were_made(mnemon: Command, taught: Path) -> None:
     prompts = ("a photo of <sip> mug", "<tom> cat in the snow")
     result = mnemon("generate", *prompts, *LIB, "--steps", 2, "-n", 2, "--seed", 5, "--negative", "night")
-    assert result.code == 0 and "00000.png to 00003.png" in result.out
+    assert result.code == 0 and "pictures/00000.png to pictures/00003.png" in result.out
     facts = [read_facts(Path("pictures") / f"{index:05d}.png") for index in range(4)]
     assert [fact.prompt for fact in facts] == [prompts[0]] * 2 + [prompts[1]] * 2
     assert [fact.seed for fact in facts] == [5, 6, 5, 6]

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from mnemon.cli.printing import err, out, print_json, progress
+from mnemon.cli.printing import note, print_json, progress, say
 from mnemon.errors import MnemonError
 
 app = typer.Typer(no_args_is_help=True, help="The built-in base: its figures, and the recipe that makes it.")
@@ -26,13 +26,13 @@ def info(json_output: Annotated[bool, typer.Option("--json", help="For programs.
     if json_output:
         print_json({"bytes": size, "figures": figures})
         return
-    out.print(f"The built-in base in {folder}: {size / 2**20:.1f} MB")
+    say(f"The built-in base in {folder}: {size / 1e6:.1f} MB")
     for name, gate in GATES.items():
         value = figures.get(name)
         verdict = (
             "not measured" if value is None else f"{value:.3f} ({'reaches' if value >= gate else 'misses'} {gate})"
         )
-        out.print(f"  {name:32} {verdict}")
+        say(f"  {name:32} {verdict}")
 
 
 @app.command()
@@ -56,4 +56,4 @@ def build(
     with progress("single LoRA") as on_step:
         ratio = single_lora_identity_ratio(str(folder), on_step=on_step)
     write_card(folder, {"single_lora_identity_ratio": ratio})
-    err.print(f"Written to {folder}.")
+    note(f"Written to {folder}.")

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mnemon.cli.printing import err, number, out, print_json, progress, row_table, table
+from mnemon.cli.printing import err, note, number, out, print_json, progress, row_table, say, table
 
 
 def add_to(app: typer.Typer) -> None:
@@ -25,7 +25,8 @@ def demo(
     with progress("the built-in model") as bar:
 
         def start(method: str, concept: str) -> None:
-            err.print(f"[bold]{method}[/] learns <{concept}>")
+            note(f"{method} learns <{concept}>", style="bold")
+            bar.rename(f"<{concept}>")
 
         def row(library: Any, values: dict[str, Any]) -> None:
             err.print(row_table(values, library))
@@ -36,7 +37,10 @@ def demo(
         return
     columns = ("method", "just learned", "at the end", "kept", "seconds")
     keys = ("learning_identity", "final_identity", "retention", "seconds")
-    rows = [(name, *(number(values[key]) for key in keys)) for name, values in summary["methods"].items()]
-    out.print("Identity alignment with photos that were not trained on, mean over the five concepts:")
+    rows = [
+        (name, *(number(values[key]) for key in keys[:-1]), f"{values['seconds']:.0f}")
+        for name, values in summary["methods"].items()
+    ]
+    say("Identity alignment with photos that were not trained on, mean over the five concepts:")
     out.print(table(columns, rows))
-    out.print(f"Pictures, matrices, forgetting: {to / 'report.html'}")
+    say(f"Pictures, matrices, forgetting: {to / 'report.html'}")

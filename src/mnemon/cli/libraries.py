@@ -85,10 +85,10 @@ def learn(
         if several and concept.name in _known(library):
             note(f"'{concept.name}' is in the library already: passed over.")
             continue
-        with progress(f"learning <{concept.name}>") as on_step:
+        with progress(f"learning <{concept.name}>") as bar:
             outcome = api.learn(
                 library, concept, base=base, method=chosen, references=held_out, photos=squares, training=training,
-                prior=prior, scored=score, on_step=on_step,
+                prior=prior, scored=score, on_step=bar, on_pictures=bar.scored,
             )  # fmt: skip
         results.append({"concept": concept.name, **vars(outcome)})
         if not json_output:
@@ -129,7 +129,7 @@ def generate(
     if json_output:
         print_json(files)
     else:
-        say(f"{len(files)} pictures in {to}: {Path(files[0]).name} to {Path(files[-1]).name}")
+        say(f"{len(files)} pictures: {files[0]} to {files[-1]}" if len(files) > 1 else f"1 picture: {files[0]}")
 
 
 def list_(library: LibraryPath = DEFAULT_LIBRARY, at: At = None, json_output: Json = False) -> None:

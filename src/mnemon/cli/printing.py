@@ -1,7 +1,7 @@
 """Tables and progress for the terminal."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,8 +13,6 @@ from rich.table import Table
 
 err = Console(stderr=True)
 out = Console()
-
-OnStep = Callable[[int, int, Mapping[str, float]], None]
 
 
 def say(text: str) -> None:
@@ -32,9 +30,28 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
+class Bar:
+    """A bar of `progress`: called with the steps done, the steps in all, and numbers to show."""
+
+    def __init__(self, shown: Progress, title: str) -> None:
+        self._shown = shown
+        self._task = shown.add_task(title, total=None, logs="")
+
+    def __call__(self, done: int, total: int, logs: Mapping[str, float]) -> None:
+        text = " ".join(f"{name} {value:.4f}" for name, value in logs.items() if name != "rate")
+        self._shown.update(self._task, completed=done, total=total, logs=text)
+
+    def rename(self, title: str) -> None:
+        self._shown.update(self._task, description=title, logs="")
+
+    def scored(self, concept: str | None, pictures: object) -> None:
+        """For `on_pictures`: scoring takes its time too."""
+        self.rename("scoring general prompts" if concept is None else f"scoring <{concept}>")
+
+
 @contextmanager
-def progress(title: str) -> Iterator[OnStep]:
-    """A bar on standard error, moved by calling what is yielded."""
+def progress(title: str) -> Iterator[Bar]:
+    """A bar on standard error, where that is a terminal, moved by calling what is yielded."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -43,13 +60,7 @@ def progress(title: str) -> Iterator[OnStep]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
-        task = bar.add_task(title, total=None, logs="")
-
-        def step(done: int, total: int, logs: Mapping[str, float]) -> None:
-            text = " ".join(f"{name} {value:.4f}" for name, value in logs.items())
-            bar.update(task, completed=done, total=total, logs=text)
-
-        yield step
+        yield Bar(bar, title)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
