@@ -215,7 +215,7 @@ class Stamina(Method):
     """Say the class noun after the token in prompts. The paper leaves it out."""
     forget: Literal["masked", "none"] = "masked"
     """The price on entries that earlier concepts use, or none."""
-    forget_weight: float = 1000.0
+    forget_weight: float = 50.0
     """lambda, for the sum over layers and entries."""
     sparsity_weight: float = 0.0
     """lambda_s; HAT uses 0.75."""

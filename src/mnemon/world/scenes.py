@@ -101,8 +101,7 @@ def _background(scene: Scene, size: int) -> NDArray[np.float32]:
     image = Image.fromarray((sky(scene.background, size) * 255).astype(np.uint8))
     paint(ImageDraw.Draw(image), scene.background, rng, size)
     light = np.float32(rng.uniform(0.94, 1.06))
-    picture: NDArray[np.float32] = np.asarray(image, np.float32) / 255 * light
-    return picture
+    return (np.asarray(image, np.float32) / 255 * light).astype(np.float32)
 
 
 def _draw_roles(look: Look, pose: Pose, size: int) -> NDArray[np.uint8]:

@@ -59,7 +59,8 @@ def apply_style(picture: Picture, style: Style) -> Picture:
 def _pixels(picture: Picture, block: int) -> Picture:
     image = Image.fromarray((picture * 255).astype(np.uint8))
     small = image.resize((image.width // block, image.height // block), Image.Resampling.BOX)
-    return np.asarray(small.resize(image.size, Image.Resampling.NEAREST), np.float32) / 255
+    large = small.resize(image.size, Image.Resampling.NEAREST)
+    return np.asarray(large, np.float32) / np.float32(255)
 
 
 def _edges(picture: Picture) -> NDArray[np.float32]:

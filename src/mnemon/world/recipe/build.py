@@ -15,7 +15,7 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from rich.console import Console
 from torch import Tensor
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from mnemon.checkpoints import write_json, write_safetensors
 from mnemon.errors import MnemonError
@@ -47,7 +47,7 @@ class Recipe:
     encoder_steps: int = 1_400
     autoencoder_steps: int = 1_700
     clip_steps: int = 800
-    denoiser_steps: int = 6_200
+    denoiser_steps: int = 4_900
     denoiser_rate: float = 8e-4
     denoiser_batch: int = 32
     test_prompts: int = 240
@@ -204,7 +204,7 @@ def _save(
     pipeline: StableDiffusionPipeline,
     judge: PictureEncoder,
     clip_image: PictureEncoder,
-    clip_text: torch.nn.Module,
+    clip_text: CLIPTextModelWithProjection,
 ) -> None:
     """The pipeline and the encoders, in half precision and in shards."""
     pipeline.to(torch.float16)
