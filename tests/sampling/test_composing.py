@@ -19,7 +19,7 @@ HOW: dict[str, Any] = {"guidance": 3.0, "steps": 3}
 class Summing:
     """Stands in for a method that composes once."""
 
-    fuses = True
+    per_prompt = False
 
     def compose(self, learned: Sequence[Learned], prompt: str | None = None) -> dict[str, Delta]:
         assert prompt is None
@@ -29,7 +29,7 @@ class Summing:
 class PerPrompt:
     """Stands in for a method that composes for each prompt: the concepts it names."""
 
-    fuses = False
+    per_prompt = True
 
     def __init__(self) -> None:
         self.asked: list[str | None] = []

@@ -209,6 +209,9 @@ def _save(
     """The pipeline and the encoders, in half precision and in shards."""
     pipeline.to(torch.float16)
     pipeline.save_pretrained(folder, safe_serialization=True, max_shard_size=SHARD)
+    # transformers opens a model in the precision its config names; the pipeline's other parts open in single precision.
+    config = folder / "text_encoder" / "config.json"
+    write_json(config, json.loads(config.read_text(encoding="utf-8")) | {"dtype": "float32"})
     encoders = folder / "encoders"
     for name, encoder in {"judge": judge, "clip_image": clip_image}.items():
         tensors = {k: v.half() if v.is_floating_point() else v for k, v in encoder.state_dict().items()}

@@ -114,6 +114,7 @@ def new_scheduler() -> DDIMScheduler:
         prediction_type="v_prediction",
         clip_sample=False,
         set_alpha_to_one=True,
+        steps_offset=1,  # what the pipeline wants to see; without effect on trailing steps
         timestep_spacing="trailing",
     )
 
