@@ -27,7 +27,7 @@ class BareStep:
         self.base, self.data, self.batch = base, data, batch
         self.generator = torch.Generator(base.device).manual_seed(seed)
         weights = [layer.weight.requires_grad_(True) for layer in base.sites().values()]
-        self.optimizer = torch.optim.AdamW(weights, lr=0.0, weight_decay=0.0)
+        self.optimizer = torch.optim.AdamW(weights, lr=0.0, weight_decay=0.0, fused=True)
 
     def __call__(self) -> None:
         device = self.base.device

@@ -193,7 +193,10 @@ class Library:
         MnemonError: the name is taken. Worth asking before training.
         """
         if name in self.names():
-            raise MnemonError(f"The library {self.path} already has a concept '{name}': choose another name.")
+            raise MnemonError(
+                f"The library {self.path} already has a concept '{name}': choose another name. "
+                "If its scores are missing, run `mnemon evaluate`."
+            )
 
     def write_references(self, name: str, tensors: Mapping[str, Tensor]) -> None:
         """Keep features of pictures of a concept of this state, so that it can be scored without any photo."""
