@@ -131,7 +131,6 @@ def train_denoiser(
     seed: int,
     schedule: Schedule,
     batch: int = 32,
-    compiled: bool = False,
 ) -> tuple[UNet2DConditionModel, CLIPTextModel, float]:
     """The averaged U-Net and text model, and the seconds they took.
 
@@ -142,7 +141,6 @@ def train_denoiser(
     side = nn.Sequential(nn.Conv2d(256, 256, 1), nn.SiLU(), nn.Conv2d(256, features.shape[1], 1))
     captured: list[Tensor] = []
     alphas = new_scheduler().alphas_cumprod
-    network = torch.compile(unet) if compiled else unet
     unet.mid_block.register_forward_hook(lambda _module, _inputs, output: captured.append(output))
 
     def loss(generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
@@ -157,7 +155,7 @@ def train_denoiser(
         spread = (1 - alphas[timesteps]).sqrt()[:, None, None, None]
         noisy = (signal * clean + spread * noise).contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16):
-            predicted = network(noisy, timesteps, text(input_ids=words).last_hidden_state).sample
+            predicted = unet(noisy, timesteps, text(input_ids=words).last_hidden_state).sample
             aligned = side(captured.pop())
         error = (predicted.float() - (signal * noise - spread * clean)).square().mean(1)
         velocity = (error * (1 + (THING_WEIGHT - 1) * mask[rows])).mean()
