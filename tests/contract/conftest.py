@@ -2,7 +2,7 @@ import pytest
 
 from mnemon.methods import METHODS, Learned, Method
 from mnemon.models import Base
-from tests.contract.table import learn, small
+from tests.contract.table import learn_all, small
 from tests.tiny import tiny_sd_base
 
 
@@ -18,6 +18,5 @@ def method(request: pytest.FixtureRequest) -> Method:
 
 @pytest.fixture(scope="module")
 def two(base: Base, method: Method) -> list[Learned]:
-    """Two concepts, the second learned on top of the first."""
-    rex = learn(base, method, "rex")
-    return [rex, learn(base, method, "kiki", [rex])]
+    """Two concepts, the second learned after the first, or both at once."""
+    return learn_all(base, method, ["rex", "kiki"])

@@ -10,7 +10,9 @@ from torch import Tensor
 from mnemon.adapters import Delta
 from mnemon.methods import METHODS, Learned, Method, method_from
 from mnemon.models import Base
-from mnemon.training import TrainingSettings, train
+from mnemon.sampling import Composed
+from mnemon.sampling.drawn import calibration, rehearsed
+from mnemon.training import Examples, Lesson, TrainingSettings, train, train_together
 
 SMALL: dict[str, dict[str, Any]] = {
     "lora": {"rank": 2, "steps": 3, "batch": 2},
@@ -22,10 +24,19 @@ SMALL: dict[str, dict[str, Any]] = {
 """b0 near zero: so early, some gates are shut and some open."""
 TOKEN_ONLY = {"textual-inversion"}
 """Methods that change no weight: a prompt without the token draws what the bare base draws."""
+COMPARES = set[str]()
+"""Methods whose steps compare the new concept with each earlier one, so that a step's cost grows with their number."""
 
 
 def small(name: str) -> Method:
     return method_from(name, SMALL[name])
+
+
+def lesson(base: Base, method: Method, name: str) -> Lesson:
+    """Random latents that depend on nothing but the name."""
+    generator = torch.Generator().manual_seed(sum(map(ord, name)))
+    latents = torch.randn(3, *base.latent_shape(), generator=generator)
+    return Lesson(name, "dog", Examples(latents, [f"a photo of {method.prompt_name(name, 'dog')}"] * 3))
 
 
 def learn(
@@ -37,11 +48,40 @@ def learn(
     on_step: Any = None,
     **settings: Any,
 ) -> Learned:
-    """Learn random latents that depend on nothing but the name."""
-    generator = torch.Generator().manual_seed(sum(map(ord, name)))
-    latents = torch.randn(3, *base.latent_shape(), generator=generator)
-    prompts = [f"a photo of {method.prompt_name(name, 'dog')}"] * 3
-    return train(base, method, name, "dog", latents, prompts, earlier, TrainingSettings(**settings), folder, on_step)
+    """Learn one more concept. A method that learns all its concepts at once learns this one alone."""
+    known = [] if method.at_once else earlier
+    one = lesson(base, method, name)
+    return train(
+        base,
+        method,
+        name,
+        one.noun,
+        one.examples.latents,
+        one.examples.prompts,
+        known,
+        TrainingSettings(**settings),
+        folder,
+        on_step,
+        prior=rehearsed(base, method, known, seed=0),
+        calibration=calibration(base, method),
+    )
+
+
+def learn_all(base: Base, method: Method, names: Sequence[str], **settings: Any) -> list[Learned]:
+    """Learn several concepts as the method does: one after another, or all at once."""
+    if method.at_once:
+        lessons = [lesson(base, method, name) for name in names]
+        return train_together(base, method, lessons, settings=TrainingSettings(**settings))
+    learned: list[Learned] = []
+    for name in names:
+        learned.append(learn(base, method, name, learned, **settings))
+    return learned
+
+
+def pictures(base: Base, method: Method, learned: Sequence[Learned], prompts: Sequence[str], batch: int = 16) -> Tensor:
+    """What the base draws with the concepts in it, in two steps."""
+    with Composed(base, method, learned) as composed:
+        return composed.draw(prompts, seeds=range(len(prompts)), guidance=2.0, steps=2, batch=batch)
 
 
 @torch.no_grad()
@@ -69,9 +109,9 @@ def assert_same_deltas(left: dict[str, Delta], right: dict[str, Delta]) -> None:
 def assert_same_learned(left: Learned, right: Learned) -> None:
     assert (left.name, left.noun, dict(left.facts)) == (right.name, right.noun, dict(right.facts))
     assert_same_deltas(dict(left.deltas), dict(right.deltas))
-    assert left.tokens.keys() == right.tokens.keys()
-    for encoder, vectors in left.tokens.items():
-        assert torch.equal(vectors, right.tokens[encoder])
+    for mine, theirs in ((left.tokens, right.tokens), (left.extra, right.extra)):
+        assert mine.keys() == theirs.keys()
+        assert all(torch.equal(tensor, theirs[key]) for key, tensor in mine.items())
 
 
 assert SMALL.keys() == METHODS.keys(), "give every method small settings here"

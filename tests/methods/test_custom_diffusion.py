@@ -76,9 +76,9 @@ def test_the_change_is_what_training_the_weight_itself_gives(base: Base, rex: Le
 def test_a_change_is_the_weight_after_minus_the_weight_before(base: Base, rex: Learned) -> None:
     method = CustomDiffusion(**SMALL)
     kiki = learn(base, method, "kiki", [rex])
-    with fold(base.sites(), method.compose([rex])):
+    with fold(base.sites(), method.compose(base, [rex])):
         before = {site: layer.weight.clone() for site, layer in base.sites().items()}
-    with fold(base.sites(), method.compose([rex, kiki])):
+    with fold(base.sites(), method.compose(base, [rex, kiki])):
         for site, layer in base.sites().items():
             assert type(kiki.deltas[site]) is Dense
             torch.testing.assert_close(kiki.deltas[site].matrix(), layer.weight - before[site], atol=1e-7, rtol=0)

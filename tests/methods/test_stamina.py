@@ -140,7 +140,7 @@ def test_past_is_what_the_folded_base_has_gained(base: Base) -> None:
     two = _two(base, method)
     before = {site: layer.weight.clone() for site, layer in base.sites().items()}
     learner = begin(base, method, two)
-    with fold(base.sites(), method.compose(two)):
+    with fold(base.sites(), method.compose(base, two)):
         for stack in learner.stacks:
             for site, summed in zip(stack.sites, stack.past, strict=True):
                 torch.testing.assert_close(summed, base.sites()[site].weight - before[site], atol=1e-6, rtol=0)

@@ -43,11 +43,18 @@ def test_v_prediction_reaches_the_base() -> None:
 
 def test_flow_goes_straight_from_picture_to_noise() -> None:
     noise, (clean, added) = noise_from(FlowMatchEulerDiscreteScheduler(shift=3.0)), parts()
-    noisy = noise.add_noise(clean, added, TIMES)
+    times = torch.tensor([1.0, 40.0, 500.0, 1000.0])
+    noisy, sigma = noise.add_noise(clean, added, times), times[:, None, None, None] / 1000
     torch.testing.assert_close(noisy[-1], added[-1])  # σ = 1 at the last timestep
-    sigma = noise.times(TIMES)[:, None, None, None] / 1000
-    torch.testing.assert_close(noisy - sigma * noise.target(clean, added, TIMES), clean, atol=1e-5, rtol=1e-5)
-    assert noise.snr(TIMES).diff().lt(0).all()
+    torch.testing.assert_close(noisy - sigma * noise.target(clean, added, times), clean, atol=1e-5, rtol=1e-5)
+    assert noise.snr(times).diff().lt(0).all()
+
+
+def test_flow_trains_on_the_shifted_schedule() -> None:
+    noise = noise_from(FlowMatchEulerDiscreteScheduler(shift=3.0))
+    sigma = noise.sample_timesteps(4000, torch.Generator().manual_seed(0)) / 1000
+    even = sigma / (3 - 2 * sigma)  # unshifted: uniform, mean 1/2, standard error 0.289 / sqrt(4000) = 0.0046
+    assert abs(even.mean() - 0.5) < 5 * 0.0046 and even.min() > 0 and even.max() <= 1
 
 
 def test_timesteps_are_uniform_and_follow_the_generator() -> None:

@@ -8,7 +8,8 @@ import torch
 
 from mnemon.adapters import Delta, Dense, sum_deltas
 from mnemon.errors import MnemonError
-from mnemon.methods.base import Learned
+from mnemon.methods.base import Learned, named
+from mnemon.methods.lora import Lora
 from mnemon.models.base import Base
 from mnemon.sampling import Composed, draw
 from tests.tiny import tiny_sd_base, tiny_sdxl_base
@@ -16,27 +17,30 @@ from tests.tiny import tiny_sd_base, tiny_sdxl_base
 HOW: dict[str, Any] = {"guidance": 3.0, "steps": 3}
 
 
-class Summing:
+class Summing(Lora):
     """Stands in for a method that composes once."""
 
-    per_prompt = False
-
-    def compose(self, learned: Sequence[Learned], prompt: str | None = None) -> dict[str, Delta]:
+    def compose(self, base: Base, learned: Sequence[Learned], prompt: str | None = None) -> dict[str, Delta]:
         assert prompt is None
         return dict(sum_deltas([one.deltas for one in learned]))
 
 
-class PerPrompt:
+class PerPrompt(Lora):
     """Stands in for a method that composes for each prompt: the concepts it names."""
 
     per_prompt = True
+    asked: list[str | None] = []
 
-    def __init__(self) -> None:
-        self.asked: list[str | None] = []
-
-    def compose(self, learned: Sequence[Learned], prompt: str | None = None) -> dict[str, Delta]:
+    def compose(self, base: Base, learned: Sequence[Learned], prompt: str | None = None) -> dict[str, Delta]:
         self.asked.append(prompt)
-        return dict(sum_deltas([one.deltas for one in learned if f"<{one.name}>" in (prompt or "")]))
+        return dict(sum_deltas([one.deltas for one in named(learned, prompt)]))
+
+
+class Branching(PerPrompt):
+    """Stands in for a method that averages predictions: one for each concept the prompt names."""
+
+    def branches(self, base: Base, learned: Sequence[Learned], prompt: str) -> list[dict[str, Delta]]:
+        return [dict(one.deltas) for one in named(learned, prompt)] or [{}]
 
 
 @pytest.fixture(params=[tiny_sd_base, tiny_sdxl_base], name="base")
@@ -81,6 +85,7 @@ def test_folded_concepts_are_in_every_picture(base: Base) -> None:
 
 
 def test_a_method_that_composes_per_prompt_is_asked_once_for_each(base: Base) -> None:
+    PerPrompt.asked.clear()
     method, prompts = PerPrompt(), ["a photo of <mia>", "a dog", "a photo of <mia>", "<rex> in snow"]
     plain = draw(base, ["a dog"], seeds=[2], **HOW)
     with Composed(base, method, [concept(base, "rex", 1), concept(base, "mia", 2)]) as model:
@@ -99,7 +104,7 @@ def test_a_concept_of_another_base_changes_nothing() -> None:
     base = tiny_sd_base()
     before = weights(base)
     wrong = Learned("rex", None, concept(base, "rex", 1).deltas, {"text_encoder": torch.zeros(1, 7)})
-    with pytest.raises(MnemonError, match="<rex>"), Composed(base, Summing(), [wrong]):  # type: ignore[arg-type]
+    with pytest.raises(MnemonError, match="<rex>"), Composed(base, Summing(), [wrong]):
         pass
     assert all(torch.equal(a, b) for a, b in zip(before, weights(base), strict=True))
 
@@ -110,3 +115,34 @@ def test_nothing_learned_is_the_bare_base(base: Base) -> None:
         with Composed(base, method, []) as model:
             assert torch.equal(model.draw(["a dog"], seeds=[1], **HOW), plain)
             assert model.draw([], seeds=[], **HOW).shape[0] == 0
+
+
+def test_predictions_of_several_branches_are_averaged_at_every_step(base: Base) -> None:
+    rex, mia = concept(base, "rex", 1), concept(base, "mia", 2)
+    prompts = ["<rex> and <mia>", "<mia>", "a dog"]
+    with Composed(base, Branching(), [rex, mia]) as model:
+        both, one, none = model.draw(prompts, seeds=[1, 2, 3], **HOW)
+        assert not torch.allclose(both, model.draw(["<mia> and <mia>"], seeds=[1], **HOW)[0])
+    with Composed(base, PerPrompt(), [rex, mia]) as model:
+        torch.testing.assert_close(one, model.draw(["<mia>"], seeds=[2], **HOW)[0], atol=1e-5, rtol=0)
+        torch.testing.assert_close(none, draw(base, ["a dog"], seeds=[3], **HOW)[0], atol=1e-5, rtol=0)
+
+
+def test_layer_wise_tokens_tell_each_layer_its_own(base: Base) -> None:
+    layers = len(base.layers())
+    widths = {encoder: width for encoder, (width, _, _) in base.token_statistics().items()}
+    generator = torch.Generator().manual_seed(0)
+    vectors = {encoder: torch.randn(1, 2, width, generator=generator) for encoder, width in widths.items()}
+    alike = {encoder: same.expand(layers, -1, -1) for encoder, same in vectors.items()}
+    apart = {encoder: same.clone() for encoder, same in alike.items()}
+    for different in apart.values():
+        different[-1] *= -1
+    pictures = []
+    for tokens in ({encoder: same[0] for encoder, same in vectors.items()}, alike, apart):
+        base.set_tokens({"rex": tokens})
+        pictures.append(draw(base, ["a dog", "a photo of <rex>"], seeds=[1, 2], **HOW))
+        assert base.heard(["<rex> dog"])[0].shape[-2] == 4  # two vectors, the noun, the end mark
+    torch.testing.assert_close(pictures[0], pictures[1], atol=1e-5, rtol=0)
+    torch.testing.assert_close(pictures[1][0], pictures[2][0], atol=1e-5, rtol=0)
+    assert not torch.allclose(pictures[1][1], pictures[2][1], atol=1e-4)
+    assert not any(module._forward_pre_hooks for module in base.denoiser.modules())

@@ -98,7 +98,7 @@ def test_previews_show_the_concept_and_change_nothing(base: Base) -> None:
     assert [step for step, _ in shown] == [3, 6]
     assert_same_learned(learned, learn(base, STAMINA))
     base.set_tokens({"rex": learned.tokens})
-    with attach(base.sites(), STAMINA.compose([learned])):
+    with attach(base.sites(), STAMINA.compose(base, [learned])):
         torch.testing.assert_close(shown[-1][1], predict(base, ["a <rex> dog"]), atol=1e-5, rtol=0)
     base.set_tokens({})
 

@@ -7,6 +7,7 @@ from mnemon.adapters.files import KINDS, load_deltas, save_deltas
 from mnemon.adapters.fold import Folded, fold
 from mnemon.adapters.low_rank import LowRank
 from mnemon.adapters.masked_low_rank import MaskedLowRank
+from mnemon.adapters.routed import NOWHERE, Routed
 from mnemon.adapters.sparse import Sparse
 
 __all__ = [
@@ -16,7 +17,9 @@ __all__ = [
     "Dense",
     "Folded",
     "LowRank",
+    "NOWHERE",
     "MaskedLowRank",
+    "Routed",
     "Sparse",
     "attach",
     "fold",

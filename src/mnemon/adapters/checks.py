@@ -1,5 +1,6 @@
 """Do these deltas fit this model?"""
 
+import math
 from collections.abc import Mapping
 
 from torch import nn
@@ -8,7 +9,15 @@ from mnemon.adapters.delta import Delta
 from mnemon.errors import MnemonError
 
 
-def check_fit(sites: Mapping[str, nn.Linear], deltas: Mapping[str, Delta]) -> None:
+def matrix_shape(layer: nn.Module) -> tuple[int, int]:
+    """(d_out, d_in) of a layer's weight as a matrix; a convolution's d_in counts the entries of one kernel."""
+    if isinstance(layer, nn.Conv2d):
+        return layer.out_channels, layer.in_channels // layer.groups * math.prod(layer.kernel_size)
+    assert isinstance(layer, nn.Linear)
+    return layer.out_features, layer.in_features
+
+
+def check_fit(sites: Mapping[str, nn.Module], deltas: Mapping[str, Delta]) -> None:
     """Refuse deltas for layers that the model lacks or whose weights have another shape.
 
     Raises:
@@ -17,8 +26,7 @@ def check_fit(sites: Mapping[str, nn.Linear], deltas: Mapping[str, Delta]) -> No
     for site, delta in deltas.items():
         if site not in sites:
             raise MnemonError(f"The base has no layer '{site}': these changes were learned on another base.")
-        layer = sites[site]
-        expected = (layer.out_features, layer.in_features)
+        expected = matrix_shape(sites[site])
         if delta.shape != expected:
             raise MnemonError(
                 f"The change of '{site}' has shape {delta.shape}, its weight {expected}: "

@@ -16,13 +16,13 @@ class Folded:
     Folds on top of one another have to be undone in reverse order, as nested `with` blocks do.
     """
 
-    def __init__(self, originals: list[tuple[nn.Linear, Tensor]]) -> None:
+    def __init__(self, originals: list[tuple[nn.Module, Tensor]]) -> None:
         self._originals = originals
 
     def unfold(self) -> None:
         """Put the original weight tensors back, bit for bit. A second call does nothing."""
         for layer, weight in self._originals:
-            layer.weight.data = weight
+            _set_weight(layer, weight)
         self._originals = []
 
     def __enter__(self) -> "Folded":
@@ -32,8 +32,10 @@ class Folded:
         self.unfold()
 
 
-def fold(sites: Mapping[str, nn.Linear], deltas: Mapping[str, Delta]) -> Folded:
+def fold(sites: Mapping[str, nn.Module], deltas: Mapping[str, Delta]) -> Folded:
     """Replace each weight W0 by W0 + Δ, added in fp32 and rounded once to the weight's dtype.
+
+    Sites are linear layers or convolutions, whose kernels lie row by row in Δ (d_out, d_in · height · width).
 
     The original tensors are kept aside, so unfolding is exact.
 
@@ -43,21 +45,29 @@ def fold(sites: Mapping[str, nn.Linear], deltas: Mapping[str, Delta]) -> Folded:
     """
     check_fit(sites, deltas)
     folded = {site: _folded_weight(site, sites[site], delta) for site, delta in deltas.items()}
-    originals = [(sites[site], sites[site].weight.data) for site in folded]
+    originals = [(sites[site], _weight(sites[site])) for site in folded]
     for site, weight in folded.items():
-        sites[site].weight.data = weight
+        _set_weight(sites[site], weight)
     return Folded(originals)
 
 
 @torch.no_grad()
-def _folded_weight(site: str, layer: nn.Linear, delta: Delta) -> Tensor:
-    weight = layer.weight.data
+def _folded_weight(site: str, layer: nn.Module, delta: Delta) -> Tensor:
+    weight = _weight(layer)
     if not weight.is_floating_point():
         raise MnemonError(f"The weight of '{site}' is quantised: attach the changes instead of folding them in.")
-    changed = (weight.float() + delta.matrix().to(weight.device)).to(weight.dtype)
+    changed = (weight.float() + delta.matrix().to(weight.device).view_as(weight)).to(weight.dtype)
     if not changed.isfinite().all():
         raise MnemonError(
             f"Folding into '{site}' gives values that are not finite in {weight.dtype}: "
             "the change is damaged or its training diverged. Remove the concept or learn it again at a lower rate."
         )
     return changed
+
+
+def _weight(layer: nn.Module) -> Tensor:
+    return layer.get_parameter("weight").data
+
+
+def _set_weight(layer: nn.Module, weight: Tensor) -> None:
+    layer.get_parameter("weight").data = weight

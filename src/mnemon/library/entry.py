@@ -10,7 +10,7 @@ from mnemon.errors import MnemonError
 from mnemon.library.sealed import RESTORE, SEAL, check_file, file_sha256, read_sealed, write_sealed
 
 LEARN, REMOVE = "learn", "remove"
-DELTAS, TOKENS = "deltas.safetensors", "tokens.safetensors"
+DELTAS, TOKENS, EXTRA = "deltas.safetensors", "tokens.safetensors", "extra.safetensors"
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,8 @@ def _read_entry(path: Path) -> Entry:
     except (TypeError, KeyError, AttributeError):
         raise MnemonError(f"The file {path} is not an entry of a library's history: {RESTORE}.") from None
     expected = {DELTAS, TOKENS} if entry.action == LEARN else set()
-    if entry.action not in (LEARN, REMOVE) or not NAME.fullmatch(entry.concept) or set(entry.files) != expected:
+    brought = set(entry.files) - {EXTRA}
+    if entry.action not in (LEARN, REMOVE) or not NAME.fullmatch(entry.concept) or brought != expected:
         # Names become paths: nothing in an entry may lead out of the library's folder.
         raise MnemonError(f"The file {path} is not an entry of a library's history: {RESTORE}.")
     return entry

@@ -2,7 +2,8 @@
 
     library.json                     format, base, method
     history/000001.json              one commit each; each names the seal of the one before
-    concepts/000001-rex/             deltas.safetensors, tokens.safetensors: never changed, never deleted
+    concepts/000001-rex/             deltas, tokens and, for some methods, extra .safetensors: never changed or deleted
+    fused/000003.safetensors         the changes fused at state 3, for methods that fuse; may be computed again
     references/000001-rex.safetensors  features of the pictures the concept is scored against
     scores/000003.json               row R[3, :] of the score matrix; may be measured again
     lock                             held by the one who writes
@@ -21,11 +22,12 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
-from mnemon.adapters import load_deltas, save_deltas
+from mnemon.adapters import Delta, load_deltas, save_deltas
 from mnemon.checkpoints import write_safetensors
 from mnemon.errors import MnemonError
 from mnemon.library.entry import (
     DELTAS,
+    EXTRA,
     LEARN,
     REMOVE,
     TOKENS,
@@ -52,7 +54,7 @@ from mnemon.models.base import Base
 
 FORMAT = 1
 _HEADER = "library.json"
-_FOLDERS = ("history", "concepts", "references", "scores")
+_FOLDERS = ("history", "concepts", "references", "scores", "fused")
 
 
 class Library:
@@ -165,7 +167,7 @@ class Library:
             folder = self.path / "concepts" / entry.folder
             details = {
                 "noun": learned.noun,
-                "files": {name: File.of(folder / name) for name in (DELTAS, TOKENS)},
+                "files": {file.name: File.of(file) for file in sorted(folder.glob("*.safetensors"))},
                 "photos": [dict(photo) for photo in photos],
                 "settings": dict(settings or {}),
                 "facts": dict(learned.facts),
@@ -227,6 +229,16 @@ class Library:
             if self._row_path(state).exists():
                 rows[state] = read_sealed(self._row_path(state), "delete it and run `mnemon evaluate`")["row"]
         return rows
+
+    def write_fused(self, deltas: Mapping[str, Delta]) -> None:
+        """Keep what `method.compose` gave at this state, for methods whose fusion takes its time."""
+        with self.lock():
+            write_sealed_tensors(self._fused_path(), save_deltas(deltas))
+
+    def fused(self) -> dict[str, Delta] | None:
+        """What `write_fused` kept of this state; None if nothing."""
+        path = self._fused_path()
+        return load_deltas(read_sealed_tensors(path, "delete it, it is computed again")) if path.exists() else None
 
     @property
     def state(self) -> int:
@@ -292,18 +304,24 @@ class Library:
     def _write_concept(self, folder: Path, learned: Learned) -> None:
         write_safetensors(folder / DELTAS, save_deltas(learned.deltas))
         write_safetensors(folder / TOKENS, learned.tokens)
+        if learned.extra:
+            write_safetensors(folder / EXTRA, learned.extra)
         sync_folder(folder.parent)
 
     def _read_learned(self, entry: Entry) -> Learned:
         folder = self.path / "concepts" / entry.folder
         deltas, tokens = load_deltas(load_file(folder / DELTAS)), load_file(folder / TOKENS)
-        return Learned(entry.concept, entry.noun, deltas, tokens, dict(entry.facts))
+        extra = load_file(folder / EXTRA) if EXTRA in entry.files else {}
+        return Learned(entry.concept, entry.noun, deltas, tokens, dict(entry.facts), extra)
 
     def _references_path(self, entry: Entry) -> Path:
         return self.path / "references" / f"{entry.folder}.safetensors"
 
     def _row_path(self, state: int) -> Path:
         return self.path / "scores" / f"{state:06d}.json"
+
+    def _fused_path(self) -> Path:
+        return self.path / "fused" / f"{self.state:06d}.safetensors"
 
     def _clear_leftovers(self) -> None:
         """Remove what commits that never came to an end have left."""

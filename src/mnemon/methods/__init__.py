@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mnemon.errors import MnemonError
-from mnemon.methods.base import Learned, Learner, Method
+from mnemon.methods.base import Learned, Learner, Losses, Method, Step
 from mnemon.methods.c_lora import CLora
 from mnemon.methods.custom_diffusion import CustomDiffusion
 from mnemon.methods.lora import Lora
@@ -37,4 +37,4 @@ def method_settings(method: Method) -> dict[str, Any]:
     return settings_to_json(method)
 
 
-__all__ = ["METHODS", "Learned", "Learner", "Method", "method_from", "method_settings"]
+__all__ = ["METHODS", "Learned", "Learner", "Losses", "Method", "Step", "method_from", "method_settings"]

@@ -1,7 +1,8 @@
 """What a method of continual personalization has to say: how one concept is learned, and how concepts are composed."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -9,12 +10,19 @@ import torch
 from torch import Tensor, nn
 
 from mnemon.adapters.delta import Delta
-from mnemon.models.base import Base
+from mnemon.models.base import Base, Tokens
+from mnemon.models.tokens import concepts_in
+
+Losses = Callable[[torch.Generator], Tensor]
+"""The denoising loss (a scalar, differentiable) of a fresh draw of one picture, timestep and noise."""
 
 
 @dataclass(frozen=True)
 class Learned:
-    """What is kept of one concept: its deltas by site, its token's vectors by text encoder, and its noun."""
+    """What is kept of one concept: its deltas by site, its token's vectors by text encoder, and its noun.
+
+    A token's vectors are (vectors, width), or (layers, vectors, width) with a set for each of `Base.layers()`.
+    """
 
     name: str
     noun: str | None
@@ -22,15 +30,34 @@ class Learned:
     tokens: Mapping[str, Tensor]
     facts: Mapping[str, Any] = field(default_factory=dict)
     """Small JSON facts a method wants kept, e.g. {"mask_density": 0.61}."""
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
+    """Other tensors a method needs later, e.g. a Fisher diagonal."""
 
     @property
     def stored_bytes(self) -> int:
-        tokens = sum(t.numel() * t.element_size() for t in self.tokens.values())
-        return tokens + sum(delta.stored_bytes for delta in self.deltas.values())
+        tensors = [*self.tokens.values(), *self.extra.values()]
+        return sum(t.numel() * t.element_size() for t in tensors) + sum(d.stored_bytes for d in self.deltas.values())
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a penalty may look at: the noised latents of this step, and the model with and without the new concept."""
+
+    base: Base
+    noisy: Tensor  # (rows, channels, height, width)
+    timesteps: Tensor  # (rows,)
+    without: Callable[[], AbstractContextManager[object]]
+    """`with step.without():` the model is as it was before the concept; its tokens are known all the same."""
+
+    def predict(self, prompts: Sequence[str]) -> Tensor:
+        """The denoiser's answer to the noised latents under these prompts, one for each row."""
+        return self.base.predict(self.noisy, self.timesteps, self.base.encode_prompts(prompts))
 
 
 class Learner(nn.Module, ABC):
     """One concept while it is being learned. The training loop owns everything else."""
+
+    name: str
 
     @abstractmethod
     def deltas(self) -> Mapping[str, Delta]:
@@ -50,8 +77,17 @@ class Learner(nn.Module, ABC):
         In evaluation mode (`learner.eval()`, for previews) it prepares what `finish` would keep, and draws nothing.
         """
 
-    def penalty(self) -> Tensor:
-        """What is added to the denoising loss: a scalar in fp32."""
+    def prepare(self, losses: Losses, general: Losses | None, generator: torch.Generator) -> None:
+        """Called once before the first step, with deltas and tokens at work in the base; again when a run goes on.
+
+        `losses` draws from the concept's own pictures, `general` from the calibration set if `needs_calibration`.
+        """
+
+    def conclude(self, losses: Losses, generator: torch.Generator) -> None:
+        """Called once after the last step, with deltas and tokens still at work in the base."""
+
+    def penalty(self, step: Step | None = None) -> Tensor:
+        """What is added to the denoising loss: a scalar in fp32. Terms that ask the model need the `step`."""
         return torch.zeros(())
 
     def after_step(self) -> None:
@@ -74,9 +110,19 @@ class Method(ABC):
     per_prompt: ClassVar[bool] = False
     """Whether `compose` depends on the prompt; it is then called once for each distinct prompt."""
     order_free: ClassVar[bool]
+    """Whether what is learned of a concept does not depend on the concepts before it."""
+    on_bare_base: ClassVar[bool] = False
+    """Whether a concept is learned on the bare base, with none of the earlier ones in it. Concepts of a method that is
+    `order_free` as well can be learned in the same steps, each picture passing its own concept's changes only."""
+    at_once: ClassVar[bool] = False
+    """Whether all concepts have to be learned together, in one run."""
     can_remove: ClassVar[bool]
     needs_class_images: ClassVar[bool]
     source: ClassVar[str]
+    needs_calibration: bool = False
+    """Whether learning looks at pictures of diverse things that the bare base draws (may depend on the settings)."""
+    rehearsal: int = 0
+    """Pictures of each earlier concept that the model draws before a new one is learned, to be trained on as well."""
     steps: int
     """Training steps a concept, by default."""
     batch: int
@@ -90,9 +136,39 @@ class Method(ABC):
     def begin(
         self, name: str, noun: str | None, base: Base, earlier: Sequence[Learned], generator: torch.Generator
     ) -> Learner:
-        """A learner for a new concept. While it learns, `compose(earlier)` is already at work in the base."""
+        """A learner for a new concept. While it learns, `compose(earlier)` is already at work in the base, unless the
+        method learns `on_bare_base`."""
+
+    def begin_together(
+        self,
+        names: Sequence[tuple[str, str | None]],
+        base: Base,
+        earlier: Sequence[Learned],
+        generators: Sequence[torch.Generator],
+    ) -> list[Learner]:
+        """Learners for several new concepts (name, noun) that learn in the same steps, each with its own generator."""
+        pairs = zip(names, generators, strict=True)
+        return [self.begin(name, noun, base, earlier, generator) for (name, noun), generator in pairs]
 
     @abstractmethod
-    def compose(self, learned: Sequence[Learned], prompt: str | None = None) -> dict[str, Delta]:
-        """The change of each site with all of `learned` in the model; {} for none. A method that combines per prompt
-        uses `prompt`; it is called once per prompt, never once per denoising step."""
+    def compose(self, base: Base, learned: Sequence[Learned], prompt: str | None = None) -> dict[str, Delta]:
+        """The change of each site with all of `learned` in the model; {} for none. The base knows their tokens.
+
+        A method that combines `per_prompt` uses `prompt`; it is called once per prompt, never once per denoising step.
+        Where a method `fuses`, this is the fusion: it may take its time, and its result is kept.
+        """
+
+    def branches(self, base: Base, learned: Sequence[Learned], prompt: str) -> list[dict[str, Delta]]:
+        """For methods that work `per_prompt`: the changes under which the prompt is denoised. Of more than one, the
+        mean of the predictions is taken at every step, and a picture takes as many times as long."""
+        return [self.compose(base, learned, prompt)]
+
+    def tokens(self, learned: Sequence[Learned]) -> dict[str, Tokens]:
+        """The token vectors of every concept of `learned`."""
+        return {one.name: one.tokens for one in learned}
+
+
+def named(learned: Sequence[Learned], prompt: str | None) -> list[Learned]:
+    """The concepts whose tokens stand in the prompt, in the order of `learned`."""
+    said = concepts_in(prompt or "")
+    return [one for one in learned if one.name in said]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mnemon.adapters import sum_deltas
-from mnemon.methods.base import Learned
+from mnemon.methods.base import Learned, Step
 from mnemon.methods.lora import Lora, LoraLearner
 from mnemon.methods.settings import check_settings
 from mnemon.models.base import Base
@@ -38,7 +38,7 @@ class CLoraLearner(LoraLearner):
         for index, total in enumerate(self.past.values()):
             self.register_buffer(f"past_{index}", total, persistent=False)
 
-    def penalty(self) -> Tensor:
+    def penalty(self, step: Step | None = None) -> Tensor:
         """lambda · sum over layers of || |P_{t-1}| (.) (A_t B_t) ||_F^2; the square makes |.| needless."""
         deltas = self.deltas()
         total = torch.zeros(())

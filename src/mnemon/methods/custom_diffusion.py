@@ -119,5 +119,5 @@ class CustomDiffusion(Method):
     ) -> CustomDiffusionLearner:
         return CustomDiffusionLearner(self, name, noun, base, earlier, generator)
 
-    def compose(self, learned: Sequence[Learned], prompt: str | None = None) -> dict[str, Delta]:
+    def compose(self, base: Base, learned: Sequence[Learned], prompt: str | None = None) -> dict[str, Delta]:
         return dict(sum_deltas([one.deltas for one in learned]))

@@ -92,5 +92,5 @@ class Lora(Method):
     ) -> LoraLearner:
         return LoraLearner(self, name, noun, base, generator)
 
-    def compose(self, learned: Sequence[Learned], prompt: str | None = None) -> dict[str, Delta]:
+    def compose(self, base: Base, learned: Sequence[Learned], prompt: str | None = None) -> dict[str, Delta]:
         return dict(sum_deltas([one.deltas for one in learned]))

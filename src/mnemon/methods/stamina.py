@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mnemon.adapters import Delta, Dense, LowRank, MaskedLowRank, sum_deltas, zeros
 from mnemon.errors import MnemonError
 from mnemon.methods import parts
-from mnemon.methods.base import Learned, Learner, Method
+from mnemon.methods.base import Learned, Learner, Method, Step
 from mnemon.methods.masks import MaskKind, MaskLogits, MaskParam, gates_of, mask_of, training_logits
 from mnemon.methods.settings import check_settings
 from mnemon.models.base import Base
@@ -134,7 +134,7 @@ class StaminaLearner(Learner):
             for site, delta in zip(stack.sites, stack.delta.unbind(0), strict=True):
                 self._now[site].values = delta
 
-    def penalty(self) -> Tensor:
+    def penalty(self, step: Step | None = None) -> Tensor:
         """lambda · L_forget + lambda_s · L_sparse; both sums run over all layers."""
         total = torch.zeros((), device=self._stacks()[0].a.device)
         if self.method.forget == "masked" and self.penalised:
@@ -238,5 +238,5 @@ class Stamina(Method):
     ) -> StaminaLearner:
         return StaminaLearner(self, name, noun, base, earlier, generator)
 
-    def compose(self, learned: Sequence[Learned], prompt: str | None = None) -> dict[str, Delta]:
+    def compose(self, base: Base, learned: Sequence[Learned], prompt: str | None = None) -> dict[str, Delta]:
         return dict(sum_deltas([one.deltas for one in learned]))

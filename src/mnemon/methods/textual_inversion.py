@@ -80,5 +80,5 @@ class TextualInversion(Method):
     ) -> TextualInversionLearner:
         return TextualInversionLearner(self, name, noun, base, generator)
 
-    def compose(self, learned: Sequence[Learned], prompt: str | None = None) -> dict[str, Delta]:
+    def compose(self, base: Base, learned: Sequence[Learned], prompt: str | None = None) -> dict[str, Delta]:
         return {}

@@ -59,10 +59,12 @@ def measure_row(
     encoders: Encoders,
     settings: ScoreSettings,
     on_pictures: OnPictures | None = None,
+    only: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Score every concept of `learned`, all of them in the model, and the base's general prompts. JSON-able.
 
     Args:
+        only: names of the concepts to score, where a whole row would take too long; all of them stay in the model.
         references: concept -> {"image", "identity"}, features of reference pictures (`reference_features`). A concept
             without is drawn, but its alignments are None.
         on_pictures: hears the pictures as they are drawn.
@@ -79,6 +81,8 @@ def measure_row(
     concepts: dict[str, dict[str, float | int | None]] = {}
     with Composed(base, method, learned) as composed:
         for one in learned:
+            if only is not None and one.name not in only:
+                continue
             pictures, words = _draw_concept(composed, one, settings)
             hear(one.name, pictures)
             known = references.get(one.name, {})

@@ -8,12 +8,14 @@ import torch
 from torch import Tensor, nn
 
 Tokens = Mapping[str, Tensor]
-"""A concept's vectors: text encoder name ("text_encoder", "text_encoder_2") -> (vectors, width)."""
+"""A concept's vectors: text encoder name ("text_encoder", "text_encoder_2") -> (vectors, width), or layer-wise
+(layers, vectors, width): a set for each of `Base.layers()`, which hears the prompt with its own."""
 
 
 @dataclass(frozen=True)
 class Condition:
-    """What the denoiser hears: `hidden` (batch, length, width), and for some families `pooled` (batch, width)."""
+    """What the denoiser hears: `hidden` (batch, length, width), or (batch, layers, length, width) where each layer
+    hears its own, and for some families `pooled` (batch, width)."""
 
     hidden: Tensor
     pooled: Tensor | None = None
@@ -23,8 +25,13 @@ class Condition:
 
     @staticmethod
     def cat(parts: Sequence["Condition"]) -> "Condition":
+        """The rows of all parts; if some are layer-wise, the others are told to every layer alike."""
         pooled = [part.pooled for part in parts if part.pooled is not None]
-        return Condition(torch.cat([part.hidden for part in parts]), torch.cat(pooled) if pooled else None)
+        layers = max((part.hidden.shape[1] for part in parts if part.hidden.ndim == 4), default=0)
+        hidden = [part.hidden for part in parts]
+        if layers:
+            hidden = [h if h.ndim == 4 else h[:, None].expand(-1, layers, -1, -1) for h in hidden]
+        return Condition(torch.cat(hidden), torch.cat(pooled) if pooled else None)
 
 
 class Base(ABC):
@@ -55,6 +62,11 @@ class Base(ABC):
         """The linear layers that turn text into keys and values, by module path, in the denoiser's order."""
 
     @abstractmethod
+    def layers(self) -> list[str]:
+        """The layers in which pictures listen to text, by module path, in the denoiser's order. A site belongs to the
+        layer whose path it begins with; a layer-wise token has vectors of its own for each of them."""
+
+    @abstractmethod
     def set_tokens(self, tokens: Mapping[str, Tokens]) -> None:
         """Replace the known concept tokens: concept name -> its vectors. `<name>` in a prompt stands for them.
 
@@ -76,6 +88,19 @@ class Base(ABC):
         Raises:
             MnemonError: a prompt names a concept `<x>` that is not known, listing those that are.
         """
+
+    @abstractmethod
+    def heard(self, prompts: Sequence[str]) -> list[Tensor]:
+        """For each prompt what its own words and its end mark become, without start mark and padding: (words, width) as
+        the sites read it, or (layers, words, width) where a concept's token is layer-wise.
+
+        Raises:
+            MnemonError: as `encode_prompts`.
+        """
+
+    @abstractmethod
+    def known_words(self, words: Sequence[str]) -> list[str]:
+        """Those of `words` that are one token to every text encoder: the words the base was made for."""
 
     @abstractmethod
     def encode_images(self, pictures: Tensor) -> Tensor:

@@ -5,23 +5,31 @@ Flow (Liu et al., arXiv 2209.03003; Esser et al., arXiv 2403.03206): x_t = (1 - 
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
 from mnemon.errors import MnemonError
 
+Mu = Callable[[int], float]
+"""From the number of drawing steps to μ, by whose exponential a flow's schedule is shifted towards noise."""
+TRAINED_STEPS = 50
+"""The number of drawing steps whose shift training takes where the shift depends on it: the pipelines' default."""
+
 
 class Noise(ABC):
-    """A base's way with noise. Timesteps are integers, 0 to `steps` - 1, more noise with each."""
+    """A base's way with noise. Timesteps run from 0 to `steps`, more noise with each; what a scheduler of
+    `sampling_scheduler` and the denoiser call a timestep."""
 
     steps: int
 
+    @abstractmethod
     def sample_timesteps(self, batch: int, generator: torch.Generator) -> Tensor:
-        """Uniform timesteps (batch,), on the generator's device."""
-        return torch.randint(self.steps, (batch,), generator=generator, device=generator.device)
+        """Timesteps (batch,) uniform over the schedule, on the generator's device."""
 
     @abstractmethod
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor: ...
@@ -34,16 +42,13 @@ class Noise(ABC):
         """Signal-to-noise ratio of variances (batch,), in fp32."""
 
     @abstractmethod
-    def times(self, timesteps: Tensor) -> Tensor:
-        """What the denoiser is told at a training timestep."""
-
-    @abstractmethod
     def sampling_scheduler(self) -> Any:
         """A fresh scheduler for drawing pictures."""
 
 
 class Diffusion(Noise):
-    """The discrete schedule of the scheduler's config, whatever scheduler the checkpoint came with."""
+    """The discrete schedule of the scheduler's config, whatever scheduler the checkpoint came with. Timesteps are
+    integers below `steps`."""
 
     def __init__(self, config: Any) -> None:
         self._config = config
@@ -56,6 +61,9 @@ class Diffusion(Noise):
             )
         self.steps = schedule.config.num_train_timesteps
         self.signal = schedule.alphas_cumprod.float()  # ᾱ, (steps,)
+
+    def sample_timesteps(self, batch: int, generator: torch.Generator) -> Tensor:
+        return torch.randint(self.steps, (batch,), generator=generator, device=generator.device)
 
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         signal = self._signal(timesteps, latents)
@@ -73,9 +81,6 @@ class Diffusion(Noise):
         signal = self.signal.to(timesteps.device)[timesteps]
         return signal / (1 - signal)
 
-    def times(self, timesteps: Tensor) -> Tensor:
-        return timesteps
-
     def sampling_scheduler(self) -> Any:
         # DDIM clips the predicted picture to ±1 unless told not to: right for pixels, wrong for latents.
         clips = _given(self._config, "clip_sample") or False
@@ -86,33 +91,65 @@ class Diffusion(Noise):
 
 
 class Flow(Noise):
-    """Straight paths from picture to noise; timestep t stands at the schedule's t-th smallest σ."""
+    """Straight paths from picture to noise. A timestep is σ · `steps`, a float.
 
-    def __init__(self, config: Any) -> None:
-        self._config = config
-        schedule = FlowMatchEulerDiscreteScheduler.from_config(config)
-        self.steps = schedule.config.num_train_timesteps
-        self.sigmas = schedule.sigmas.float().flip(0)  # (steps,)
+    Training draws σ uniformly and shifts it as drawing does: s σ / (1 + (s - 1) σ) with the config's s, or with
+    s = exp(μ) for schedules that depend on the picture's size (Esser et al., eq. 23).
+
+    Args:
+        config: of the scheduler.
+        mu: for schedules that depend on the picture's size.
+        even: whether drawing starts from the σ 1, 1 - 1/n, ..., 1/n before the shift; otherwise the scheduler chooses.
+    """
+
+    def __init__(self, config: Any, mu: Mu | None = None, even: bool = False) -> None:
+        self._config, self._mu, self._even = config, mu, even
+        self._schedule = FlowMatchEulerDiscreteScheduler.from_config(config)
+        self.steps = self._schedule.config.num_train_timesteps
+
+    def sample_timesteps(self, batch: int, generator: torch.Generator) -> Tensor:
+        sigma = 1 - torch.rand(batch, generator=generator, device=generator.device)  # never 0
+        if self._schedule.config.use_dynamic_shifting and self._mu is not None:
+            return self._schedule.time_shift(self._mu(TRAINED_STEPS), 1.0, sigma) * self.steps
+        shift = self._schedule.config.shift
+        return shift * sigma / (1 + (shift - 1) * sigma) * self.steps
 
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        sigma = self._sigma(timesteps, latents)
+        sigma = (timesteps / self.steps).to(latents)[:, None, None, None]
         return (1 - sigma) * latents + sigma * noise
 
     def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         return noise - latents
 
     def snr(self, timesteps: Tensor) -> Tensor:
-        sigma = self.sigmas.to(timesteps.device)[timesteps]
+        sigma = timesteps.float() / self.steps
         return ((1 - sigma) / sigma) ** 2
 
-    def times(self, timesteps: Tensor) -> Tensor:
-        return self.sigmas.to(timesteps.device)[timesteps] * self.steps
-
     def sampling_scheduler(self) -> Any:
-        return FlowMatchEulerDiscreteScheduler.from_config(self._config)
+        scheduler = FlowScheduler.from_config(self._config)
+        scheduler.mu, scheduler.even = self._mu, self._even
+        return scheduler
 
-    def _sigma(self, timesteps: Tensor, like: Tensor) -> Tensor:
-        return self.sigmas.to(like.device)[timesteps.to(like.device)].to(like.dtype)[:, None, None, None]
+
+class FlowScheduler(FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]
+    """Euler steps that know by themselves what their family's pipeline would tell `set_timesteps`."""
+
+    mu: Mu | None = None
+    even = False
+
+    def set_timesteps(
+        self,
+        num_inference_steps: int | None = None,
+        device: str | torch.device | None = None,
+        sigmas: Any = None,
+        mu: float | None = None,
+        timesteps: Any = None,
+    ) -> None:
+        steps = num_inference_steps
+        if steps is not None and sigmas is None and timesteps is None:
+            mu = self.mu(steps) if mu is None and self.mu is not None else mu
+            sigmas = np.linspace(1.0, 1 / steps, steps) if self.even else None
+        super().set_timesteps(steps, device, sigmas, mu, timesteps)
 
 
 def noise_from(scheduler: Any) -> Noise:

@@ -25,6 +25,6 @@ class StableDiffusion(UNetBase):
     def _tokenizers(self) -> list[tuple[str, Any]]:
         return [("text_encoder", self._pipeline.tokenizer)]
 
-    def _encode(self, prompts: Sequence[str]) -> Condition:
+    def _encode(self, prompts: Sequence[str], layers: Sequence[int] | None = None) -> Condition:
         (encoder,) = self.encoders
-        return Condition(encoder(prompts).last_hidden_state)
+        return Condition(encoder(prompts, layers).last_hidden_state)

@@ -24,8 +24,8 @@ class StableDiffusionXL(UNetBase):
     def _tokenizers(self) -> list[tuple[str, Any]]:
         return [("text_encoder", self._pipeline.tokenizer), ("text_encoder_2", self._pipeline.tokenizer_2)]
 
-    def _encode(self, prompts: Sequence[str]) -> Condition:
-        outputs = [encoder(prompts) for encoder in self.encoders]
+    def _encode(self, prompts: Sequence[str], layers: Sequence[int] | None = None) -> Condition:
+        outputs = [encoder(prompts, layers) for encoder in self.encoders]
         hidden = torch.cat([output.hidden_states[-2] for output in outputs], dim=-1)
         pooled = outputs[-1].text_embeds
         if self._pipeline.config.force_zeros_for_empty_prompt:

@@ -26,30 +26,43 @@ REMEMBERED = 1024
 
 
 @dataclass
-class _Line:
-    """One prompt as ids, with the vectors to write and where: `places` are positions among `ids`."""
+class Line:
+    """One prompt as ids, with the vectors to write and where: `places` are positions among `ids`; `words` counts the
+    ids between start mark and padding; `first` is where the start mark stands."""
 
     ids: list[int]
     places: list[int]
     vectors: list[Tensor]
+    words: int = 0
+    first: int = 0
 
 
 class PromptEncoder:
-    """A CLIP tokenizer and its text encoder.
+    """A CLIP tokenizer and its text encoder; other kinds of text encoder are subclasses, in `mnemon.models.encoders`.
 
     Attributes:
         name: the pipeline's name of the encoder ("text_encoder").
         width: length of one embedding vector.
         length: tokens of an encoded prompt, its start and end marks included.
+        start, end: ids of the marks before and after the words.
+        pad: the id that fills the rest.
+        stand_in: the id that holds a concept's places.
     """
 
     def __init__(self, name: str, tokenizer: Any, model: Any) -> None:
         self.name = name
         self.tokenizer = tokenizer
         self.model = model
-        self.length = min(int(tokenizer.model_max_length), int(model.config.max_position_embeddings))
         self._vectors: dict[str, Tensor] = {}
         self._ids = lru_cache(REMEMBERED)(partial(_ids, tokenizer))
+        self._begin()
+
+    def _begin(self) -> None:
+        """Settle the length and the marks."""
+        tokenizer = self.tokenizer
+        self.length = min(int(tokenizer.model_max_length), int(self.model.config.max_position_embeddings))
+        self.start, self.end = [tokenizer.bos_token_id], [tokenizer.eos_token_id]
+        self.pad, self.stand_in = tokenizer.pad_token_id, tokenizer.bos_token_id
 
     @property
     def table(self) -> nn.Embedding:
@@ -61,17 +74,33 @@ class PromptEncoder:
         return self.table.embedding_dim
 
     def set_vectors(self, vectors: Mapping[str, Tensor]) -> None:
-        """Replace the known concepts: name -> (vectors, width), in the order they stand in the prompt."""
+        """Replace the known concepts: name -> (vectors, width), in the order they stand in the prompt, or
+        (layers, vectors, width)."""
         for name, value in vectors.items():
-            if value.ndim != 2 or value.shape[1] != self.width or not len(value):
+            if value.ndim not in (2, 3) or value.shape[-1] != self.width or not value.numel():
                 raise MnemonError(
                     f"The token <{name}> has vectors of shape {tuple(value.shape)} for the {self.name}, which reads "
                     f"(vectors, {self.width}): the concept was learned on another base."
                 )
         self._vectors = dict(vectors)
 
-    def __call__(self, prompts: Sequence[str]) -> Any:
+    def is_layerwise(self, prompt: str) -> bool:
+        """Whether the prompt names a concept that has vectors of its own for each layer."""
+        return any(name in self._vectors and self._vectors[name].ndim == 3 for name in concepts_in(prompt))
+
+    def words(self, prompt: str) -> int:
+        """How many tokens the prompt has without start mark and padding, but with its end mark."""
+        return self._line(prompt, 0).words
+
+    def knows(self, word: str) -> bool:
+        """Whether the word is one token."""
+        return len(self._ids(word)) == 1
+
+    def __call__(self, prompts: Sequence[str], layers: Sequence[int] | None = None) -> Any:
         """The model's output for the prompts, hidden states included; differentiable in the concepts' vectors.
+
+        Args:
+            layers: for each prompt the layer whose vectors layer-wise concepts take.
 
         Raises:
             MnemonError: a prompt names an unknown concept, or is so long that a concept would be cut off.
@@ -79,19 +108,24 @@ class PromptEncoder:
         Warns:
             UserWarning: a prompt is longer than the encoder reads; the rest of its words is ignored.
         """
-        lines = [self._line(prompt) for prompt in prompts]
+        lines = [self._line(prompt, layer) for prompt, layer in zip(prompts, layers or [0] * len(prompts), strict=True)]
+        self._fill(lines)
         ids = torch.tensor([line.ids for line in lines], device=self.table.weight.device)
         vectors = [vector for line in lines for vector in line.vectors]
         if not vectors:
-            return self.model(ids, output_hidden_states=True)
+            return self._run(ids, lines)
         spliced = torch.zeros_like(ids, dtype=torch.bool)
         for row, line in enumerate(lines):
             spliced[row, line.places] = True
         handle = self.table.register_forward_hook(_splice(spliced, torch.stack(vectors)))
         try:
-            return self.model(ids, output_hidden_states=True)
+            return self._run(ids, lines)
         finally:
             handle.remove()
+
+    def _run(self, ids: Tensor, lines: Sequence[Line]) -> Any:
+        """The model's output for ids (batch, length). CLIP hears the filling too: it was trained so."""
+        return self.model(ids, output_hidden_states=True)
 
     def statistics(self) -> tuple[int, float, float]:
         """Width, and mean and standard deviation of the table's entries."""
@@ -109,20 +143,29 @@ class PromptEncoder:
             raise MnemonError("An empty word has no embedding: give a class noun such as 'dog', or none at all.")
         return self.table.weight[torch.tensor(ids, device=self.table.weight.device)].float().mean(dim=0)
 
-    def _line(self, prompt: str) -> _Line:
-        start, end, pad = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id, self.tokenizer.pad_token_id
-        line = _Line([start], [], [])
-        for words, name in _parts(prompt):
+    def _line(self, prompt: str, layer: int) -> Line:
+        line = Line(list(self.start), [], [])
+        for words, name in self._pieces(prompt):
             line.ids += self._ids(words)
             if name is not None:
                 vectors = self._known(name, prompt)
+                vectors = vectors[layer] if vectors.ndim == 3 else vectors
                 line.places += range(len(line.ids), len(line.ids) + len(vectors))
                 line.vectors += vectors.unbind()
-                line.ids += [start] * len(vectors)
+                line.ids += [self.stand_in] * len(vectors)
         self._cut(line, prompt)
-        line.ids.append(end)
-        line.ids += [pad] * (self.length - len(line.ids))
+        line.ids += self.end
+        line.words = len(line.ids) - len(self.start)
         return line
+
+    def _pieces(self, prompt: str) -> Iterator[tuple[str, str | None]]:
+        """What is said, cut at the concepts: (words before, name), and at last (words after, None)."""
+        return _parts(prompt)
+
+    def _fill(self, lines: Sequence[Line]) -> None:
+        """Bring the lines to one length."""
+        for line in lines:
+            line.ids += [self.pad] * (self.length - len(line.ids))
 
     def _known(self, name: str, prompt: str) -> Tensor:
         if name not in self._vectors:
@@ -130,12 +173,12 @@ class PromptEncoder:
             raise MnemonError(f"The prompt '{prompt}' names <{name}>, which is not known. Known concepts: {known}.")
         return self._vectors[name]
 
-    def _cut(self, line: _Line, prompt: str) -> None:
+    def _cut(self, line: Line, prompt: str) -> None:
         """Leave room for the end mark: words are dropped with a warning, a concept never."""
-        room = self.length - 1
+        room, marks = self.length - len(self.end), len(self.start)
         if len(line.ids) <= room:
             return
-        message = f"The prompt '{prompt}' has {len(line.ids) - 1} tokens, this base reads {room - 1}"
+        message = f"The prompt '{prompt}' has {len(line.ids) - marks} tokens, this base reads {room - marks}"
         if line.places and line.places[-1] >= room:
             raise MnemonError(f"{message}, and a concept would be cut off: shorten it or move the concept forward.")
         ignored = self.tokenizer.decode(line.ids[room:])

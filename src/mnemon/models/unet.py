@@ -1,7 +1,8 @@
 """What the U-Net families share: an autoencoder, a U-Net with cross-attention to text, CLIP text encoders."""
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
@@ -52,7 +53,8 @@ class UNetBase(Base):
         """(text encoder's name, its tokenizer), in the order of the pipeline."""
 
     @abstractmethod
-    def _encode(self, prompts: Sequence[str]) -> Condition: ...
+    def _encode(self, prompts: Sequence[str], layers: Sequence[int] | None = None) -> Condition:
+        """Encode prompts; `layers` says for each whose vectors layer-wise tokens take."""
 
     def _heard(self, condition: Condition) -> dict[str, Any]:
         """What the U-Net is given beside the hidden states."""
@@ -89,6 +91,9 @@ class UNetBase(Base):
             if isinstance(module, nn.Linear) and path.endswith(("attn2.to_k", "attn2.to_v"))
         }
 
+    def layers(self) -> list[str]:
+        return list(dict.fromkeys(site.rpartition(".")[0] for site in self.sites()))
+
     def set_tokens(self, tokens: Mapping[str, Tokens]) -> None:
         for encoder in self.encoders:
             missing = [name for name, vectors in tokens.items() if encoder.name not in vectors]
@@ -113,10 +118,33 @@ class UNetBase(Base):
         Words beyond the encoder's length are ignored with a warning; a concept beyond it is an error.
         """
         distinct = list(dict.fromkeys(prompts))
-        condition = self._encode(distinct)
-        if len(distinct) == len(prompts):
+        layerwise = [prompt for prompt in distinct if any(encoder.is_layerwise(prompt) for encoder in self.encoders)]
+        plain = [prompt for prompt in distinct if prompt not in layerwise]
+        parts = [self._encode(plain)] if plain else []
+        condition = Condition.cat(parts + ([self._encode_layerwise(layerwise)] if layerwise else []))
+        order = plain + layerwise
+        if order == list(prompts):
             return condition
-        return condition[torch.tensor([distinct.index(prompt) for prompt in prompts], device=self.device)]
+        return condition[torch.tensor([order.index(prompt) for prompt in prompts], device=self.device)]
+
+    def _encode_layerwise(self, prompts: Sequence[str]) -> Condition:
+        """Each prompt once for every layer: hidden (batch, layers, length, width); the pooled vector is their mean."""
+        count = len(self.layers())
+        copies = [prompt for prompt in prompts for _ in range(count)]
+        condition = self._encode(copies, [layer for _ in prompts for layer in range(count)])
+        pooled = condition.pooled
+        return Condition(
+            condition.hidden.unflatten(0, (len(prompts), count)),
+            None if pooled is None else pooled.unflatten(0, (len(prompts), count)).mean(1),
+        )
+
+    def heard(self, prompts: Sequence[str]) -> list[Tensor]:
+        conditions = [self.encode_prompts([prompt]).hidden[0] for prompt in prompts]  # each ([layers,] length, width)
+        counts = [self.encoders[0].words(prompt) for prompt in prompts]
+        return [hidden[..., 1 : 1 + words, :] for hidden, words in zip(conditions, counts, strict=True)]
+
+    def known_words(self, words: Sequence[str]) -> list[str]:
+        return [word for word in words if all(encoder.knows(word) for encoder in self.encoders)]
 
     @torch.no_grad()
     def encode_images(self, pictures: Tensor) -> Tensor:
@@ -143,7 +171,12 @@ class UNetBase(Base):
     def predict(self, noisy: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
         """The U-Net's answer in the dtype of `noisy`, which is cast to the U-Net's on the way."""
         hidden = condition.hidden.to(self.dtype)
-        answer = self.denoiser(noisy.to(self.dtype), timesteps, encoder_hidden_states=hidden, **self._heard(condition))
+        told = self._heard(condition)
+        if hidden.ndim == 3:
+            answer = self.denoiser(noisy.to(self.dtype), timesteps, encoder_hidden_states=hidden, **told)
+        else:
+            with _told_apart([self.denoiser.get_submodule(layer) for layer in self.layers()], hidden):
+                answer = self.denoiser(noisy.to(self.dtype), timesteps, encoder_hidden_states=hidden[:, 0], **told)
         return answer.sample.to(noisy.dtype)
 
     def latent_shape(self) -> tuple[int, int, int]:
@@ -154,6 +187,24 @@ class UNetBase(Base):
 
     def sampling_scheduler(self) -> Any:
         return self.noise.sampling_scheduler()
+
+
+@contextmanager
+def _told_apart(layers: Sequence[nn.Module], hidden: Tensor) -> Iterator[None]:
+    """Within the block, cross-attention layer l hears hidden[:, l] of hidden (batch, layers, length, width)."""
+
+    def telling(own: Tensor) -> Any:
+        return lambda module, args, options: (args, {**options, "encoder_hidden_states": own})
+
+    handles = [
+        layer.register_forward_pre_hook(telling(own), with_kwargs=True)
+        for layer, own in zip(layers, hidden.unbind(1), strict=True)
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _refuse_unlike(unet: Any, vae: Any, name: str) -> None:

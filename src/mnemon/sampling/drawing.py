@@ -1,16 +1,19 @@
 """From prompts and seeds to pictures: DDIM (arXiv 2010.02502) with classifier-free guidance (arXiv 2207.12598)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from mnemon.adapters import Delta, Routed
 from mnemon.errors import MnemonError
 from mnemon.models.base import Base, Condition
 
 OnStep = Callable[[int, int], None]
 """Called after each denoising step with (steps done, steps in all), all batches counted."""
+Branches = Callable[[str], Sequence[Mapping[str, Delta]]]
+"""The sets of changes, by site, under which a prompt is denoised; at least one, which may be empty."""
 
 
 @torch.no_grad()
@@ -24,6 +27,7 @@ def draw(
     negative: str = "",
     batch: int = 16,
     on_step: OnStep | None = None,
+    branches: Branches | None = None,
 ) -> Tensor:
     """One picture for each prompt and seed, (n, 3, height, width) in 0..1 on the CPU.
 
@@ -34,6 +38,7 @@ def draw(
         guidance: how far to go beyond the negative prompt's prediction; 1 leaves the negative prompt out and takes
             half the time.
         batch: pictures drawn at once.
+        branches: for each prompt the sets of changes under which it is denoised; of several, the mean prediction.
 
     Raises:
         MnemonError: as many seeds as prompts are needed; steps or batch out of range; an unknown concept in a prompt.
@@ -48,13 +53,49 @@ def draw(
         chosen = torch.tensor(rows[start : start + batch])
         latents = _noise(base, seeds[start : start + batch])
         step = shifted(on_step, index * steps, len(starts) * steps)
-        latents = _denoise(base, latents, conditions[chosen], unconditional, guidance, steps, step)
+        with _Branched(base, [texts[row] for row in chosen], branches) as branched:
+            latents = _denoise(branched, latents, conditions[chosen], unconditional, guidance, steps, step)
         pictures.append(base.decode_latents(latents).cpu())
     return torch.cat(pictures) if pictures else torch.zeros(0, 3, base.resolution, base.resolution)
 
 
+class _Branched:
+    """The predictions for some pictures, each under its own sets of changes: a row of the batch for each set."""
+
+    def __init__(self, base: Base, prompts: Sequence[str], branches: Branches | None) -> None:
+        self.base = base
+        ways = {prompt: branches(prompt) if branches else [{}] for prompt in dict.fromkeys(prompts)}
+        sets = [(prompt, way) for prompt, found in ways.items() for way in range(len(found))]
+        rows = [(picture, sets.index((p, way))) for picture, p in enumerate(prompts) for way in range(len(ways[p]))]
+        self.picture = torch.tensor([picture for picture, _ in rows])  # (rows,): whose row it is
+        self.set = torch.tensor([number for _, number in rows])  # (rows,): under which changes
+        self.share = 1 / self.picture.bincount().float()  # (pictures,)
+        self._sets = [ways[prompt][way] for prompt, way in sets] if branches else []
+
+    def __enter__(self) -> "_Branched":
+        self._routed = Routed(self.base.sites(), self._sets)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._routed.remove()
+
+    def predict(self, latents: Tensor, time: Tensor, condition: Condition) -> Tensor:
+        """The predictions for `latents` (k · pictures, ...): all pictures once, or twice for guidance."""
+        times = len(latents) // len(self.share)
+        if len(self.picture) > len(self.share):  # rows beyond one a picture
+            rows = torch.cat([self.picture + turn * len(self.share) for turn in range(times)]).to(latents.device)
+            answers = self._answers(latents[rows], time, condition[rows], times)
+            total = torch.zeros_like(latents).index_add_(0, rows, answers)
+            return total * self.share.to(latents).repeat(times)[:, None, None, None]
+        return self._answers(latents, time, condition, times)
+
+    def _answers(self, latents: Tensor, time: Tensor, condition: Condition, times: int) -> Tensor:
+        self._routed.route(self.set.repeat(times))
+        return self.base.predict(latents, time.expand(len(latents)), condition)
+
+
 def _denoise(
-    base: Base,
+    branched: _Branched,
     latents: Tensor,
     condition: Condition,
     unconditional: Condition | None,
@@ -62,8 +103,8 @@ def _denoise(
     steps: int,
     on_step: OnStep | None,
 ) -> Tensor:
-    scheduler: Any = base.sampling_scheduler()
-    scheduler.set_timesteps(steps, device=base.device)
+    scheduler: Any = branched.base.sampling_scheduler()
+    scheduler.set_timesteps(steps, device=latents.device)
     latents = latents * getattr(scheduler, "init_noise_sigma", 1.0)
     if unconditional is not None:
         condition = Condition.cat([unconditional[torch.zeros(len(latents), dtype=torch.long)], condition])
@@ -71,7 +112,7 @@ def _denoise(
         inputs = scheduler.scale_model_input(latents, time) if hasattr(scheduler, "scale_model_input") else latents
         if unconditional is not None:  # both halves in one pass
             inputs = torch.cat([inputs, inputs])
-        prediction = base.predict(inputs, time.expand(len(inputs)), condition)
+        prediction = branched.predict(inputs, time, condition)
         if unconditional is not None:
             without, along = prediction.chunk(2)
             prediction = without + guidance * (along - without)

@@ -1,13 +1,15 @@
 """The one training loop, its settings, and going on after a kill."""
 
 from mnemon.training.examples import Examples
-from mnemon.training.loop import OnPreview, OnStep, train
+from mnemon.training.lessons import Lesson
+from mnemon.training.loop import OnPreview, OnStep, train, train_together
 from mnemon.training.loss import denoising_loss, min_snr_weights
 from mnemon.training.resume import discard_snapshot
 from mnemon.training.settings import TrainingSettings
 
 __all__ = [
     "Examples",
+    "Lesson",
     "OnPreview",
     "OnStep",
     "TrainingSettings",
@@ -15,4 +17,5 @@ __all__ = [
     "discard_snapshot",
     "min_snr_weights",
     "train",
+    "train_together",
 ]

@@ -38,13 +38,26 @@ class Batch:
     timesteps: Tensor  # (rows,)
     prompts: list[str]
     weights: Tensor  # (rows,); the loss is their weighted sum
+    lessons: Tensor  # (rows,); number of the lesson each row belongs to
+
+    @staticmethod
+    def cat(batches: Sequence["Batch"]) -> "Batch":
+        """One batch of several, the rows of each marked as one lesson."""
+        tensors = {
+            name: torch.cat([getattr(batch, name) for batch in batches])
+            for name in ("latents", "noise", "timesteps", "weights")
+        }
+        lessons = torch.cat([torch.full((len(batch.latents),), number) for number, batch in enumerate(batches)])
+        return Batch(**tensors, prompts=[prompt for batch in batches for prompt in batch.prompts], lessons=lessons)
 
     def parts(self, count: int) -> Iterator["Batch"]:
         """The batch in `count` parts, in order."""
         for rows in torch.arange(len(self.latents)).tensor_split(count):
             prompts = [self.prompts[row] for row in rows]
             at = rows.to(self.latents.device)
-            yield Batch(self.latents[at], self.noise[at], self.timesteps[at], prompts, self.weights[at])
+            yield Batch(
+                self.latents[at], self.noise[at], self.timesteps[at], prompts, self.weights[at], self.lessons[rows]
+            )
 
 
 def draw_batch(
@@ -65,4 +78,5 @@ def draw_batch(
     clean = torch.cat(latents).to(base.device, torch.float32)
     noise = torch.randn(clean.shape, generator=generator, device=generator.device).to(base.device)
     timesteps = base.sample_timesteps(len(clean), generator).to(base.device)
-    return Batch(clean, noise, timesteps, prompts, torch.cat(weights).to(base.device))
+    lessons = torch.zeros(len(clean), dtype=torch.long)
+    return Batch(clean, noise, timesteps, prompts, torch.cat(weights).to(base.device), lessons)

@@ -10,12 +10,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mnemon.adapters import attach, fold
+from mnemon.adapters import fold
 from mnemon.errors import MnemonError
-from mnemon.methods.base import Learned, Learner, Method
+from mnemon.methods.base import Learned, Losses, Method, Step
 from mnemon.models.base import Base, Tokens
 from mnemon.training.accelerator import make_accelerator
 from mnemon.training.examples import Batch, Examples, draw_batch
+from mnemon.training.lessons import Group, Lesson
 from mnemon.training.loss import denoising_loss
 from mnemon.training.resume import Snapshots, run_identity
 from mnemon.training.settings import TrainingSettings
@@ -39,6 +40,7 @@ def train(
     on_step: OnStep | None = None,
     on_preview: OnPreview | None = None,
     prior: Examples | None = None,
+    calibration: Examples | None = None,
 ) -> Learned:
     """Learn one concept on top of `earlier` ones. When this returns or raises, the base is as it was before.
 
@@ -53,32 +55,54 @@ def train(
         folder: where snapshots are kept; None keeps none. A run that was killed goes on from there to the same weights,
             bit for bit. When the concept is safe, call `discard_snapshot(folder)`.
         on_step, on_preview: for progress and pictures.
-        prior: class pictures for prior preservation (DreamBooth, arXiv 2208.12242), as many a step as of the concept.
+        prior: class pictures for prior preservation (DreamBooth, arXiv 2208.12242), or rehearsed pictures of earlier
+            concepts, as many a step as of the concept.
+        calibration: pictures of diverse things, for methods that ask for them.
 
     Raises:
         MnemonError: pictures and prompts do not pair, a prompt names an unknown concept, the loss is not finite, or the
             snapshot in `folder` is damaged.
     """
+    lesson = Lesson(name, noun, Examples(latents, prompts), prior)
+    return train_together(base, method, [lesson], earlier, settings, folder, on_step, on_preview, calibration)[0]
+
+
+def train_together(
+    base: Base,
+    method: Method,
+    lessons: Sequence[Lesson],
+    earlier: Sequence[Learned] = (),
+    settings: TrainingSettings | None = None,
+    folder: Path | None = None,
+    on_step: OnStep | None = None,
+    on_preview: OnPreview | None = None,
+    calibration: Examples | None = None,
+) -> list[Learned]:
+    """Learn several concepts in the same steps, a batch of each in every step; returns them in the order of `lessons`.
+
+    For methods whose concepts do not wait for one another (`on_bare_base` and `order_free`), where a picture passes the
+    changes of its own concept only, and for those that learn all concepts `at_once`. The order of the lessons changes
+    nothing, bit for bit. Arguments and errors as for `train`; previews are drawn of a single lesson only.
+    """
+    _check_together(method, lessons, earlier)
     settings = settings or TrainingSettings()
-    examples = Examples(latents, prompts)
-    learner = method.begin(name, noun, base, earlier, _generator(base, settings.seed, name, "start"))
-    run = _Run(base, method, learner, examples, prior, settings, folder)
-    draws = _generator(base, settings.seed, name, "draws")
-    identity = run_identity(base, method, name, noun, [examples] + ([prior] if prior else []), earlier, settings)
-    snapshots = Snapshots(folder, identity, learner, run.optimizer, draws, run.scaler)
-    with _prepared(base, method, learner, earlier, settings):
-        run.tokens = {one.name: _on(base, one.tokens) for one in earlier}
-        for step in range(snapshots.restore(), run.steps):
-            logs = run.step(step, name, draws)
+    ordered = sorted(lessons, key=lambda lesson: lesson.name)
+    run = _Run(base, method, ordered, earlier, settings, folder, calibration)
+    with _prepared(base, method, run, earlier, settings):
+        run.prepare()
+        for step in range(run.snapshots.restore(), run.steps):
+            logs = run.step(step)
             done = step + 1
-            if done == run.steps or snapshots.age >= settings.snapshot_seconds:
-                snapshots.save(done)
-            if on_preview and settings.preview_every and done % settings.preview_every == 0:
-                run.preview(name, draws, partial(on_preview, done))
+            if done == run.steps or run.snapshots.age >= settings.snapshot_seconds:
+                run.snapshots.save(done)
+            if on_preview and len(ordered) == 1 and settings.preview_every and done % settings.preview_every == 0:
+                run.preview(partial(on_preview, done))
             if on_step:
                 on_step(done, run.steps, logs)
+        run.conclude()
     run.accelerator.end_training()
-    return learner.finish()
+    learned = run.group.finish()
+    return [learned[lesson.name] for lesson in lessons]
 
 
 class _Run:
@@ -88,104 +112,153 @@ class _Run:
         self,
         base: Base,
         method: Method,
-        learner: Learner,
-        examples: Examples,
-        prior: Examples | None,
+        lessons: Sequence[Lesson],
+        earlier: Sequence[Learned],
         settings: TrainingSettings,
         folder: Path | None,
+        calibration: Examples | None,
     ) -> None:
-        self.base, self.learner, self.examples, self.prior, self.settings = base, learner, examples, prior, settings
+        self.base, self.lessons, self.settings, self.calibration = base, lessons, settings, calibration
         self.steps = method.steps if settings.steps is None else settings.steps
         self.batch = method.batch if settings.batch is None else settings.batch
         if settings.accumulate > self.batch:
             raise MnemonError(f"A batch of {self.batch} cannot be computed in {settings.accumulate} parts.")
-        self.tokens: dict[str, Tokens] = {}
-        # The optimiser comes after the learner, whose parameters it holds.
-        self.optimizer = torch.optim.AdamW(learner.parameter_groups(), weight_decay=0.0, fused=True)
+        starts = [self.generator(lesson.name, "start") for lesson in lessons]
+        names = [(lesson.name, lesson.noun) for lesson in lessons]
+        self.group = Group(method.begin_together(names, base, earlier, starts), shared=method.at_once)
+        self.draws = self.generator(" ".join(lesson.name for lesson in lessons), "draws")
+        self.earlier: dict[str, Tokens] = {}
+        # The optimiser comes after the learners, whose parameters it holds.
+        self.optimizer = torch.optim.AdamW(self.group.parameter_groups(), weight_decay=0.0, fused=True)
         self.rates = [float(group["lr"]) for group in self.optimizer.param_groups]
         self.accelerator = make_accelerator(base.device, settings, folder)
         self.stepper = self.accelerator.prepare(self.optimizer)
         if settings.tensorboard:
             self.accelerator.init_trackers("tensorboard")
+        identity = run_identity(base, method, lessons, earlier, settings, calibration)
+        scaler = self.accelerator.scaler  # of fp16
+        self.snapshots = Snapshots(folder, identity, self.group, self.optimizer, self.draws, scaler)
 
-    @property
-    def scaler(self) -> "torch.amp.GradScaler | None":
-        """The loss scaler of fp16."""
-        return self.accelerator.scaler
+    def prepare(self) -> None:
+        """Let the learners look at their pictures before the first step."""
+        general = None if self.calibration is None else self._probe(0, self.calibration)
+        self.group.prepare(self._probes(), general, self.generator(self._names, "prepare"))
 
-    def step(self, step: int, name: str, draws: torch.Generator) -> dict[str, float]:
+    def conclude(self) -> None:
+        """Let the learners look at their pictures after the last step."""
+        self.group.conclude(self._probes(), self.generator(self._names, "conclude"))
+
+    def step(self, step: int) -> dict[str, float]:
         """One step of the optimiser; returns what is worth logging."""
         factor = self.settings.rate_factor(step, self.steps)
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * factor
-        batch = draw_batch(self.base, self.examples, self.prior, self.settings.prior_weight, self.batch, draws)
         loss, penalty = torch.zeros(()), torch.zeros(())
-        for part in batch.parts(self.settings.accumulate):
-            with self.accelerator.accumulate(self.learner):
-                losses = self._losses(part, name, draws)
-                extra = self.learner.penalty()
+        for part in self._draw().parts(self.settings.accumulate):
+            with self.accelerator.accumulate(self.group):
+                losses, seen = self._losses(part, self.draws)
+                extra = self.group.penalty(seen)
                 # accelerate divides by the number of parts, but the weights of a batch's rows add up over its parts.
                 self.accelerator.backward(losses * self.settings.accumulate + extra)
                 loss, penalty = loss + losses.detach(), penalty + extra.detach() / self.settings.accumulate
                 self.stepper.step()
                 self.stepper.zero_grad()
-        self.learner.after_step()
+        self.group.after_step()
         # Read only now: a GPU is waited for once a step. What a bad loss has done to the learner is not kept.
         logs = {"loss": loss.item(), "penalty": penalty.item(), "rate": self.optimizer.param_groups[0]["lr"]}
-        self._check(logs["loss"] + logs["penalty"], step, name)
+        self._check(logs["loss"] + logs["penalty"], step)
         self.accelerator.log(logs, step=step)
         return logs
 
-    def preview(self, name: str, draws: torch.Generator, draw: Callable[[], None]) -> None:
+    def preview(self, draw: Callable[[], None]) -> None:
         """Let `draw` see the base with the concept as it would be kept now."""
-        self.learner.eval()
+        self.group.eval()
         with torch.no_grad():
-            self._say(name, draws)
+            self._say(self.draws)
             draw()
-        self.learner.train()
+        self.group.train()
 
-    def _losses(self, part: Batch, name: str, draws: torch.Generator) -> Tensor:
-        """The weighted sum of the part's denoising losses."""
-        self._say(name, draws)
+    def generator(self, name: str, purpose: str) -> torch.Generator:
+        """Random numbers of their own for each concept and purpose: two concepts must not start at the same token."""
+        digest = hashlib.sha256(f"{self.settings.seed}/{name}/{purpose}".encode()).digest()
+        return torch.Generator(self.base.device).manual_seed(int.from_bytes(digest[:7]))
+
+    @property
+    def _names(self) -> str:
+        return " ".join(lesson.name for lesson in self.lessons)
+
+    def _draw(self) -> Batch:
+        """This step's rows: as many of each lesson."""
+        weight = self.settings.prior_weight
+        return Batch.cat(
+            [draw_batch(self.base, one.examples, one.prior, weight, self.batch, self.draws) for one in self.lessons]
+        )
+
+    def _losses(self, part: Batch, generator: torch.Generator) -> tuple[Tensor, Step]:
+        """The weighted sum of the part's denoising losses, and what it was computed on."""
+        self._say(generator)
+        self.group.route(part.lessons)
+        base = self.base
         with self.accelerator.autocast():
-            condition = self.base.encode_prompts(part.prompts)
-            losses = denoising_loss(
-                self.base, part.latents, part.noise, part.timesteps, condition, self.settings.min_snr
-            )
-        return (losses * part.weights).sum()
+            condition = base.encode_prompts(part.prompts)
+            losses = denoising_loss(base, part.latents, part.noise, part.timesteps, condition, self.settings.min_snr)
+        noisy = base.add_noise(part.latents, part.noise, part.timesteps)
+        return (losses * part.weights).sum(), Step(base, noisy, part.timesteps, lambda: self.group.without(base))
 
-    def _say(self, name: str, draws: torch.Generator) -> None:
-        """Put the learner's deltas and tokens of this moment into the base; in fp32, so outside of autocast."""
-        self.learner.before_step(draws)
-        self.base.set_tokens({**self.tokens, name: self.learner.tokens()})
+    def _probes(self) -> dict[str, Losses]:
+        return {lesson.name: self._probe(number, lesson.examples) for number, lesson in enumerate(self.lessons)}
 
-    def _check(self, loss: float, step: int, name: str) -> None:
+    def _probe(self, number: int, examples: Examples) -> Losses:
+        """The loss of single draws from `examples`, under the changes of lesson `number`."""
+
+        def losses(generator: torch.Generator) -> Tensor:
+            batch = draw_batch(self.base, examples, None, 0.0, 1, generator)
+            batch.lessons.fill_(number)
+            return self._losses(batch, generator)[0]
+
+        return losses
+
+    def _say(self, generator: torch.Generator) -> None:
+        """Put the learners' deltas and tokens of this moment into the base; in fp32, so outside of autocast."""
+        self.group.before_step(generator)
+        self.base.set_tokens({**self.earlier, **self.group.tokens()})
+
+    def _check(self, loss: float, step: int) -> None:
         if not math.isfinite(loss):
+            names = " and ".join(f"'{lesson.name}'" for lesson in self.lessons)
             raise MnemonError(
-                f"The loss of '{name}' is {loss} at step {step + 1}: the training diverged. Use lower learning rates."
+                f"The loss of {names} is {loss} at step {step + 1}: the training diverged. Use lower learning rates."
             )
 
 
 @contextmanager
 def _prepared(
-    base: Base, method: Method, learner: Learner, earlier: Sequence[Learned], settings: TrainingSettings
+    base: Base, method: Method, run: _Run, earlier: Sequence[Learned], settings: TrainingSettings
 ) -> Iterator[None]:
-    """The base with the earlier concepts folded in and the learner's deltas attached; restored in any case."""
+    """The base with the earlier concepts folded in and the learners' deltas attached; restored in any case."""
     tokens, sites = base.tokens, base.sites()
     with ExitStack() as undo:
         undo.callback(base.set_tokens, tokens)
-        undo.enter_context(fold(sites, method.compose(earlier)))
-        undo.enter_context(attach(sites, learner.deltas()))
+        run.earlier = {name: _on(base, vectors) for name, vectors in method.tokens(earlier).items()}
+        base.set_tokens(run.earlier)
+        if not method.on_bare_base:
+            undo.enter_context(fold(sites, method.compose(base, earlier)))
+        run.group.attach(base)
+        undo.callback(run.group.detach)
         if settings.gradient_checkpointing:
             undo.callback(base.gradient_checkpointing, False)
             base.gradient_checkpointing(True)
         yield
 
 
-def _generator(base: Base, seed: int, name: str, purpose: str) -> torch.Generator:
-    """Random numbers of their own for each concept and purpose: two concepts must not start at the same token."""
-    digest = hashlib.sha256(f"{seed}/{name}/{purpose}".encode()).digest()
-    return torch.Generator(base.device).manual_seed(int.from_bytes(digest[:7]))
+def _check_together(method: Method, lessons: Sequence[Lesson], earlier: Sequence[Learned]) -> None:
+    if method.at_once and earlier:
+        raise MnemonError(
+            f"The method '{method.name}' learns all its concepts at once, and this library has some already: "
+            "give all of them in one list, for a new library."
+        )
+    if len(lessons) > 1 and not (method.at_once or (method.on_bare_base and method.order_free)):
+        raise MnemonError(f"The method '{method.name}' learns one concept after another, not several together.")
 
 
 def _on(base: Base, tokens: Tokens) -> dict[str, Tensor]:

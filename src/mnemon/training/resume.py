@@ -21,9 +21,10 @@ from mnemon.adapters import save_deltas
 from mnemon.checkpoints import load_snapshot, save_snapshot
 from mnemon.errors import MnemonError
 from mnemon.methods import method_settings
-from mnemon.methods.base import Learned, Learner, Method
+from mnemon.methods.base import Learned, Method
 from mnemon.models.base import Base
 from mnemon.training.examples import Examples
+from mnemon.training.lessons import Group, Lesson
 from mnemon.training.settings import TrainingSettings
 
 SNAPSHOT = "training.safetensors"
@@ -39,20 +40,23 @@ def discard_snapshot(folder: Path) -> None:
 def run_identity(
     base: Base,
     method: Method,
-    name: str,
-    noun: str | None,
-    examples: Sequence[Examples],
+    lessons: Sequence[Lesson],
     earlier: Sequence[Learned],
     settings: TrainingSettings,
+    calibration: Examples | None,
 ) -> dict[str, str]:
     """Everything that decides the outcome of a run, under names that an explanation can use."""
+    examples = [one for lesson in lessons for one in (lesson.examples, lesson.prior) if one is not None]
+    examples += [] if calibration is None else [calibration]
     pictures = {str(index): one.latents for index, one in enumerate(examples)}
     return {
         "base": base.fingerprint,
         "method": json.dumps([method.name, method_settings(method)]),
-        "concept": json.dumps([name, noun]),
+        "concept": json.dumps([[lesson.name, lesson.noun] for lesson in lessons]),
         "photos or prompts": _hash(pictures, [list(one.prompts) for one in examples]),
-        "earlier concepts": " ".join(_hash(save_deltas(one.deltas) | dict(one.tokens), one.name) for one in earlier),
+        "earlier concepts": " ".join(
+            _hash(save_deltas(one.deltas) | dict(one.tokens) | dict(one.extra), one.name) for one in earlier
+        ),
         "training settings": json.dumps(settings.decisive()),
     }
 
@@ -64,7 +68,7 @@ class Snapshots:
         self,
         folder: Path | None,
         identity: Mapping[str, str],
-        learner: Learner,
+        learner: Group,
         optimizer: torch.optim.Optimizer,
         generator: torch.Generator,
         scaler: "torch.amp.GradScaler | None" = None,

@@ -1,0 +1,101 @@
+"""Variants of methods over one sequence of the world's concepts: what is learned, what is kept, what else changes.
+
+    python -m benchmarks.sweep --out sweep.json lora stamina "stamina mask=none" "stamina forget=none"
+
+The default concepts are development concepts: settings are chosen on these, never on those that results report.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import examples
+from mnemon.checkpoints import write_json
+from mnemon.data import photos_tensor
+from mnemon.methods import Learned, Method, method_from
+from mnemon.metrics import WorldEncoders, measure_row, reference_features, settings_for
+from mnemon.models import Base, load_base
+from mnemon.training import TrainingSettings, train
+from mnemon.world import WorldConcept, base_folder, thing_concept
+
+CONCEPTS = ("mug:301", "cat:302", "boat:303", "robot:304", "mug:305")
+PHOTOS, REFERENCES = 5, 16
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("variants", nargs="+", help="a method, with settings after it: 'stamina mask=none b0=4'")
+    parser.add_argument("--concepts", nargs="+", default=CONCEPTS, help="noun:seed, in order")
+    parser.add_argument("--seed", type=int, default=0, help="of the training")
+    parser.add_argument("--out", type=Path, required=True, help="a JSON file; variants it holds are not run again")
+    asked = parser.parse_args()
+    concepts = [thing_concept(f"c{seed}", int(seed), noun) for noun, seed in (c.split(":") for c in asked.concepts)]
+    base, encoders = load_base("world"), WorldEncoders(base_folder())
+    results = json.loads(asked.out.read_text()) if asked.out.exists() else {}
+    for variant in asked.variants:
+        if variant not in results:
+            results[variant] = run(base, encoders, parse(variant), concepts, asked.seed)
+            write_json(asked.out, results)
+        print(f"{variant:50s}", summary(results[variant]), flush=True)
+
+
+def parse(variant: str) -> Method:
+    """The method that "name key=value key=value" describes; values are JSON, or words."""
+    name, *pairs = variant.split()
+    settings = dict(pair.split("=", 1) for pair in pairs)
+    return method_from(name, {key: _value(text) for key, text in settings.items()})
+
+
+def run(
+    base: Base, encoders: WorldEncoders, method: Method, concepts: Sequence[WorldConcept], seed: int
+) -> dict[str, Any]:
+    """Learn all concepts; score each when just learned, and all of them at the end."""
+    learned: list[Learned] = []
+    references = {
+        one.name: reference_features(encoders, photos_tensor(one.photos(REFERENCES, seed=2), base.resolution))
+        for one in concepts
+    }
+    diagonal, seconds = [], 0.0
+    settings = settings_for(encoders)
+    for one in concepts:
+        data = examples(base, method, one.photos(PHOTOS, seed=1))
+        began = time.monotonic()
+        latest = train(
+            base, method, one.name, one.noun, data.latents, data.prompts, learned, TrainingSettings(seed=seed)
+        )
+        seconds += time.monotonic() - began
+        learned.append(latest)
+        row = measure_row(base, method, learned, references, encoders, settings, only=[one.name])
+        diagonal.append({**row["concepts"][one.name], "facts": dict(latest.facts)})
+    last = measure_row(base, method, learned, references, encoders, settings)
+    return {"diagonal": diagonal, "last": last, "seconds": seconds / len(concepts)}
+
+
+def summary(result: dict[str, Any]) -> str:
+    just = [cell["identity_alignment"] for cell in result["diagonal"]]
+    last = [cell["identity_alignment"] for cell in result["last"]["concepts"].values()]
+    numbers = {
+        "just": sum(just) / len(just),
+        "last": sum(last) / len(last),
+        "kept": sum(end / first for end, first in zip(last, just, strict=True)) / len(just),
+        "text": sum(cell["text_alignment"] for cell in result["last"]["concepts"].values()) / len(just),
+        "general": result["last"]["general"]["text_alignment"],
+        "seconds": result["seconds"],
+    }
+    cells = " ".join(f"{value:.2f}" for value in just)
+    facts = [list(cell["facts"].values())[:1] for cell in result["diagonal"]]
+    return " ".join(f"{name} {value:.3f}" for name, value in numbers.items()) + f"  [{cells}] {facts}"
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""Every layer of a base whose weight can be changed: wider than the sites that methods train, for changes that were
+learned elsewhere and touch queries, outputs, feed-forward layers, convolutions or text encoders."""
+
+import torch
+from torch import Tensor, nn
+
+from mnemon.models.base import Base
+
+Layer = nn.Linear | nn.Conv2d
+
+
+def every_layer(base: Base) -> dict[str, Layer]:
+    """The denoiser's linear layers and convolutions by module path, `Base.sites()` among them, and the text encoders'
+    as `<encoder>.<path>`, such as `text_encoder.encoder.layers.0.self_attn.k_proj`.
+
+    The level `text_model` is left out of paths: depending on the version of transformers, CLIP has it or not.
+    """
+    layers = dict(_layers(base.denoiser))
+    for encoder in getattr(base, "encoders", []):
+        for path, layer in _layers(encoder.model).items():
+            layers[f"{encoder.name}.{path.removeprefix('text_model.')}"] = layer
+    return layers
+
+
+def phrase_vectors(base: Base, phrase: str) -> dict[str, Tensor]:
+    """For each text encoder the embeddings (tokens, width) of the phrase's own tokens, in fp32: a concept token with
+    these vectors says what the phrase says, in any prompt."""
+    vectors = {}
+    for encoder in getattr(base, "encoders", []):
+        ids = encoder.tokenizer(phrase, add_special_tokens=False).input_ids
+        table = encoder.table.weight
+        vectors[encoder.name] = table[torch.tensor(ids, device=table.device)].detach().float().cpu()
+    return vectors
+
+
+def _layers(module: nn.Module) -> dict[str, Layer]:
+    return {path: layer for path, layer in module.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)}

@@ -1,0 +1,221 @@
+"""What the transformer families share: flow matching, latents in patches, text that goes through every block, and text
+encoders so large that a prompt is encoded once and remembered."""
+
+import re
+from abc import abstractmethod
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
+from torch import Tensor, nn
+
+from mnemon.errors import MnemonError
+from mnemon.models.base import Condition, Tokens
+from mnemon.models.noise import Flow
+from mnemon.models.pipeline import PipelineBase
+from mnemon.models.tokens import concepts_in
+
+REMEMBERED_BYTES = 2**30
+"""Of encoded prompts, kept in main memory; the ones not asked for longest go first."""
+
+
+class TransformerBase(PipelineBase):
+    """A base whose denoiser is a transformer and whose target is the flow from picture to noise.
+
+    Attributes:
+        resolution: side of its pictures in pixels; may be set to any multiple of `step`, and the schedule follows.
+        step: what sides of pictures are multiples of, in pixels.
+    """
+
+    text_sites: ClassVar[str]
+    """A pattern for the paths of the linear layers that turn text into keys and values."""
+    packing: ClassVar[int]
+    """How many of a latent's places one token of the denoiser holds, where the pipeline packs them; else 1."""
+    even: ClassVar[bool] = True
+    """Whether the pipeline starts drawing from evenly spaced noise levels."""
+    longest_shift: ClassVar[float] = 1.15
+    """μ at the longest sequence where the scheduler's config does not say."""
+
+    def __init__(self, pipeline: Any, name: str, fingerprint: str | None = None) -> None:
+        super().__init__(pipeline, name, fingerprint)
+        self._refuse_unlike()
+        self._remembered: OrderedDict[Any, tuple[list[Tensor], Condition]] = OrderedDict()
+        self._offloaded = False
+        self.step = 2 * pipeline.vae_scale_factor
+        self.resolution = self._usual_side() * pipeline.vae_scale_factor
+
+    @abstractmethod
+    def _encode(self, prompts: Sequence[str]) -> Condition:
+        """Encode distinct prompts."""
+
+    @abstractmethod
+    def _flow(self, noisy: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
+        """The denoiser's answer, noise minus picture, all in the denoiser's dtype but the timesteps (0..1000)."""
+
+    def _usual_side(self) -> int:
+        """Side of the latents that the pipeline draws by default."""
+        return self._pipeline.default_sample_size
+
+    def _noise(self) -> Flow:
+        scheduler = self._pipeline.scheduler
+        if not isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
+            raise MnemonError(
+                f"'{self.name}' comes with a {type(scheduler).__name__}, but {self.family} bases are flows: set the "
+                "scheduler in its model_index.json to FlowMatchEulerDiscreteScheduler."
+            )
+        return Flow(scheduler.config, self._mu, self.even)
+
+    def _mu(self, steps: int) -> float:
+        """The schedule's shift: linear in the number of the picture's tokens, between the config's two points."""
+        config = self._pipeline.scheduler.config
+        short, long = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
+        low, high = config.get("base_shift", 0.5), config.get("max_shift", self.longest_shift)
+        return low + (high - low) * (self._picture_tokens() - short) / (long - short)
+
+    def _picture_tokens(self) -> int:
+        return (self.resolution // self.step) ** 2
+
+    def sites(self) -> dict[str, nn.Linear]:
+        return {
+            path: module
+            for path, module in self.denoiser.named_modules()
+            if isinstance(module, nn.Linear) and re.fullmatch(self.text_sites, path)
+        }
+
+    def set_tokens(self, tokens: Mapping[str, Tokens]) -> None:
+        for name, vectors in tokens.items():
+            if any(own.ndim == 3 for own in vectors.values()):
+                raise MnemonError(
+                    f"The token <{name}> has vectors of its own for each layer, but in a {self.family} base the text "
+                    "goes through all layers in one stream. Choose a method with plain tokens."
+                )
+        super().set_tokens(tokens)
+
+    def heard(self, prompts: Sequence[str]) -> list[Tensor]:
+        raise MnemonError(
+            f"In a {self.family} base the text changes from layer to layer, so no layer reads the words as encoded: a "
+            "method that solves for weights from the words' features cannot run. Choose another, such as lora."
+        )
+
+    def encode_prompts(self, prompts: Sequence[str]) -> Condition:
+        """As in `Base`; each distinct prompt is encoded once, and remembered unless its tokens are being trained."""
+        distinct = list(dict.fromkeys(prompts))
+        keys = {prompt: self._key(prompt) for prompt in distinct}
+        rows = {prompt: self._recall(key) for prompt, key in keys.items()}
+        missing = [prompt for prompt, row in rows.items() if row is None]
+        if missing:
+            encoded = self._encode_awake(missing, learning=any(keys[prompt] is None for prompt in missing))
+            for index, prompt in enumerate(missing):
+                rows[prompt] = encoded[index : index + 1]
+                self._remember(keys[prompt], prompt, rows[prompt])
+        return Condition.cat([rows[prompt] for prompt in prompts])
+
+    def _key(self, prompt: str) -> Any:
+        """What the prompt's encoding depends on; None if something of it is being trained."""
+        vectors = self._vectors_in(prompt)
+        if any(vector.requires_grad for vector in vectors):
+            return None
+        held = tuple((id(vector), vector._version) for vector in vectors)
+        return prompt, held, torch.is_autocast_enabled(self.device.type)
+
+    def _vectors_in(self, prompt: str) -> list[Tensor]:
+        known = [self.tokens[name] for name in concepts_in(prompt) if name in self.tokens]
+        return [vectors[encoder.name] for vectors in known for encoder in self.encoders]
+
+    def _recall(self, key: Any) -> Condition | None:
+        if key not in self._remembered:
+            return None
+        self._remembered.move_to_end(key)
+        return self._remembered[key][1].to(self.device)
+
+    def _remember(self, key: Any, prompt: str, row: Condition) -> None:
+        """Keep a row, and with it its tokens' vectors, so that no other tensor can take their identity."""
+        if key is None:
+            return
+        self._remembered[key] = self._vectors_in(prompt), row.detach().to(torch.device("cpu"))
+        while len(self._remembered) > 1 and sum(c.bytes for _, c in self._remembered.values()) > REMEMBERED_BYTES:
+            self._remembered.popitem(last=False)
+
+    def _encode_awake(self, prompts: Sequence[str], learning: bool) -> Condition:
+        with self._awake(learning), torch.set_grad_enabled(learning and torch.is_grad_enabled()):
+            return self._encode(prompts).to(self.device)
+
+    def offload_text_encoders(self, on: bool = True) -> None:
+        """Let the text encoders rest in main memory; they come to the device only for prompts not remembered.
+
+        A prompt whose token is being trained needs them at every step: then they stay on the device.
+        """
+        self._offloaded = on
+        self._move_encoders(torch.device("cpu") if on else self.device)
+
+    @contextmanager
+    def _awake(self, learning: bool) -> Iterator[None]:
+        """The text encoders on the device. While a token learns, the backward pass still needs them there."""
+        if self._offloaded:
+            self._move_encoders(self.device)
+        try:
+            yield
+        finally:
+            if self._offloaded and not learning:
+                self._move_encoders(torch.device("cpu"))
+
+    def _move_encoders(self, device: torch.device) -> None:
+        for encoder in self.encoders:
+            encoder.model.to(device)
+
+    def predict(self, noisy: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
+        """The flow in the dtype of `noisy`, which is cast to the denoiser's on the way."""
+        return self._flow(noisy.to(self.dtype), timesteps, condition.to(self.dtype)).to(noisy.dtype)
+
+    def latent_shape(self) -> tuple[int, int, int]:
+        denoiser: Any = self.denoiser
+        side = self.resolution // self._pipeline.vae_scale_factor
+        return denoiser.config.in_channels // self.packing, side, side
+
+    def _scaled(self, pictures: Tensor) -> Tensor:
+        config = self.vae.config
+        return (self.vae.encode(pictures).latent_dist.mode() - (config.shift_factor or 0)) * config.scaling_factor
+
+    def _pictures(self, latents: Tensor) -> Tensor:
+        config = self.vae.config
+        return self.vae.decode(latents / config.scaling_factor + (config.shift_factor or 0)).sample
+
+    def _latent_channels(self) -> int:
+        return self.vae.config.latent_channels
+
+    def _refuse_unlike(self) -> None:
+        denoiser: Any = self.denoiser
+        taken, given = denoiser.config.in_channels, self._latent_channels() * self.packing
+        if taken != given:
+            raise MnemonError(
+                f"The transformer of '{self.name}' takes {taken} channels where its autoencoder gives {given}: it "
+                "edits pictures. Choose a text-to-image checkpoint."
+            )
+
+
+def patched(latents: Tensor) -> Tensor:
+    """Latents (batch, channels, height, width) in 2 x 2 patches: (batch, 4 channels, height / 2, width / 2)."""
+    return nn.functional.pixel_unshuffle(latents, 2)
+
+
+def unpatched(latents: Tensor) -> Tensor:
+    """Undo `patched`."""
+    return nn.functional.pixel_shuffle(latents, 2)
+
+
+def as_tokens(latents: Tensor) -> Tensor:
+    """Latents (batch, channels, height, width) as one token a place, row by row: (batch, height width, channels)."""
+    return latents.flatten(2).transpose(1, 2)
+
+
+def as_latents(tokens: Tensor, height: int) -> Tensor:
+    """Undo `as_tokens`."""
+    return tokens.transpose(1, 2).unflatten(2, (height, -1))
+
+
+def positions(height: int, width: int, device: torch.device) -> Tensor:
+    """Row and column (height width, 2) of each place, row by row."""
+    return torch.cartesian_prod(torch.arange(height, device=device), torch.arange(width, device=device))
