@@ -9,10 +9,10 @@ from mnemon.world.looks import COLOURS, PATTERNS
 from mnemon.world.things import NOUNS
 
 MORE_THINGS = """
-dog cat horse bird elephant bear sheep cow fish butterfly man woman child doctor farmer singer car bus train bicycle boat
-airplane truck house castle church bridge tower tree flower forest mountain river island chair table sofa lamp clock mirror
-book guitar piano camera phone laptop shoe hat jacket dress backpack umbrella cup bottle plate bowl pizza cake apple banana
-bread cheese robot balloon kite statue painting
+dog cat horse bird elephant bear sheep cow fish butterfly man woman child doctor farmer singer car bus train
+bicycle boat airplane truck house castle church bridge tower tree flower forest mountain river island chair
+table sofa lamp clock mirror book guitar piano camera phone laptop shoe hat jacket dress backpack umbrella cup
+bottle plate bowl pizza cake apple banana bread cheese robot balloon kite statue painting
 """
 MORE_QUALITIES = "old new small large wooden broken shiny dark bright beautiful wet dusty"
 THINGS = tuple(dict.fromkeys([*NOUNS, *MORE_THINGS.split()]))
