@@ -67,9 +67,8 @@ class LanguageEncoder(PromptEncoder):
         self.start, self.end = [] if own else list(self.tokenizer("").input_ids), []
         self.pad, self.stand_in = self.tokenizer.pad_token_id, self.tokenizer.eos_token_id
 
-    def word_vector(self, word: str) -> Tensor:
-        """The mean embedding (width,) of the word's tokens, in fp32, as it stands within a sentence."""
-        return super().word_vector(f" {word}" if word else word)
+    def phrase_vectors(self, phrase: str) -> Tensor:
+        return super().phrase_vectors(f" {phrase}" if phrase else phrase)
 
     def _pieces(self, prompt: str) -> Iterator[tuple[str, str | None]]:
         before, after = self.frame

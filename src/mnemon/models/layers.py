@@ -1,10 +1,10 @@
 """Every layer of a base whose weight can be changed: wider than the sites that methods train, for changes that were
 learned elsewhere and touch queries, outputs, feed-forward layers, convolutions or text encoders."""
 
-import torch
 from torch import Tensor, nn
 
 from mnemon.models.base import Base
+from mnemon.models.tokens import PromptEncoder
 
 Layer = nn.Linear | nn.Conv2d
 
@@ -16,7 +16,7 @@ def every_layer(base: Base) -> dict[str, Layer]:
     The level `text_model` is left out of paths: depending on the version of transformers, CLIP has it or not.
     """
     layers = dict(_layers(base.denoiser))
-    for encoder in getattr(base, "encoders", []):
+    for encoder in _encoders(base):
         for path, layer in _layers(encoder.model).items():
             layers[f"{encoder.name}.{path.removeprefix('text_model.')}"] = layer
     return layers
@@ -24,13 +24,16 @@ def every_layer(base: Base) -> dict[str, Layer]:
 
 def phrase_vectors(base: Base, phrase: str) -> dict[str, Tensor]:
     """For each text encoder the embeddings (tokens, width) of the phrase's own tokens, in fp32: a concept token with
-    these vectors says what the phrase says, in any prompt."""
-    vectors = {}
-    for encoder in getattr(base, "encoders", []):
-        ids = encoder.tokenizer(phrase, add_special_tokens=False).input_ids
-        table = encoder.table.weight
-        vectors[encoder.name] = table[torch.tensor(ids, device=table.device)].detach().float().cpu()
-    return vectors
+    these vectors says what the phrase says, in any prompt.
+
+    Raises:
+        MnemonError: the phrase is empty.
+    """
+    return {encoder.name: encoder.phrase_vectors(phrase) for encoder in _encoders(base)}
+
+
+def _encoders(base: Base) -> list[PromptEncoder]:
+    return list(getattr(base, "encoders", []))
 
 
 def _layers(module: nn.Module) -> dict[str, Layer]:

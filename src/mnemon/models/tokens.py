@@ -138,10 +138,18 @@ class PromptEncoder:
         Raises:
             MnemonError: the word is empty.
         """
-        ids = self._ids(word)
+        return self.phrase_vectors(word).mean(dim=0)
+
+    def phrase_vectors(self, phrase: str) -> Tensor:
+        """The embeddings (tokens, width) of the phrase's tokens as they stand within a sentence, in fp32.
+
+        Raises:
+            MnemonError: the phrase is empty.
+        """
+        ids = self._ids(phrase)
         if not ids:
             raise MnemonError("An empty word has no embedding: give a class noun such as 'dog', or none at all.")
-        return self.table.weight[torch.tensor(ids, device=self.table.weight.device)].float().mean(dim=0)
+        return self.table.weight[torch.tensor(ids, device=self.table.weight.device)].float()
 
     def _line(self, prompt: str, layer: int) -> Line:
         line = Line(list(self.start), [], [])

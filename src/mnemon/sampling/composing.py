@@ -8,6 +8,7 @@ from torch import Tensor
 from mnemon.adapters import Delta, Folded, fold
 from mnemon.methods.base import Learned, Method
 from mnemon.models.base import Base, Tokens
+from mnemon.models.layers import every_layer
 from mnemon.sampling.drawing import draw
 
 
@@ -39,7 +40,7 @@ class Composed:
             self.base.set_tokens(self.method.tokens(self.learned))
             if not self.method.per_prompt:
                 fused = self._fused if self._fused is not None else self.method.compose(self.base, self.learned)
-                self._folded = fold(self.base.sites(), fused)
+                self._folded = fold(every_layer(self.base), fused)
         except BaseException:
             self.base.set_tokens(self._before)
             raise

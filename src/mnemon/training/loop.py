@@ -14,6 +14,7 @@ from mnemon.adapters import fold
 from mnemon.errors import MnemonError
 from mnemon.methods.base import Learned, Losses, Method, Step
 from mnemon.models.base import Base, Tokens
+from mnemon.models.layers import every_layer
 from mnemon.training.accelerator import make_accelerator
 from mnemon.training.examples import Batch, Examples, draw_batch
 from mnemon.training.lessons import Group, Lesson
@@ -236,13 +237,13 @@ def _prepared(
     base: Base, method: Method, run: _Run, earlier: Sequence[Learned], settings: TrainingSettings
 ) -> Iterator[None]:
     """The base with the earlier concepts folded in and the learners' deltas attached; restored in any case."""
-    tokens, sites = base.tokens, base.sites()
+    tokens = base.tokens
     with ExitStack() as undo:
         undo.callback(base.set_tokens, tokens)
         run.earlier = {name: _on(base, vectors) for name, vectors in method.tokens(earlier).items()}
         base.set_tokens(run.earlier)
         if not method.on_bare_base:
-            undo.enter_context(fold(sites, method.compose(base, earlier)))
+            undo.enter_context(fold(every_layer(base), method.compose(base, earlier)))
         run.group.attach(base)
         undo.callback(run.group.detach)
         if settings.gradient_checkpointing:
