@@ -73,8 +73,8 @@ def test_what_is_no_pipeline_is_said_so(tmp_path: Path) -> None:
     (tmp_path / "model_index.json").write_text("{", encoding="utf-8")
     with pytest.raises(MnemonError, match="cannot be read"):
         load_base(str(tmp_path))
-    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"}), encoding="utf-8")
-    with pytest.raises(MnemonError, match=r"FluxPipeline.*StableDiffusionPipeline \(sd\), StableDiffusionXLPipeline"):
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "KolorsPipeline"}), encoding="utf-8")
+    with pytest.raises(MnemonError, match=r"KolorsPipeline.*StableDiffusionPipeline \(sd\), StableDiffusionXLPipeline"):
         load_base(str(tmp_path))
     single = tmp_path / "model.safetensors"
     single.write_bytes(b"")

@@ -3,14 +3,28 @@
 import torch
 
 from mnemon.models.base import Base, Condition, Tokens
+from mnemon.models.flux import Flux
+from mnemon.models.flux2 import Flux2, Flux2Klein
 from mnemon.models.loading import load
+from mnemon.models.pipeline import PipelineBase
+from mnemon.models.qwen_image import QwenImage
 from mnemon.models.sd import StableDiffusion
+from mnemon.models.sd3 import StableDiffusion3
 from mnemon.models.sdxl import StableDiffusionXL
-from mnemon.models.unet import UNetBase
+from mnemon.models.z_image import ZImage
 
 __all__ = ["FAMILIES", "Base", "Condition", "Tokens", "load_base"]
 
-FAMILIES: dict[str, type[UNetBase]] = {"sd": StableDiffusion, "sdxl": StableDiffusionXL}
+FAMILIES: dict[str, type[PipelineBase]] = {
+    "sd": StableDiffusion,
+    "sdxl": StableDiffusionXL,
+    "sd3": StableDiffusion3,
+    "flux": Flux,
+    "flux2": Flux2,
+    "flux2-klein": Flux2Klein,
+    "qwen-image": QwenImage,
+    "z-image": ZImage,
+}
 
 
 def load_base(name: str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Base:

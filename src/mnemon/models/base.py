@@ -1,11 +1,12 @@
 """A base: a frozen text-to-image model, seen through what every family can do."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 Tokens = Mapping[str, Tensor]
 """A concept's vectors: text encoder name ("text_encoder", "text_encoder_2") -> (vectors, width), or layer-wise
@@ -14,24 +15,73 @@ Tokens = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Condition:
-    """What the denoiser hears: `hidden` (batch, length, width), or (batch, layers, length, width) where each layer
-    hears its own, and for some families `pooled` (batch, width)."""
+    """What the denoiser hears.
+
+    Attributes:
+        hidden: (batch, length, width), or (batch, layers, length, width) where each layer hears its own.
+        pooled: (batch, width), for families that hear the prompt as a whole too.
+        mask: (batch, length), false where a row is only filled up; None where all of it is heard.
+        guidance: (batch,), for denoisers that are told it (`Base.distilled`).
+    """
 
     hidden: Tensor
     pooled: Tensor | None = None
+    mask: Tensor | None = None
+    guidance: Tensor | None = None
 
     def __getitem__(self, rows: slice | Tensor) -> "Condition":
-        return Condition(self.hidden[rows], None if self.pooled is None else self.pooled[rows])
+        return self._each(lambda part: part[rows])
+
+    def to(self, where: torch.device | torch.dtype) -> "Condition":
+        """On another device, or in another floating dtype."""
+        return self._each(lambda part: part.to(where) if _fits(part, where) else part)
+
+    def detach(self) -> "Condition":
+        return self._each(Tensor.detach)
+
+    def guided(self, guidance: float) -> "Condition":
+        """The same, told how far to go beyond the prediction without a prompt."""
+        return replace(self, guidance=self.hidden.new_full((len(self.hidden),), guidance, dtype=torch.float32))
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return sum(part.numel() * part.element_size() for part in self._parts().values())
 
     @staticmethod
     def cat(parts: Sequence["Condition"]) -> "Condition":
-        """The rows of all parts; if some are layer-wise, the others are told to every layer alike."""
-        pooled = [part.pooled for part in parts if part.pooled is not None]
+        """The rows of all parts, filled up to the longest; if some are layer-wise, the others are told to every layer
+        alike."""
+        lengths = {part.hidden.shape[-2] for part in parts}
+        masked = len(lengths) > 1 or any(part.mask is not None for part in parts)
+        filled = [part._filled(max(lengths)) for part in parts] if masked else parts
         layers = max((part.hidden.shape[1] for part in parts if part.hidden.ndim == 4), default=0)
-        hidden = [part.hidden for part in parts]
+        hidden = [part.hidden for part in filled]
         if layers:
             hidden = [h if h.ndim == 4 else h[:, None].expand(-1, layers, -1, -1) for h in hidden]
-        return Condition(torch.cat(hidden), torch.cat(pooled) if pooled else None)
+        others = {
+            name: torch.cat([getattr(part, name) for part in filled])
+            for name in ("pooled", "mask", "guidance")
+            if all(getattr(part, name) is not None for part in filled)
+        }
+        return Condition(torch.cat(hidden), **others)
+
+    def _filled(self, length: int) -> "Condition":
+        rows, own = self.hidden.shape[0], self.hidden.shape[-2]
+        mask = torch.ones(rows, own, dtype=torch.bool, device=self.hidden.device) if self.mask is None else self.mask
+        hidden = functional.pad(self.hidden, (0, 0, 0, length - own))
+        return replace(self, hidden=hidden, mask=functional.pad(mask, (0, length - own)))
+
+    def _parts(self) -> dict[str, Tensor]:
+        return {name: part for name, part in vars(self).items() if part is not None}
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Condition":
+        return replace(self, **{name: change(part) for name, part in self._parts().items()})
+
+
+def _fits(part: Tensor, where: torch.device | torch.dtype) -> bool:
+    """Masks stay what they are in whatever dtype is asked for."""
+    return isinstance(where, torch.device) or part.is_floating_point()
 
 
 class Base(ABC):
@@ -42,6 +92,8 @@ class Base(ABC):
         family: the registry name of the family ("sd", "sdxl").
         fingerprint: sha256 over the weights' files or tensors; a library refuses to open on another base.
         resolution: side of its pictures in pixels.
+        distilled: whether guidance is in the denoiser itself: it is told `Condition.guidance`, or keeps to its own, and
+            no negative prompt is heard.
         denoiser: the U-Net or transformer. Its parameters never require gradients.
         tokens: the concept tokens known now, as `set_tokens` was given them.
     """
@@ -50,6 +102,7 @@ class Base(ABC):
     family: str
     fingerprint: str
     resolution: int
+    distilled: bool = False
     denoiser: nn.Module
     tokens: Mapping[str, Tokens]
 
@@ -112,7 +165,7 @@ class Base(ABC):
 
     @abstractmethod
     def sample_timesteps(self, batch: int, generator: torch.Generator) -> Tensor:
-        """Training timesteps (batch,), uniform over the schedule."""
+        """Training timesteps (batch,), uniform over the schedule: what `sampling_scheduler` calls timesteps."""
 
     @abstractmethod
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor: ...
@@ -127,6 +180,11 @@ class Base(ABC):
 
     @abstractmethod
     def predict(self, noisy: Tensor, timesteps: Tensor, condition: Condition) -> Tensor: ...
+
+    def guided(self, without: Tensor, along: Tensor, guidance: float) -> Tensor:
+        """Classifier-free guidance (Ho & Salimans, arXiv 2207.12598): from the prediction without the prompt beyond the
+        one along it."""
+        return without + guidance * (along - without)
 
     @abstractmethod
     def gradient_checkpointing(self, on: bool) -> None:

@@ -16,15 +16,15 @@ from transformers.utils import logging as transformers_logging
 
 from mnemon.errors import MnemonError
 from mnemon.models.fingerprint import fingerprint_of_folder, weight_files
-from mnemon.models.unet import UNetBase
+from mnemon.models.pipeline import PipelineBase
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 PICKLES = ("*.bin", "*.ckpt", "*.pt", "*.pth")
 INDEX = "model_index.json"
-Families = dict[str, type[UNetBase]]
+Families = dict[str, type[PipelineBase]]
 
 
-def load(name: str, families: Families, device: torch.device | str, dtype: torch.dtype) -> UNetBase:
+def load(name: str, families: Families, device: torch.device | str, dtype: torch.dtype) -> PipelineBase:
     """The base called `name`, of one of the `families`. See `mnemon.models.load_base`."""
     folder, family = _find(name, families)
     for component in family.components:
@@ -33,7 +33,7 @@ def load(name: str, families: Families, device: torch.device | str, dtype: torch
     return family(pipeline, name, fingerprint_of_folder(folder, family.components))
 
 
-def _find(name: str, families: Families) -> tuple[Path, type[UNetBase]]:
+def _find(name: str, families: Families) -> tuple[Path, type[PipelineBase]]:
     if name == "world":
         folder = Path(str(files("mnemon.world") / "base"))
         if not (folder / INDEX).is_file():
@@ -54,7 +54,7 @@ def _find(name: str, families: Families) -> tuple[Path, type[UNetBase]]:
     return _download(name, families)
 
 
-def _family(index: Path, name: str, families: Families) -> type[UNetBase]:
+def _family(index: Path, name: str, families: Families) -> type[PipelineBase]:
     try:
         pipeline = json.loads(index.read_text(encoding="utf-8"))["_class_name"]
     except FileNotFoundError:
@@ -68,7 +68,7 @@ def _family(index: Path, name: str, families: Families) -> type[UNetBase]:
     raise MnemonError(f"'{name}' is a {pipeline}, which mnemon does not know. Supported: {supported}.")
 
 
-def _download(name: str, families: Families) -> tuple[Path, type[UNetBase]]:
+def _download(name: str, families: Families) -> tuple[Path, type[PipelineBase]]:
     """The hub's snapshot; the family is known before gigabytes are fetched."""
     try:
         family = _family(Path(hf_hub_download(name, INDEX)), name, families)
@@ -103,7 +103,7 @@ def _check_weights(folder: Path, component: str) -> None:
             ) from error
 
 
-def _open(folder: Path, family: type[UNetBase], dtype: torch.dtype) -> Any:
+def _open(folder: Path, family: type[PipelineBase], dtype: torch.dtype) -> Any:
     try:
         with without_bars():
             return family.pipeline_class.from_pretrained(

@@ -1,11 +1,11 @@
 """Stable Diffusion 1.x and 2.x (Rombach et al., arXiv 2112.10752); the built-in world's base is one."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from diffusers import StableDiffusionPipeline
 
 from mnemon.models.base import Condition
+from mnemon.models.tokens import PromptEncoder
 from mnemon.models.unet import UNetBase
 
 
@@ -22,8 +22,8 @@ class StableDiffusion(UNetBase):
         "requires_safety_checker": False,
     }
 
-    def _tokenizers(self) -> list[tuple[str, Any]]:
-        return [("text_encoder", self._pipeline.tokenizer)]
+    def _encoders(self) -> list[PromptEncoder]:
+        return [PromptEncoder("text_encoder", self._pipeline.tokenizer, self._pipeline.text_encoder)]
 
     def _encode(self, prompts: Sequence[str], layers: Sequence[int] | None = None) -> Condition:
         (encoder,) = self.encoders

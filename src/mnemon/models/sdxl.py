@@ -7,6 +7,7 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 
 from mnemon.models.base import Condition
+from mnemon.models.tokens import PromptEncoder
 from mnemon.models.unet import UNetBase
 
 
@@ -21,8 +22,12 @@ class StableDiffusionXL(UNetBase):
     components = ("unet", "vae", "text_encoder", "text_encoder_2")
     unused = {"feature_extractor": None, "image_encoder": None, "add_watermarker": False}
 
-    def _tokenizers(self) -> list[tuple[str, Any]]:
-        return [("text_encoder", self._pipeline.tokenizer), ("text_encoder_2", self._pipeline.tokenizer_2)]
+    def _encoders(self) -> list[PromptEncoder]:
+        pipeline = self._pipeline
+        return [
+            PromptEncoder("text_encoder", pipeline.tokenizer, pipeline.text_encoder),
+            PromptEncoder("text_encoder_2", pipeline.tokenizer_2, pipeline.text_encoder_2),
+        ]
 
     def _encode(self, prompts: Sequence[str], layers: Sequence[int] | None = None) -> Condition:
         outputs = [encoder(prompts, layers) for encoder in self.encoders]

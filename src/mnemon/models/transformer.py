@@ -102,10 +102,10 @@ class TransformerBase(PipelineBase):
 
     def encode_prompts(self, prompts: Sequence[str]) -> Condition:
         """As in `Base`; each distinct prompt is encoded once, and remembered unless its tokens are being trained."""
-        distinct = list(dict.fromkeys(prompts))
-        keys = {prompt: self._key(prompt) for prompt in distinct}
-        rows = {prompt: self._recall(key) for prompt, key in keys.items()}
-        missing = [prompt for prompt, row in rows.items() if row is None]
+        keys = {prompt: self._key(prompt) for prompt in prompts}
+        recalled = {prompt: self._recall(key) for prompt, key in keys.items()}
+        rows = {prompt: row for prompt, row in recalled.items() if row is not None}
+        missing = [prompt for prompt in keys if prompt not in rows]
         if missing:
             encoded = self._encode_awake(missing, learning=any(keys[prompt] is None for prompt in missing))
             for index, prompt in enumerate(missing):
@@ -136,7 +136,7 @@ class TransformerBase(PipelineBase):
         if key is None:
             return
         self._remembered[key] = self._vectors_in(prompt), row.detach().to(torch.device("cpu"))
-        while len(self._remembered) > 1 and sum(c.bytes for _, c in self._remembered.values()) > REMEMBERED_BYTES:
+        while len(self._remembered) > 1 and sum(c.size for _, c in self._remembered.values()) > REMEMBERED_BYTES:
             self._remembered.popitem(last=False)
 
     def _encode_awake(self, prompts: Sequence[str], learning: bool) -> Condition:
@@ -165,6 +165,14 @@ class TransformerBase(PipelineBase):
     def _move_encoders(self, device: torch.device) -> None:
         for encoder in self.encoders:
             encoder.model.to(device)
+
+    def _told_guidance(self, condition: Condition) -> Tensor | None:
+        """Guidance (batch,) for a denoiser that is told it. In training it is 1: the pictures themselves, not more."""
+        denoiser: Any = self.denoiser
+        if not denoiser.config.guidance_embeds:
+            return None
+        ones = torch.ones(len(condition.hidden), device=self.device)
+        return ones if condition.guidance is None else condition.guidance
 
     def predict(self, noisy: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
         """The flow in the dtype of `noisy`, which is cast to the denoiser's on the way."""

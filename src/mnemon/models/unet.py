@@ -1,56 +1,26 @@
 """What the U-Net families share: an autoencoder, a U-Net with cross-attention to text, CLIP text encoders."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mnemon.errors import MnemonError
-from mnemon.models.base import Base, Condition, Tokens
-from mnemon.models.fingerprint import fingerprint_of_modules
-from mnemon.models.noise import noise_from
-from mnemon.models.tokens import PromptEncoder
+from mnemon.models.base import Condition
+from mnemon.models.noise import Noise, noise_from
+from mnemon.models.pipeline import PipelineBase
 
 
-class UNetBase(Base):
-    """A base around a diffusers pipeline. A family says which pipeline, its encoders, and how prompts are heard.
-
-    Args:
-        pipeline: its modules are frozen in place and used as they are; put it on its device beforehand.
-        name: what the person asked for.
-        fingerprint: sha256 of the weights' files; without it the tensors are hashed.
-    """
-
-    pipeline_class: ClassVar[Any]
-    """The diffusers pipeline of the family."""
-    components: ClassVar[tuple[str, ...]]
-    """The pipeline's parts that have weights."""
-    unused: ClassVar[dict[str, Any]]
-    """Parts of the pipeline that are not loaded, and switches for it."""
+class UNetBase(PipelineBase):
+    """A base whose denoiser is a U-Net. A family says which pipeline, its encoders, and how prompts are heard."""
 
     def __init__(self, pipeline: Any, name: str, fingerprint: str | None = None) -> None:
-        modules: dict[str, nn.Module] = {part: getattr(pipeline, part) for part in self.components}
-        self.name = name
-        self._pipeline = pipeline
-        self.denoiser = modules["unet"]
-        self.vae: Any = pipeline.vae
+        super().__init__(pipeline, name, fingerprint)
         _refuse_unlike(self.denoiser, self.vae, name)
-        for module in modules.values():
-            module.requires_grad_(False).eval()
-        if self.vae.config.force_upcast and self.dtype == torch.float16:
-            self.vae.float()  # this autoencoder overflows in fp16
-        self.noise = noise_from(pipeline.scheduler)
         self.resolution = self.latent_shape()[1] * pipeline.vae_scale_factor
-        self.fingerprint = fingerprint or fingerprint_of_modules(modules)
-        self.encoders = [PromptEncoder(part, tokenizer, modules[part]) for part, tokenizer in self._tokenizers()]
-        self.tokens = {}
-
-    @abstractmethod
-    def _tokenizers(self) -> list[tuple[str, Any]]:
-        """(text encoder's name, its tokenizer), in the order of the pipeline."""
 
     @abstractmethod
     def _encode(self, prompts: Sequence[str], layers: Sequence[int] | None = None) -> Condition:
@@ -60,29 +30,8 @@ class UNetBase(Base):
         """What the U-Net is given beside the hidden states."""
         return {}
 
-    @property
-    def device(self) -> torch.device:
-        return next(self.denoiser.parameters()).device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return next(self.denoiser.parameters()).dtype
-
-    def pipeline(self) -> Any:
-        """A plain diffusers pipeline on the same modules: what is folded into the base now is in its pictures too.
-
-        It shares memory with the base. Concept tokens are not in it.
-        """
-        switches = {key: value for key, value in self.unused.items() if value is not None}
-        return type(self._pipeline)(**self._pipeline.components, **switches)
-
-    def gradient_checkpointing(self, on: bool) -> None:
-        """Trade time for memory in the U-Net's backward pass; the numbers stay the same."""
-        unet: Any = self.denoiser
-        if on:
-            unet.enable_gradient_checkpointing()
-        else:
-            unet.disable_gradient_checkpointing()
+    def _noise(self) -> Noise:
+        return noise_from(self._pipeline.scheduler)
 
     def sites(self) -> dict[str, nn.Linear]:
         return {
@@ -90,27 +39,6 @@ class UNetBase(Base):
             for path, module in self.denoiser.named_modules()
             if isinstance(module, nn.Linear) and path.endswith(("attn2.to_k", "attn2.to_v"))
         }
-
-    def layers(self) -> list[str]:
-        return list(dict.fromkeys(site.rpartition(".")[0] for site in self.sites()))
-
-    def set_tokens(self, tokens: Mapping[str, Tokens]) -> None:
-        for encoder in self.encoders:
-            missing = [name for name, vectors in tokens.items() if encoder.name not in vectors]
-            if missing:
-                raise MnemonError(
-                    f"The token <{missing[0]}> has no vectors for the {encoder.name} of this base ({self.family}): "
-                    "the concept was learned on a base of another family."
-                )
-        for encoder in self.encoders:
-            encoder.set_vectors({name: vectors[encoder.name] for name, vectors in tokens.items()})
-        self.tokens = dict(tokens)
-
-    def token_statistics(self) -> dict[str, tuple[int, float, float]]:
-        return {encoder.name: encoder.statistics() for encoder in self.encoders}
-
-    def word_vectors(self, word: str) -> dict[str, Tensor]:
-        return {encoder.name: encoder.word_vector(word) for encoder in self.encoders}
 
     def encode_prompts(self, prompts: Sequence[str]) -> Condition:
         """As in `Base`; each distinct prompt goes through the text encoders once.
@@ -143,30 +71,11 @@ class UNetBase(Base):
         counts = [self.encoders[0].words(prompt) for prompt in prompts]
         return [hidden[..., 1 : 1 + words, :] for hidden, words in zip(conditions, counts, strict=True)]
 
-    def known_words(self, words: Sequence[str]) -> list[str]:
-        return [word for word in words if all(encoder.knows(word) for encoder in self.encoders)]
+    def _scaled(self, pictures: Tensor) -> Tensor:
+        return self.vae.encode(pictures).latent_dist.mode() * self.vae.config.scaling_factor
 
-    @torch.no_grad()
-    def encode_images(self, pictures: Tensor) -> Tensor:
-        inputs = pictures.to(self.device, self.vae.dtype) * 2 - 1
-        return (self.vae.encode(inputs).latent_dist.mode() * self.vae.config.scaling_factor).float()
-
-    @torch.no_grad()
-    def decode_latents(self, latents: Tensor) -> Tensor:
-        inputs = latents.to(self.device, self.vae.dtype) / self.vae.config.scaling_factor
-        return (self.vae.decode(inputs).sample.float() / 2 + 0.5).clamp(0, 1)
-
-    def sample_timesteps(self, batch: int, generator: torch.Generator) -> Tensor:
-        return self.noise.sample_timesteps(batch, generator).to(self.device)
-
-    def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        return self.noise.add_noise(latents, noise, timesteps)
-
-    def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        return self.noise.target(latents, noise, timesteps)
-
-    def snr(self, timesteps: Tensor) -> Tensor:
-        return self.noise.snr(timesteps)
+    def _pictures(self, latents: Tensor) -> Tensor:
+        return self.vae.decode(latents / self.vae.config.scaling_factor).sample
 
     def predict(self, noisy: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
         """The U-Net's answer in the dtype of `noisy`, which is cast to the U-Net's on the way."""
@@ -184,9 +93,6 @@ class UNetBase(Base):
         side = unet.config.sample_size
         height, width = (side, side) if isinstance(side, int) else side
         return unet.config.in_channels, height, width
-
-    def sampling_scheduler(self) -> Any:
-        return self.noise.sampling_scheduler()
 
 
 @contextmanager

@@ -1,0 +1,71 @@
+"""Qwen-Image (Wu et al., arXiv 2508.02324)."""
+
+from collections.abc import Sequence
+
+import torch
+from diffusers import QwenImagePipeline
+from torch import Tensor
+
+from mnemon.models.base import Condition
+from mnemon.models.encoders import LanguageEncoder, squeezed
+from mnemon.models.tokens import PromptEncoder
+from mnemon.models.transformer import TransformerBase, as_latents, as_tokens, patched, unpatched
+
+
+class QwenImage(TransformerBase):
+    """The last hidden states of a language model, without those of the chat's instruction. The model takes tokens."""
+
+    family = "qwen-image"
+    pipeline_class = QwenImagePipeline
+    components = ("transformer", "vae", "text_encoder")
+    unused = {}
+    text_sites = r"transformer_blocks\.\d+\.attn\.add_[kv]_proj"
+    packing = 4
+
+    def _encoders(self) -> list[PromptEncoder]:
+        pipeline = self._pipeline
+        before, after = pipeline.prompt_template_encode.split("{}")
+        length = 512 + pipeline.prompt_template_encode_start_idx
+        encoder = pipeline.text_encoder
+        return [LanguageEncoder("text_encoder", pipeline.tokenizer, encoder, length, (before, after), filled=False)]
+
+    def _encode(self, prompts: Sequence[str]) -> Condition:
+        states, mask = self.encoders[0](prompts)
+        hidden, mask = squeezed(states[-1], mask, skip=self._pipeline.prompt_template_encode_start_idx)
+        return Condition(hidden, mask=mask)
+
+    def _flow(self, noisy: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
+        patches = patched(noisy)
+        height, width = patches.shape[2:]
+        answer = self.denoiser(
+            as_tokens(patches),
+            encoder_hidden_states=condition.hidden,
+            encoder_hidden_states_mask=condition.mask,
+            timestep=timesteps.to(noisy) / self.noise.steps,
+            img_shapes=[[(1, height, width)]] * len(noisy),
+            guidance=self._told_guidance(condition),
+            return_dict=False,
+        )[0]
+        return unpatched(as_latents(answer, height))
+
+    def guided(self, without: Tensor, along: Tensor, guidance: float) -> Tensor:
+        """Classifier-free guidance; each patch keeps the length it has in the prediction along the prompt."""
+        plain, beyond = patched(along), patched(super().guided(without, along, guidance))
+        return unpatched(beyond * (plain.norm(dim=1, keepdim=True) / beyond.norm(dim=1, keepdim=True)))
+
+    def _latent_channels(self) -> int:
+        return self.vae.config.z_dim
+
+    def _scaled(self, pictures: Tensor) -> Tensor:
+        mean, deviation = self._spread()
+        return (self.vae.encode(pictures[:, :, None]).latent_dist.mode()[:, :, 0] - mean) / deviation
+
+    def _pictures(self, latents: Tensor) -> Tensor:
+        mean, deviation = self._spread()
+        return self.vae.decode((latents * deviation + mean)[:, :, None]).sample[:, :, 0]
+
+    def _spread(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the latents' channels, (channels, 1, 1) each."""
+        both = torch.tensor([self.vae.config.latents_mean, self.vae.config.latents_std])
+        mean, deviation = both.to(self.device, self.vae.dtype)[..., None, None]
+        return mean, deviation

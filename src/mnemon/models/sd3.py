@@ -1,0 +1,53 @@
+"""Stable Diffusion 3 and 3.5 (Esser et al., arXiv 2403.03206)."""
+
+from collections.abc import Sequence
+
+import torch
+from diffusers import StableDiffusion3Pipeline
+from torch import Tensor, nn
+
+from mnemon.models.base import Condition
+from mnemon.models.encoders import T5Encoder
+from mnemon.models.tokens import PromptEncoder
+from mnemon.models.transformer import TransformerBase
+
+T5_LENGTH = 256
+
+
+class StableDiffusion3(TransformerBase):
+    """Two CLIP text encoders side by side, then T5's words; the pooled vectors of both CLIPs. All three take tokens.
+
+    A checkpoint without T5 is heard with zeros in its place, as the published ones were trained to be.
+    """
+
+    family = "sd3"
+    pipeline_class = StableDiffusion3Pipeline
+    components = ("transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3")
+    unused = {"image_encoder": None, "feature_extractor": None}
+    text_sites = r"transformer_blocks\.\d+\.attn\.add_[kv]_proj"
+    packing = 1
+    even = False
+    longest_shift = 1.16
+
+    def _encoders(self) -> list[PromptEncoder]:
+        pipeline = self._pipeline
+        encoders = [
+            PromptEncoder("text_encoder", pipeline.tokenizer, pipeline.text_encoder),
+            PromptEncoder("text_encoder_2", pipeline.tokenizer_2, pipeline.text_encoder_2),
+        ]
+        if pipeline.text_encoder_3 is not None:
+            encoders.append(T5Encoder("text_encoder_3", pipeline.tokenizer_3, pipeline.text_encoder_3, T5_LENGTH))
+        return encoders
+
+    def _encode(self, prompts: Sequence[str]) -> Condition:
+        outputs = [encoder(prompts) for encoder in self.encoders]
+        both = torch.cat([output.hidden_states[-2] for output in outputs[:2]], dim=-1)
+        width = self._pipeline.transformer.config.joint_attention_dim
+        words = outputs[2].last_hidden_state if outputs[2:] else both.new_zeros(len(prompts), T5_LENGTH, width)
+        hidden = torch.cat([nn.functional.pad(both, (0, width - both.shape[-1])), words], dim=1)
+        return Condition(hidden, torch.cat([output.text_embeds for output in outputs[:2]], dim=-1))
+
+    def _flow(self, noisy: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
+        return self.denoiser(
+            noisy, condition.hidden, condition.pooled, timestep=timesteps.to(noisy.device), return_dict=False
+        )[0]

@@ -1,0 +1,236 @@
+"""What every transformer family must do: hear, train and draw as its own diffusers pipeline does."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from mnemon.errors import MnemonError
+from mnemon.models.base import Condition
+from mnemon.models.noise import TRAINED_STEPS
+from mnemon.models.transformer import TransformerBase, as_latents, as_tokens, patched, unpatched
+from mnemon.sampling import draw
+from mnemon.training.loss import denoising_loss
+from tests.tiny_transformers import PIPELINES, SIDE, tiny_base, tiny_flux, tiny_flux2_klein, tiny_sd3
+
+PROMPTS = ["a photo of a dog", "a red mug on the beach, with green dots", "a photo of a dog"]
+SEEDS = [3, 4, 5]
+STEPS = 3
+
+
+@pytest.fixture(params=PIPELINES, name="base")
+def _base(request: pytest.FixtureRequest) -> TransformerBase:
+    return tiny_base(request.param)
+
+
+def said(family: str, pipeline: Any, prompts: list[str]) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
+    """Hidden states and pooled vector of each prompt as the pipeline encodes it alone."""
+    found = []
+    for prompt in prompts:
+        if family == "sd3":
+            hidden, _, pooled, _ = pipeline.encode_prompt(prompt, None, None, do_classifier_free_guidance=False)
+        elif family == "flux":
+            hidden, pooled, _ = pipeline.encode_prompt(prompt)
+        else:
+            hidden, pooled = pipeline.encode_prompt([prompt])[0], None
+        found.append((hidden[0], None if pooled is None else pooled[0]))
+    return found
+
+
+@torch.no_grad()
+def test_prompts_are_encoded_as_the_pipeline_does(base: TransformerBase) -> None:
+    prompts = [*PROMPTS[:2], "", "  a  cat <3"]
+    condition = base.encode_prompts(prompts)
+    for row, (hidden, pooled) in enumerate(said(base.family, PIPELINES[base.family](), prompts)):
+        own = condition.hidden[row]
+        own = own if condition.mask is None else own[condition.mask[row]]
+        torch.testing.assert_close(own, hidden, atol=1e-5, rtol=1e-4)
+        if pooled is not None:
+            torch.testing.assert_close(condition.pooled[row], pooled)
+
+
+def pictures_of(pipeline: Any, guidance: float, negative: str | None, prompts: list[str], seeds: list[int]) -> Any:
+    """The pipeline's own pictures, with its own scheduler, each drawn alone."""
+    pipeline.set_progress_bar_config(disable=True)
+    family = type(pipeline).__name__
+    how: dict[str, Any] = {"num_inference_steps": STEPS, "output_type": "pt", "height": SIDE, "width": SIDE}
+    if family in ("StableDiffusion3Pipeline", "ZImagePipeline"):
+        how["negative_prompt"] = negative
+    how["guidance_scale"] = guidance - 1 if family == "ZImagePipeline" else guidance
+    if family == "QwenImagePipeline":
+        del how["guidance_scale"]
+        how |= {"true_cfg_scale": guidance, "negative_prompt": negative if guidance > 1 else None}
+    drawn = [
+        pipeline(prompt=prompt, generator=torch.Generator().manual_seed(seed), **how).images
+        for prompt, seed in zip(prompts, seeds, strict=True)
+    ]
+    return torch.cat(drawn)
+
+
+@pytest.mark.parametrize("guidance", [3.5, 1.0])
+def test_pictures_are_those_of_the_pipeline(base: TransformerBase, guidance: float) -> None:
+    negative = "a blue car" if base.family in ("sd3", "qwen-image", "z-image") else ""
+    expected = pictures_of(PIPELINES[base.family](), guidance, negative, PROMPTS, SEEDS)
+    drawn = draw(base, PROMPTS, seeds=SEEDS, guidance=guidance, steps=STEPS, negative=negative)
+    torch.testing.assert_close(drawn, expected, atol=1e-5, rtol=0)
+    assert drawn.std() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("family", "build"),
+    [
+        ("flux", lambda: {"dev": False}),
+        ("flux2-klein", lambda: {"is_distilled": True}),
+        ("sd3", lambda: {"t5": False}),
+    ],
+)
+def test_pictures_of_other_checkpoints_of_a_family(family: str, build: Any) -> None:
+    """FLUX.1 schnell has no guidance, klein may be distilled, SD 3 may come without T5."""
+    pipeline = {"flux": tiny_flux, "flux2-klein": tiny_flux2_klein, "sd3": tiny_sd3}[family](**build())
+    expected = pictures_of(pipeline, 3.5, None, PROMPTS[:1], SEEDS[:1])
+    drawn = draw(tiny_base(family, **build()), PROMPTS[:1], seeds=SEEDS[:1], guidance=3.5, steps=STEPS)
+    torch.testing.assert_close(drawn, expected, atol=1e-5, rtol=0)
+
+
+def test_the_schedule_follows_the_size_of_the_picture() -> None:
+    for family, build in PIPELINES.items():
+        pipeline, base = build(), tiny_base(family)
+        dynamic = pipeline.scheduler.config.use_dynamic_shifting
+        levels = []
+        for side in (SIDE, 2 * SIDE):
+            base.resolution = side
+            scheduler = base.sampling_scheduler()
+            scheduler.set_timesteps(TRAINED_STEPS)
+            drawn = base.sample_timesteps(2000, torch.Generator().manual_seed(0))
+            levels.append((scheduler.timesteps.mean(), drawn.mean()))
+            assert base.latent_shape()[1] * (4 if "flux2" in family else 2) == side
+        assert (levels[1][0] > levels[0][0]) == dynamic and (levels[1][1] > levels[0][1]) == dynamic
+        assert abs(levels[0][0] - levels[0][1]) < 40 or family == "sd3", "trained where it is drawn"
+
+
+def test_the_true_flow_has_no_loss(base: TransformerBase, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps along the target lead from noise to picture, at every timestep that is trained."""
+    clean, noise = torch.randn(4, *base.latent_shape()), torch.randn(4, *base.latent_shape())
+    times = base.sample_timesteps(4, torch.Generator().manual_seed(0))
+    assert ((times > 0) & (times <= 1000)).all()
+    target = base.target(clean, noise, times)
+    noisy = base.add_noise(clean, noise, times)
+    torch.testing.assert_close(noisy - (times / 1000)[:, None, None, None] * target, clean, atol=1e-5, rtol=1e-5)
+    monkeypatch.setattr(base, "predict", lambda *_: target)
+    condition = base.encode_prompts(["a dog"] * 4)
+    assert denoising_loss(base, clean, noise, times, condition).max() == 0
+    scheduler = base.sampling_scheduler()
+    scheduler.set_timesteps(5)
+    latents = noise
+    for time in scheduler.timesteps:
+        latents = scheduler.step(target, time, latents).prev_sample
+    torch.testing.assert_close(latents, clean, atol=1e-5, rtol=1e-5)
+
+
+def test_sites_turn_text_into_keys_and_values(base: TransformerBase) -> None:
+    sites = base.sites()
+    assert sites and all(base.denoiser.get_submodule(path) is layer for path, layer in sites.items())
+    names = {path.rpartition(".")[2] for path in sites}
+    assert names <= {"add_k_proj", "add_v_proj", "to_k", "to_v"}
+    assert len(base.layers()) * 2 == len(sites)
+    # What a site gives changes with the prompt.
+    noisy, times = torch.randn(1, *base.latent_shape()), torch.tensor([500.0])
+    outputs: list[dict[str, torch.Tensor]] = []
+    for prompt in ("a dog", "a red mug"):
+        given: dict[str, torch.Tensor] = {}
+        hooks = [
+            layer.register_forward_hook(lambda _, __, out, path=path, given=given: given.update({path: out}))
+            for path, layer in sites.items()
+        ]
+        base.predict(noisy, times, base.encode_prompts([prompt]))
+        outputs.append(given)
+        for hook in hooks:
+            hook.remove()
+    same = [path for path in sites if outputs[0][path].shape == outputs[1][path].shape]
+    assert not any(torch.allclose(outputs[0][path], outputs[1][path]) for path in same)
+
+
+def test_a_row_of_a_batch_is_predicted_as_if_alone(base: TransformerBase) -> None:
+    noisy, times = torch.randn(3, *base.latent_shape()), torch.tensor([1.0, 500.0, 999.0])
+    condition = base.encode_prompts(["a dog", "a cat on the beach and a red car in snow", ""])
+    together = base.predict(noisy, times, condition)
+    alone = base.predict(noisy[1:2], times[1:2], condition[1:2])
+    torch.testing.assert_close(together[1:2], alone, atol=1e-5, rtol=1e-4)
+    assert together.shape == noisy.shape
+
+
+def test_pictures_become_latents_of_the_said_shape_and_back(base: TransformerBase) -> None:
+    pictures = torch.rand(2, 3, SIDE, SIDE)
+    latents = base.encode_images(pictures)
+    assert latents.shape == (2, *base.latent_shape()) and latents.dtype == torch.float32
+    again = base.decode_latents(latents)
+    assert again.shape == pictures.shape and again.min() >= 0 and again.max() <= 1
+
+
+def test_what_the_autoencoder_is_given_is_scaled_back(base: TransformerBase) -> None:
+    """With an autoencoder that encodes to what it last decoded, latents come back as they were."""
+    vae, latents = LastDecoded(base.vae), torch.randn(1, *base.latent_shape())
+    base.vae = vae
+    base.decode_latents(latents)
+    torch.testing.assert_close(base.encode_images(torch.zeros(1, 3, SIDE, SIDE)), latents, atol=1e-5, rtol=1e-5)
+    assert not any(given.shape == latents.shape and torch.equal(given, latents) for given in vae.given)
+
+
+class LastDecoded:
+    """An autoencoder that returns as latents what it was given to decode."""
+
+    def __init__(self, vae: Any) -> None:
+        self.config, self.dtype, self.bn = vae.config, vae.dtype, getattr(vae, "bn", None)
+        self.given: list[torch.Tensor] = []
+
+    def decode(self, latents: torch.Tensor) -> Any:
+        self.given.append(latents)
+        return SimpleNamespace(sample=latents)
+
+    def encode(self, pictures: torch.Tensor) -> Any:
+        return SimpleNamespace(latent_dist=SimpleNamespace(mode=lambda: self.given[-1]))
+
+
+def test_half_precision_bases_answer_in_the_callers_dtype(base: TransformerBase) -> None:
+    pipeline = PIPELINES[base.family]().to(dtype=torch.bfloat16)
+    half = type(base)(pipeline, name="half")
+    half.resolution = SIDE
+    condition = half.encode_prompts(["a dog"])
+    noisy = torch.randn(1, *half.latent_shape())
+    assert half.predict(noisy, torch.tensor([500.0]), condition).dtype == torch.float32
+    assert half.encode_images(torch.rand(1, 3, SIDE, SIDE)).dtype == torch.float32
+    assert half.decode_latents(noisy).dtype == torch.float32
+
+
+def test_gradient_checkpointing_changes_no_gradient(base: TransformerBase) -> None:
+    noisy, times = torch.randn(2, *base.latent_shape()), torch.tensor([10.0, 700.0])
+    condition = base.encode_prompts(["a dog", "a cat"])
+    gradients = []
+    for on in (False, True, False):
+        base.gradient_checkpointing(on)
+        hidden = condition.hidden.clone().requires_grad_()
+        told = Condition(hidden, condition.pooled, condition.mask)
+        base.predict(noisy, times, told).square().mean().backward()
+        gradients.append(hidden.grad)
+    torch.testing.assert_close(gradients[0], gradients[1])
+    assert gradients[0].abs().sum() > 0
+
+
+def test_patches_and_tokens_come_back() -> None:
+    latents = torch.randn(2, 4, 6, 8)
+    assert torch.equal(unpatched(patched(latents)), latents)
+    assert torch.equal(as_latents(as_tokens(latents), 6), latents)
+
+
+def test_a_base_with_guidance_built_in_hears_no_negative_prompt() -> None:
+    with pytest.raises(MnemonError, match="guidance built in.*leave it out"):
+        draw(tiny_base("flux"), PROMPTS[:1], seeds=[1], guidance=3, steps=1, negative="blurry")
+
+
+def test_a_denoiser_that_edits_pictures_is_refused() -> None:
+    pipeline = tiny_sd3()
+    pipeline.register_modules(vae=tiny_flux().vae)
+    pipeline.transformer.register_to_config(in_channels=9)
+    with pytest.raises(MnemonError, match="9 channels.*text-to-image"):
+        type(tiny_base("sd3"))(pipeline, name="inpainting")
