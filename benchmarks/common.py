@@ -1,5 +1,6 @@
 """What the benchmarks share: the clock, results and their table, the facts of the machine, stand-ins for concepts."""
 
+import math
 import os
 import platform
 import statistics
@@ -15,11 +16,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from mnemon.data import Concept, photos_tensor
 from mnemon.methods import Learned, Method
 from mnemon.models import Base
-from mnemon.prompts import training_prompts
-from mnemon.training import Examples
 
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "numpy")
 
@@ -56,7 +54,7 @@ class Bench:
 
 @dataclass(frozen=True)
 class Result:
-    """One number. `low` and `high` are what `spread` says; `goal` is the most it may be."""
+    """One number. `low` and `high` are what `spread` says; `goal` is the most it may be, `least` the least."""
 
     name: str
     unit: str
@@ -66,16 +64,33 @@ class Result:
     spread: str
     goal: float | None = None
     details: Any = None
+    least: float | None = None
+
+    @property
+    def bounds(self) -> str:
+        """The goal in words, if there is one."""
+        most = "" if self.goal is None else f"≤ {self.goal:.2f}"
+        return most if self.least is None else f"≥ {self.least:.2f} {most}".strip()
 
     @property
     def verdict(self) -> str:
-        return "" if self.goal is None else "reached" if self.value <= self.goal else "missed"
+        if not self.bounds:
+            return ""
+        low, high = (-math.inf if self.least is None else self.least), (math.inf if self.goal is None else self.goal)
+        return "reached" if low <= self.value <= high else "missed"
 
 
-def median(name: str, unit: str, values: Sequence[float], goal: float | None = None, details: Any = None) -> Result:
+def median(
+    name: str,
+    unit: str,
+    values: Sequence[float],
+    goal: float | None = None,
+    details: Any = None,
+    least: float | None = None,
+) -> Result:
     """The median of `values` with their quartiles."""
     low, middle, high = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else 3 * list(values)
-    return Result(name, unit, middle, low, high, f"median, quartiles of {len(values)}", goal, details)
+    return Result(name, unit, middle, low, high, f"median, quartiles of {len(values)}", goal, details, least)
 
 
 def exact(name: str, unit: str, value: float, details: Any = None) -> Result:
@@ -93,12 +108,6 @@ def seconds(base: Base, work: Callable[[], object]) -> float:
     began = now(base)
     work()
     return now(base) - began
-
-
-def examples(base: Base, method: Method, concept: Concept) -> Examples:
-    """A concept's photos and prompts as `learn` prepares them."""
-    rows, prompts = training_prompts(concept, method)
-    return Examples(base.encode_images(photos_tensor(concept, base.resolution))[rows], prompts)
 
 
 def stand_ins(base: Base, method: Method, count: int, seed: int) -> list[Learned]:
@@ -121,8 +130,7 @@ def print_results(title: str, results: Sequence[Result]) -> None:
         table.add_column(column, justify="right" if column in ("value", "low", "high", "goal") else "left")
     for one in results:
         numbers = [_short(number) for number in (one.value, one.low, one.high)]
-        goal = "" if one.goal is None else f"≤ {one.goal:.2f}"
-        table.add_row(one.name, *numbers, one.unit, one.spread, goal, one.verdict)
+        table.add_row(one.name, *numbers, one.unit, one.spread, one.bounds, one.verdict)
     Console(width=140).print(table)
 
 

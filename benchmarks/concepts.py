@@ -6,8 +6,9 @@ from tempfile import TemporaryDirectory
 
 from torch import Tensor
 
-from benchmarks.common import Bench, Result, exact, examples, now, stand_ins
+from benchmarks.common import Bench, Result, exact, now, stand_ins
 from mnemon.data import photos_tensor
+from mnemon.lessons import examples_of
 from mnemon.library import Library
 from mnemon.methods import Method
 from mnemon.metrics import Encoders, settings_for
@@ -58,7 +59,7 @@ def _mean(title: str, unit: str, values: list[float], details: dict[int, Curve] 
 
 def _curve(bench: Bench, encoders: Encoders, method: Method, seed: int) -> Curve:
     thing = thing_concept("it", seed)
-    data = examples(bench.base, method, thing.photos(5, seed=1))
+    data = examples_of(bench.base, method, thing.photos(5, seed=1))
     references = encoders.identity(photos_tensor(thing.photos(16, seed=2), bench.base.resolution))
     curve: Curve = []
     began = now(bench.base)

@@ -2,47 +2,86 @@
 
 import statistics
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from benchmarks.common import Bench, Result, median, now, seconds, stand_ins
+from mnemon.methods import Learned, Method
 from mnemon.metrics import Encoders, settings_for
 from mnemon.metrics.prompts import PROMPTS
+from mnemon.models import Base
 from mnemon.models.unet import UNetBase
 from mnemon.sampling import Composed, draw
 
 GOAL = 1.03
+MANY_GOAL = 1.05
+PLACES = ("on the beach", "in the snow", "in the desert", "at night")
 
 
 def drawing(bench: Bench) -> list[Result]:
-    """The same number of pictures with all concepts in one copy of the base and with none in the other, in turn."""
-    seeds = range(bench.sizes.pictures)
-    options: dict[str, Any] = {"seeds": seeds, "guidance": 4.0, "steps": bench.sizes.sampling_steps}
-    bare = ["a photo of a mug on the beach"] * len(seeds)
+    """The same number of pictures with all concepts in one copy of the base and with none in the other, in turn.
+
+    Of methods that combine the concepts anew for each prompt, see `drawing_by_prompt`.
+    """
+    options = _options(bench)
+    bare = ["a photo of a mug on the beach"] * bench.sizes.pictures
     results = []
     for name, method in bench.methods.items():
+        if method.per_prompt:
+            continue
         learned = stand_ins(bench.base, method, bench.sizes.concepts, bench.seed)
-        told = [f"a photo of {method.prompt_name('c0', 'mug')} on the beach"] * len(seeds)
+        told = [f"a photo of {method.prompt_name('c0', 'mug')} on the beach"] * bench.sizes.pictures
         began = now(bench.base)
         with Composed(bench.base, method, learned) as composed:
             composing = now(bench.base) - began
-            pairs = [
-                (
-                    seconds(bench.base, lambda: composed.draw(told, **options)),  # noqa: B023 (called at once)
-                    seconds(bench.bare, lambda: draw(bench.bare, bare, **options)),
-                )
-                for _ in range(1 + 2 * bench.sizes.rounds)
-            ][1:]
-        ratios = [ours / theirs for ours, theirs in pairs]
+            pairs = _in_turn(bench, partial(composed.draw, told, **options), partial(draw, bench.bare, bare, **options))
         details = {
             "composing_seconds": composing,
-            "bare_pictures_per_second": len(seeds) / statistics.median(t for _, t in pairs),
+            "bare_pictures_per_second": bench.sizes.pictures / statistics.median(theirs for _, theirs in pairs),
         }
         title = f"{name}: drawing with {len(learned)} concepts / bare base"
-        results.append(median(title, "ratio", ratios, GOAL, details))
+        results.append(median(title, "ratio", [ours / theirs for ours, theirs in pairs], GOAL, details))
     return results
+
+
+def drawing_by_prompt(bench: Bench) -> list[Result]:
+    """Of methods that combine the concepts anew for each prompt: the same pictures with many concepts in one copy of
+    the base and with one in the other, in turn.
+
+    There are four prompts; combining the concepts, once for each of them, is within the time that is measured.
+    """
+    count = bench.sizes.pictures
+    results = []
+    for name, method in bench.methods.items():
+        if not method.per_prompt:
+            continue
+        learned = stand_ins(bench.base, method, bench.sizes.concepts, bench.seed)
+        told = [f"a photo of {method.prompt_name('c0', 'mug')} {PLACES[index % len(PLACES)]}" for index in range(count)]
+        many = partial(_afresh, bench, bench.base, method, learned, told)
+        pairs = _in_turn(bench, many, partial(_afresh, bench, bench.bare, method, learned[:1], told))
+        details = {"pictures_per_second_with_one": count / statistics.median(one for _, one in pairs)}
+        title = f"{name}: drawing with {len(learned)} concepts / with one"
+        results.append(median(title, "ratio", [many / one for many, one in pairs], MANY_GOAL, details))
+    return results
+
+
+def _options(bench: Bench) -> dict[str, Any]:
+    return {"seeds": range(bench.sizes.pictures), "guidance": 4.0, "steps": bench.sizes.sampling_steps}
+
+
+def _afresh(bench: Bench, base: Base, method: Method, learned: list[Learned], told: list[str]) -> None:
+    """Draw with the concepts, none of them combined yet."""
+    with Composed(base, method, learned) as composed:
+        composed.draw(told, **_options(bench))
+
+
+def _in_turn(bench: Bench, ours: Callable[[], object], peer: Callable[[], object]) -> list[tuple[float, float]]:
+    """Seconds of ours on the base and of the peer on its copy; the first pair is not counted."""
+    pairs = [(seconds(bench.base, ours), seconds(bench.bare, peer)) for _ in range(1 + 2 * bench.sizes.rounds)]
+    return pairs[1:]
 
 
 def scoring(bench: Bench, encoders: Encoders) -> list[Result]:

@@ -17,8 +17,9 @@ import torch
 
 from benchmarks.common import QUICK, Bench, Result, Sizes, machine, print_results, to_json
 from benchmarks.concepts import learning, stored
-from benchmarks.pictures import drawing, scoring
+from benchmarks.pictures import drawing, drawing_by_prompt, scoring
 from benchmarks.steps import steps
+from benchmarks.together import together
 from mnemon.checkpoints import write_json
 from mnemon.methods import METHODS, method_from, method_settings
 from mnemon.metrics import Encoders, encoders_for
@@ -27,7 +28,8 @@ from mnemon.world import base_folder
 
 PARTS: dict[str, tuple[str, Callable[[Bench, Encoders], list[Result]]]] = {
     "steps": ("A training step", lambda bench, _: steps(bench)),
-    "drawing": ("Drawing", lambda bench, _: drawing(bench)),
+    "together": ("Concepts learned together", lambda bench, _: together(bench)),
+    "drawing": ("Drawing", lambda bench, _: [*drawing(bench), *drawing_by_prompt(bench)]),
     "bytes": ("Stored", lambda bench, _: stored(bench)),
     "learning": ("Learning", learning),
     "scoring": ("Scoring", scoring),
@@ -52,6 +54,9 @@ def main() -> None:
     for part in options.only:
         title, measure = PARTS[part]
         results = measure(bench, _encoders(bench.base))
+        if not results:  # for example concepts together, of methods whose concepts wait for one another
+            print(f"{title}: nothing to measure of {', '.join(bench.methods)}")
+            continue
         print_results(title, results)
         record["results"][part] = to_json(results)
         if options.out is not None:

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 
 import torch
 
-from benchmarks.common import Bench, Result, examples, median, now, stand_ins
+from benchmarks.common import Bench, Result, median, now, stand_ins
+from mnemon.lessons import examples_of
 from mnemon.methods import Learned, Method
 from mnemon.models import Base
 from mnemon.training import Examples, TrainingSettings, train
@@ -76,7 +77,7 @@ def _round(bench: Bench, earlier: Mapping[str, list[Learned]]) -> dict[tuple[str
 def _pairs(bench: Bench, method: Method, earlier: list[Learned]) -> Pairs:
     """Train with a bare step on the other copy of the base after every step; the first steps are not counted."""
     concept = thing_concept("it", bench.sizes.learning_seeds[0]).photos(5, seed=1)
-    data = examples(bench.base, method, concept)
+    data = examples_of(bench.base, method, concept)
     bench.bare.set_tokens({"it": _word(bench.bare, concept.noun or "it")})
     bare = BareStep(bench.bare, data, method.batch, bench.seed)
     pairs: Pairs = []

@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import examples
 from mnemon.checkpoints import write_json
 from mnemon.data import photos_tensor
+from mnemon.lessons import examples_of
 from mnemon.methods import Learned, Method, method_from
 from mnemon.metrics import WorldEncoders, measure_row, reference_features, settings_for
 from mnemon.models import Base, load_base
+from mnemon.sampling import Composed
 from mnemon.training import TrainingSettings, train
 from mnemon.world import WorldConcept, base_folder, thing_concept
 
@@ -61,16 +62,18 @@ def run(
     diagonal, seconds = [], 0.0
     settings = settings_for(encoders)
     for one in concepts:
-        data = examples(base, method, one.photos(PHOTOS, seed=1))
+        data = examples_of(base, method, one.photos(PHOTOS, seed=1))
         began = time.monotonic()
         latest = train(
             base, method, one.name, one.noun, data.latents, data.prompts, learned, TrainingSettings(seed=seed)
         )
         seconds += time.monotonic() - began
         learned.append(latest)
-        row = measure_row(base, method, learned, references, encoders, settings, only=[one.name])
+        with Composed(base, method, learned) as composed:
+            row = measure_row(composed, references, encoders, settings, only=[one.name])
         diagonal.append({**row["concepts"][one.name], "facts": dict(latest.facts)})
-    last = measure_row(base, method, learned, references, encoders, settings)
+    with Composed(base, method, learned) as composed:
+        last = measure_row(composed, references, encoders, settings)
     return {"diagonal": diagonal, "last": last, "seconds": seconds / len(concepts)}
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 import mnemon
 from mnemon import api
+from mnemon.api import learning, opening
 from mnemon.data import Concept, Photo
 from mnemon.errors import MnemonError
 from mnemon.library import Library
@@ -40,13 +41,14 @@ def tom() -> Concept:
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What the training loop is given: latents, prompts, prior."""
     calls: list[dict[str, Any]] = []
-    train = api.train
+    train = learning.train_together
 
     def listen(*arguments: Any, **more: Any) -> Any:
-        calls.append({"latents": arguments[4], "prompts": arguments[5], "prior": more["prior"]})
+        (lesson,) = arguments[2]
+        calls.append({**vars(lesson.examples), "prior": lesson.prior})
         return train(*arguments, **more)
 
-    monkeypatch.setattr(api, "train", listen)
+    monkeypatch.setattr(learning, "train_together", listen)
     return calls
 
 
@@ -57,7 +59,7 @@ def teach(path: Path, concept: Concept, base: Base, **more: Any) -> api.Outcome:
 def test_the_five_lines(
     tmp_path: Path, sip: Concept, tom: Concept, base: Base, monkeypatch: pytest.MonkeyPatch, quick_scores: None
 ) -> None:
-    monkeypatch.setattr(api, "_resolve", lambda name: base)
+    monkeypatch.setattr(opening, "load_base", lambda name, device: base)
     for concept in (sip, tom):
         mnemon.learn(tmp_path / "lib", concept, method=METHOD)
     pictures = mnemon.generate(tmp_path / "lib", "<sip> mug", number=2, steps=2, out=tmp_path / "pictures")
@@ -109,7 +111,7 @@ def test_missing_encoders_are_found_out_before_training(
     def missing(_: Base) -> None:
         raise MnemonError("no connection")
 
-    monkeypatch.setattr(api, "_encoders", missing)
+    monkeypatch.setattr(learning, "encoders_of", missing)
     with pytest.raises(MnemonError, match="no connection"):
         teach(tmp_path / "lib", sip, base, scored=True)
     assert not trained and not (tmp_path / "lib").exists()

@@ -13,7 +13,7 @@ LAYERS = [
     {"demo"},
     {"api", "reports", "benchmark", "classification"},
     {"export", "sampling", "metrics"},
-    {"training", "prompts"},
+    {"training", "prompts", "lessons"},
     {"library"},
     {"methods"},
     {"adapters"},

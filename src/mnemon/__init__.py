@@ -11,7 +11,7 @@ print(evaluate("my-library").values)
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mnemon.api import Outcome, PhotoSettings, evaluate, generate, learn
+    from mnemon.api import Outcome, PhotoSettings, evaluate, generate, learn, learn_together
     from mnemon.data import Concept, concept_from_folder, concept_from_imagefolder, concepts_from_list
     from mnemon.errors import MnemonError
     from mnemon.library import Library
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "mnemon.api": ("Outcome", "PhotoSettings", "evaluate", "generate", "learn"),
+    "mnemon.api": ("Outcome", "PhotoSettings", "evaluate", "generate", "learn", "learn_together"),
     "mnemon.data": ("Concept", "concept_from_folder", "concept_from_imagefolder", "concepts_from_list"),
     "mnemon.errors": ("MnemonError",),
     "mnemon.library": ("Library",),
@@ -50,6 +50,7 @@ __all__ = [
     "evaluate",
     "generate",
     "learn",
+    "learn_together",
     "load_base",
     "method_from",
 ]

@@ -13,11 +13,17 @@ from mnemon.metrics.encoders import WorldEncoders, reference_features
 from mnemon.metrics.matrix import matrix_from_rows
 from mnemon.metrics.measure import ScoreSettings, measure_row
 from mnemon.metrics.prompts import PROMPTS, PromptSet
+from mnemon.sampling import Composed
 from tests.metrics.worlds import pictures, world_folder
 from tests.tiny import tiny_sd_base
 
 TINY = PromptSet(("a photo of {} on the beach", "{} in snow"), ("a red cat", "a blue mug", "a green dog"))
 SEEDS = 2
+
+
+def measured_row(base, method, concepts, *more):
+    with Composed(base, method, concepts) as composed:
+        return measure_row(composed, *more)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -59,7 +65,7 @@ def row(base, encoders, settings):
     def hear(name, some):
         shown[name] = some
 
-    measured = measure_row(base, method_from("lora"), concepts, references, encoders, settings, hear)
+    measured = measured_row(base, method_from("lora"), concepts, references, encoders, settings, hear)
     return measured, shown
 
 
@@ -87,7 +93,7 @@ def test_measuring_again_gives_the_same_and_leaves_the_base_alone(base, encoders
     before = {name: tensor.clone() for name, tensor in base.denoiser.state_dict().items()}
     concepts, method = [learned(base, "rex", "dog", 1)], method_from("lora")
     references = {"rex": reference_features(encoders, pictures(2))}
-    first, second = (measure_row(base, method, concepts, references, encoders, settings) for _ in range(2))
+    first, second = (measured_row(base, method, concepts, references, encoders, settings) for _ in range(2))
     assert first == second
     assert all(torch.equal(tensor, before[name]) for name, tensor in base.denoiser.state_dict().items())
 
@@ -97,7 +103,7 @@ def test_a_concepts_score_does_not_depend_on_which_others_are_drawn_first(base, 
     one, two = learned(base, "rex", "dog", 1), learned(base, "tom", "cat", 2)
     references = {"rex": reference_features(encoders, pictures(2))}
     orders, method = ([one, two], [two, one]), method_from("lora")
-    rows = [measure_row(base, method, order, references, encoders, settings) for order in orders]
+    rows = [measured_row(base, method, order, references, encoders, settings) for order in orders]
     scores = [row["concepts"]["rex"]["identity_alignment"] for row in rows]
     assert scores[0] == pytest.approx(scores[1], abs=1e-4)
 
@@ -105,7 +111,7 @@ def test_a_concepts_score_does_not_depend_on_which_others_are_drawn_first(base, 
 def test_references_of_other_encoders_are_refused(base, encoders, settings):
     with pytest.raises(MnemonError, match="references of 'rex' have 7 numbers.*encoders give 32"):
         wrong = {"rex": {"image": torch.ones(2, 7)}}
-        measure_row(base, method_from("lora"), [learned(base, "rex", "dog", 1)], wrong, encoders, settings)
+        measured_row(base, method_from("lora"), [learned(base, "rex", "dog", 1)], wrong, encoders, settings)
 
 
 def test_bad_settings_are_refused():

@@ -52,6 +52,10 @@ def learn(
         bool, typer.Option("--checkpointing", help="Gradient checkpointing: less memory, more time.")
     ] = False,
     min_snr: Annotated[float | None, typer.Option(help="Gamma of min-SNR weighting, usually 5.")] = None,
+    together: Annotated[
+        int,
+        typer.Option(min=1, help="Of a list, concepts that learn in the same steps, where the method lets them."),
+    ] = 6,
     preview_every: Annotated[int, typer.Option(help="Steps between preview pictures; 0 for none.")] = 0,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Log losses for TensorBoard (extra: track).")
@@ -80,21 +84,35 @@ def learn(
     concepts = concepts_from_list(photos) if several else [concept_from_folder(photos, name, noun)]
     held_out = concept_from_folder(references, concepts[0].name, concepts[0].noun) if references else None
     chosen: Any = _method(method, set_ or [], library)
-    results = []
-    for concept in concepts:
-        if several and concept.name in _known(library):
+    if several:
+        for concept in (one for one in concepts if one.name in _known(library)):
             note(f"'{concept.name}' is in the library already: passed over.")
-            continue
-        with progress(f"learning <{concept.name}>") as bar:
-            outcome = api.learn(
-                library, concept, base=base, method=chosen, references=held_out, photos=squares, training=training,
-                prior=prior, scored=score, on_step=bar, on_pictures=bar.scored,
+        concepts = [one for one in concepts if one.name not in _known(library)]
+    results = []
+    for group in _groups(concepts, chosen, library, together):
+        names = [concept.name for concept in group]
+        with progress("learning " + " ".join(f"<{name}>" for name in names)) as bar:
+            outcome = api.learn_together(
+                library, group, base=base, method=chosen, references=[held_out] * len(group), photos=squares,
+                training=training, prior=prior, scored=score, on_step=bar, on_pictures=bar.scored,
             )  # fmt: skip
-        results.append({"concept": concept.name, **vars(outcome)})
+        results += [{"concept": name, **vars(outcome)} for name in names]
         if not json_output:
-            _report(concept.name, outcome, library)
+            _report(names, outcome, library)
     if json_output:
         print_json(results if several else results[0])
+
+
+def _groups(concepts: list[Any], method: Any, library: Path, together: int) -> list[list[Any]]:
+    """The concepts that learn in the same steps."""
+    from mnemon.api import learns_together
+    from mnemon.library import Library
+    from mnemon.methods import Method, method_from
+
+    kept = Library.open(library).method if (library / "library.json").exists() else None
+    chosen = kept or (method if isinstance(method, Method) else method_from(method or "stamina"))
+    size = len(concepts) if chosen.at_once else together if learns_together(chosen) else 1
+    return [concepts[start : start + size] for start in range(0, len(concepts), max(size, 1))]
 
 
 def generate(
@@ -281,9 +299,11 @@ def _known(library: Path) -> list[str]:
     return Library.open(library).names() if (library / "library.json").exists() else []
 
 
-def _report(name: str, outcome: Any, library: Path) -> None:
+def _report(names: list[str], outcome: Any, library: Path) -> None:
     from mnemon.library import Library
 
-    say(f"<{name}> learned in {outcome.training_seconds:.0f} s; the library is at state {outcome.state}.")
+    learned = " ".join(f"<{name}>" for name in names)
+    fused = f", fused in {outcome.fusion_seconds:.0f} s" if outcome.fusion_seconds >= 1 else ""
+    say(f"{learned} learned in {outcome.training_seconds:.0f} s{fused}; the library is at state {outcome.state}.")
     if outcome.row is not None:
         out.print(row_table(outcome.row, Library.open(library)))

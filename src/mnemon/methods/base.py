@@ -115,7 +115,7 @@ class Method(ABC):
     """Whether a concept is learned on the bare base, with none of the earlier ones in it. Concepts of a method that is
     `order_free` as well can be learned in the same steps, each picture passing its own concept's changes only."""
     at_once: ClassVar[bool] = False
-    """Whether all concepts have to be learned together, in one run."""
+    """Whether all concepts have to be learned together, in one run, on their pictures mixed."""
     can_remove: ClassVar[bool]
     needs_class_images: ClassVar[bool]
     source: ClassVar[str]

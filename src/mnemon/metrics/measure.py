@@ -8,11 +8,10 @@ from typing import Any
 from torch import Tensor
 
 from mnemon.errors import MnemonError
-from mnemon.methods.base import Learned, Method
+from mnemon.methods.base import Learned
 from mnemon.metrics.alignment import ceiling, matched_cosines, mean_pairwise_cosine
 from mnemon.metrics.encoders import Encoders
 from mnemon.metrics.prompts import PROMPTS
-from mnemon.models.base import Base
 from mnemon.sampling import Composed
 
 OnPictures = Callable[[str | None, Tensor], None]
@@ -52,18 +51,17 @@ def settings_for(encoders: Encoders) -> ScoreSettings:
 
 
 def measure_row(
-    base: Base,
-    method: Method,
-    learned: Sequence[Learned],
+    composed: Composed,
     references: Mapping[str, Mapping[str, Tensor]],
     encoders: Encoders,
     settings: ScoreSettings,
     on_pictures: OnPictures | None = None,
     only: Sequence[str] | None = None,
 ) -> dict[str, Any]:
-    """Score every concept of `learned`, all of them in the model, and the base's general prompts. JSON-able.
+    """Score every concept that is composed into the base, and the base's general prompts. JSON-able.
 
     Args:
+        composed: entered already.
         only: names of the concepts to score, where a whole row would take too long; all of them stay in the model.
         references: concept -> {"image", "identity"}, features of reference pictures (`reference_features`). A concept
             without is drawn, but its alignments are None.
@@ -79,15 +77,13 @@ def measure_row(
     """
     hear = on_pictures or (lambda name, pictures: None)
     concepts: dict[str, dict[str, float | int | None]] = {}
-    with Composed(base, method, learned) as composed:
-        for one in learned:
-            if only is not None and one.name not in only:
-                continue
-            pictures, words = _draw_concept(composed, one, settings)
-            hear(one.name, pictures)
-            known = references.get(one.name, {})
-            concepts[one.name] = _scores(one.name, pictures, words, known, encoders)
-        general = general_alignment(composed, encoders, settings, hear)
+    for one in composed.learned:
+        if only is not None and one.name not in only:
+            continue
+        pictures, words = _draw_concept(composed, one, settings)
+        hear(one.name, pictures)
+        concepts[one.name] = _scores(one.name, pictures, words, references.get(one.name, {}), encoders)
+    general = general_alignment(composed, encoders, settings, hear)
     return {
         "concepts": concepts,
         "general": {"text_alignment": general},

@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-import torch
-
 from mnemon.data.captions import diverse_captions
 from mnemon.methods.base import Learned, Method
 from mnemon.models.base import Base
@@ -15,10 +13,8 @@ GUIDANCE, STEPS = 4.0, 30
 CALIBRATION = 64  # pictures of diverse things
 
 
-def class_pictures(base: Base, prompt: str, count: int, seed: int) -> Examples | None:
-    """`count` pictures of a concept's class by the bare base, for prior preservation; None for none."""
-    if not count:
-        return None
+def class_pictures(base: Base, prompt: str, count: int, seed: int) -> Examples:
+    """`count` pictures of a concept's class by the bare base, for prior preservation."""
     seeds = range(seed + 10_000, seed + 10_000 + count)
     pictures = draw(base, [prompt] * count, seeds=seeds, guidance=GUIDANCE, steps=STEPS)
     return Examples(base.encode_images(pictures), [prompt] * count)
@@ -42,11 +38,3 @@ def calibration(base: Base, method: Method, seed: int = 0) -> Examples | None:
     captions = diverse_captions(base.known_words, CALIBRATION, seed)
     pictures = draw(base, captions, seeds=range(30_000, 30_000 + CALIBRATION), guidance=GUIDANCE, steps=STEPS)
     return Examples(base.encode_images(pictures), captions)
-
-
-def joined(parts: Sequence[Examples | None]) -> Examples | None:
-    """All examples of `parts` in one; None if there are none."""
-    given = [part for part in parts if part is not None]
-    if not given:
-        return None
-    return Examples(torch.cat([one.latents for one in given]), [prompt for one in given for prompt in one.prompts])

@@ -1,6 +1,6 @@
 """The one training loop, its settings, and going on after a kill."""
 
-from mnemon.training.examples import Examples
+from mnemon.training.examples import Examples, joined
 from mnemon.training.lessons import Lesson
 from mnemon.training.loop import OnPreview, OnStep, train, train_together
 from mnemon.training.loss import denoising_loss, min_snr_weights
@@ -15,6 +15,7 @@ __all__ = [
     "TrainingSettings",
     "denoising_loss",
     "discard_snapshot",
+    "joined",
     "min_snr_weights",
     "train",
     "train_together",

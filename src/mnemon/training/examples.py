@@ -29,6 +29,14 @@ class Examples:
             raise MnemonError(f"{len(self.latents)} pictures and {count} prompts: give a list of one prompt a picture.")
 
 
+def joined(parts: Sequence[Examples | None]) -> Examples | None:
+    """All examples of `parts` in one; None if there are none."""
+    given = [part for part in parts if part is not None]
+    if not given:
+        return None
+    return Examples(torch.cat([one.latents for one in given]), [prompt for one in given for prompt in one.prompts])
+
+
 @dataclass(frozen=True)
 class Batch:
     """What one step learns from, drawn as a whole before its parts are computed."""

@@ -16,7 +16,7 @@ from mnemon.methods.base import Learned, Losses, Method, Step
 from mnemon.models.base import Base, Tokens
 from mnemon.models.layers import every_layer
 from mnemon.training.accelerator import make_accelerator
-from mnemon.training.examples import Batch, Examples, draw_batch
+from mnemon.training.examples import Batch, Examples, draw_batch, joined
 from mnemon.training.lessons import Group, Lesson
 from mnemon.training.loss import denoising_loss
 from mnemon.training.resume import Snapshots, run_identity
@@ -79,11 +79,12 @@ def train_together(
     on_preview: OnPreview | None = None,
     calibration: Examples | None = None,
 ) -> list[Learned]:
-    """Learn several concepts in the same steps, a batch of each in every step; returns them in the order of `lessons`.
+    """Learn several concepts in the same steps; returns them in the order of `lessons`, which changes nothing else.
 
-    For methods whose concepts do not wait for one another (`on_bare_base` and `order_free`), where a picture passes the
-    changes of its own concept only, and for those that learn all concepts `at_once`. The order of the lessons changes
-    nothing, bit for bit. Arguments and errors as for `train`; previews are drawn of a single lesson only.
+    For methods whose concepts do not wait for one another (`on_bare_base` and `order_free`): every step has a batch of
+    each, and a picture passes the changes of its own concept only. And for those that learn all concepts `at_once`:
+    every step has one batch of all concepts' pictures mixed, and there are as many steps for each concept as alone.
+    Arguments and errors as for `train`; previews are drawn of a single lesson only.
     """
     _check_together(method, lessons, earlier)
     settings = settings or TrainingSettings()
@@ -121,6 +122,12 @@ class _Run:
     ) -> None:
         self.base, self.lessons, self.settings, self.calibration = base, lessons, settings, calibration
         self.steps = method.steps if settings.steps is None else settings.steps
+        self.sources = [(lesson.examples, lesson.prior) for lesson in lessons]
+        if method.at_once:  # the pictures of all concepts mixed, and as many steps for each as alone
+            examples, prior = (joined(parts) for parts in zip(*self.sources, strict=True))
+            assert examples is not None
+            self.sources = [(examples, prior)]
+            self.steps *= len(lessons)
         self.batch = method.batch if settings.batch is None else settings.batch
         if settings.accumulate > self.batch:
             raise MnemonError(f"A batch of {self.batch} cannot be computed in {settings.accumulate} parts.")
@@ -189,10 +196,10 @@ class _Run:
         return " ".join(lesson.name for lesson in self.lessons)
 
     def _draw(self) -> Batch:
-        """This step's rows: as many of each lesson."""
+        """This step's rows: a batch from each source."""
         weight = self.settings.prior_weight
         return Batch.cat(
-            [draw_batch(self.base, one.examples, one.prior, weight, self.batch, self.draws) for one in self.lessons]
+            [draw_batch(self.base, own, prior, weight, self.batch, self.draws) for own, prior in self.sources]
         )
 
     def _losses(self, part: Batch, generator: torch.Generator) -> tuple[Tensor, Step]:

@@ -1,0 +1,183 @@
+"""Teaching a library: one more concept, or several in the same steps."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from mnemon.api.opening import encoders_of, kept_fusion, opened_or_created
+from mnemon.api.scoring import row_of
+from mnemon.data import Concept, photos_tensor
+from mnemon.lessons import PhotoSettings, examples_of
+from mnemon.library import Library
+from mnemon.methods.base import Learned, Method
+from mnemon.metrics import Encoders, ScoreSettings, reference_features
+from mnemon.metrics.measure import OnPictures
+from mnemon.models import Base
+from mnemon.prompts import class_prompt, preview_prompt
+from mnemon.sampling import PictureFacts, draw, save_picture
+from mnemon.sampling.drawn import calibration, class_pictures, rehearsed
+from mnemon.training import Examples, Lesson, TrainingSettings, discard_snapshot, joined, train_together
+
+OnStep = Callable[[int, int, Mapping[str, float]], None]
+"""Called with the steps done, the steps in all, and what is logged."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What `learn` did: the library's new state, the measured row (None if not scored), and the seconds it took: in
+    training, in fusing the concepts (0 for methods that do not fuse) and in scoring."""
+
+    state: int
+    row: dict[str, Any] | None
+    training_seconds: float
+    fusion_seconds: float
+    scoring_seconds: float
+
+
+def learn(library: str | Path, concept: Concept, *, references: Concept | None = None, **options: Any) -> Outcome:
+    """Teach a library one more concept, and measure what it knows of every concept so far.
+
+    A library that does not exist yet is made, on `base` ("world" by default) and with `method` ("stamina" by
+    default); one that exists keeps its own. A call that was killed goes on where it was when it is made again.
+
+    Args:
+        library: the library's folder.
+        concept: name, photos and class noun.
+        references: other photos of the concept, never trained on, to score against; the training photos without them.
+        options: those of `learn_together`.
+
+    Raises:
+        MnemonError: anything in the way, in one sentence; the library is as it was then.
+    """
+    return learn_together(library, [concept], references=[references], **options)
+
+
+def learns_together(method: Method) -> bool:
+    """Whether concepts of the method can be learned in the same steps."""
+    return method.at_once or (method.on_bare_base and method.order_free)
+
+
+def learn_together(
+    library: str | Path,
+    concepts: Sequence[Concept],
+    *,
+    base: str | Base | None = None,
+    method: str | Method | None = None,
+    references: Sequence[Concept | None] | None = None,
+    photos: PhotoSettings | None = None,
+    training: TrainingSettings | None = None,
+    prior: int = 0,
+    score: ScoreSettings | None = None,
+    scored: bool = True,
+    encoders: Encoders | None = None,
+    on_step: OnStep | None = None,
+    on_pictures: OnPictures | None = None,
+) -> Outcome:
+    """Teach a library several concepts in the same steps, a batch of each in every step; a commit for each.
+
+    Args:
+        library: the library's folder.
+        concepts: more than one only for methods that learn them together (`learns_together`).
+        base: a base, or the name of one: "world", a diffusers folder or a hub id.
+        method: a method or its name.
+        references: for each concept other photos of it, as for `learn`.
+        photos, training, score: settings; defaults are the method's and the base's own.
+        prior: class pictures to draw from the bare base and to train on as well (prior preservation).
+        scored: measure the row of the score matrix, and keep features of the references for later rows.
+        encoders: what measures; by default the base's own, or CLIP and DINO.
+        on_step: hears the training's progress.
+        on_pictures: hears the pictures that are scored.
+
+    Raises:
+        MnemonError: anything in the way, in one sentence; the library is as it was then.
+    """
+    path, training = Path(library), training or TrainingSettings()
+    with opened_or_created(path, base, method) as (opened, found), opened.lock():
+        for concept in concepts:
+            opened.check_name(concept.name)
+        # Before the training, since encoders may have to be fetched from the hub, and that may fail.
+        measure = (encoders or encoders_of(found)) if scored else None
+        held_out = references or [None] * len(concepts)
+        features = [_features(measure, other or own, found) for own, other in zip(concepts, held_out, strict=True)]
+        began = time.monotonic()
+        learned = _train(opened, found, concepts, photos, training, prior, on_step)
+        trained = time.monotonic()
+        facts = {"training": asdict(training), "seconds": round((trained - began) / len(concepts), 1)}
+        for one, concept, other, known in zip(learned, concepts, held_out, features, strict=True):
+            settings = {**facts, "held_out": other is not None}
+            opened.commit(one, photos=_sources(concept), settings=settings, references=known)
+        discard_snapshot(path / "training")
+        if opened.method.fuses:
+            kept_fusion(opened, found)
+        fused = time.monotonic()
+        row = _measure(opened, found, measure, score, on_pictures) if measure else None
+    return Outcome(opened.state, row, trained - began, fused - trained, time.monotonic() - fused)
+
+
+def _train(
+    library: Library,
+    base: Base,
+    concepts: Sequence[Concept],
+    photos: PhotoSettings | None,
+    training: TrainingSettings,
+    prior: int,
+    on_step: OnStep | None,
+) -> list[Learned]:
+    method, earlier, seed = library.method, library.learned(), training.seed
+    again = rehearsed(base, method, earlier, seed)
+    lessons = [
+        Lesson(
+            concept.name,
+            concept.noun,
+            examples_of(base, method, concept, photos, seed),
+            joined([_prior(base, concept, prior, seed), again]),
+        )
+        for concept in concepts
+    ]
+    return train_together(
+        base,
+        method,
+        lessons,
+        earlier,
+        training,
+        library.path / "training",
+        on_step=on_step,
+        on_preview=lambda step: _preview(library.path, base, method, concepts[0], step),
+        calibration=calibration(base, method),
+    )
+
+
+def _prior(base: Base, concept: Concept, number: int, seed: int) -> Examples | None:
+    return class_pictures(base, class_prompt(concept), number, seed) if number else None
+
+
+def _sources(concept: Concept) -> list[dict[str, str]]:
+    return [{"source": photo.source, "sha256": photo.sha256} for photo in concept.photos]
+
+
+def _features(encoders: Encoders | None, concept: Concept, base: Base) -> dict[str, Tensor] | None:
+    """What is kept of the reference pictures, to score the concept against for ever after."""
+    if encoders is None:
+        return None
+    return reference_features(encoders, photos_tensor(concept, base.resolution))
+
+
+def _preview(path: Path, base: Base, method: Method, concept: Concept, step: int) -> None:
+    """Four pictures as the concept would be drawn if training stopped now."""
+    prompt = preview_prompt(concept, method)
+    pictures = draw(base, [prompt] * 4, seeds=range(4), guidance=4.0, steps=20)
+    for seed, picture in enumerate(pictures):
+        facts = PictureFacts(prompt, seed, 4.0, 20, base.name, library=str(path), concepts=(concept.name,))
+        save_picture(path / "previews" / concept.name / f"step-{step:05d}-{seed}.png", picture, facts)
+
+
+def _measure(
+    library: Library, base: Base, encoders: Encoders, score: ScoreSettings | None, on_pictures: OnPictures | None
+) -> dict[str, Any]:
+    row = row_of(library, base, encoders, score, on_pictures)
+    library.write_row(library.state, row)
+    return row

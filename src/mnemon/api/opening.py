@@ -1,0 +1,106 @@
+"""Libraries and bases by their names."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from mnemon.adapters import Delta
+from mnemon.errors import MnemonError
+from mnemon.library import Library
+from mnemon.methods import method_from, method_settings
+from mnemon.methods.base import Method
+from mnemon.metrics import Encoders, encoders_for
+from mnemon.models import Base, load_base
+from mnemon.sampling import Composed
+from mnemon.world import base_folder
+
+
+def base_named(base: str | Base) -> Base:
+    """A base by its name; folders by their whole path, which stays true wherever a library is opened from."""
+    if isinstance(base, Base):
+        return base
+    folder = Path(base).expanduser()
+    name = str(folder.resolve()) if base != "world" and folder.is_dir() else base
+    return load_base(name, device="cuda" if torch.cuda.is_available() else "cpu")
+
+
+def base_of(library: Library, base: str | Base | None) -> Base:
+    """The base that the library was made on, or `base`, if that is the same one at another place."""
+    found = base_named(base or library.base_name)
+    library.check_base(found)
+    return found
+
+
+def encoders_of(base: Base) -> Encoders:
+    """The encoders that belong to the base: its own folder's, or CLIP and DINO."""
+    folder = base_folder() if base.name == "world" else Path(base.name)
+    return encoders_for(folder if folder.is_dir() else None, base.device)
+
+
+def in_base(library: Library, base: Base) -> Composed:
+    """The base with the library's concepts in it; where that takes a fusion, the one that is kept or a new one."""
+    learned = library.learned()
+    return Composed(base, library.method, learned, kept_fusion(library, base) if library.method.fuses else None)
+
+
+def kept_fusion(library: Library, base: Base) -> dict[str, Delta]:
+    """The fused changes of the library's state: read, or computed and kept."""
+    if (known := library.fused()) is not None:
+        return known
+    learned, before = library.learned(), base.tokens
+    base.set_tokens(library.method.tokens(learned))
+    try:
+        fused = library.method.compose(base, learned)
+    finally:
+        base.set_tokens(before)
+    library.write_fused(fused)
+    return fused
+
+
+@contextmanager
+def opened_or_created(
+    path: Path, base: str | Base | None, method: str | Method | None
+) -> Iterator[tuple[Library, Base]]:
+    """The library, and the base it belongs to. A new library goes again if its first concept fails, but not if it is
+    interrupted: then there is something to go on from."""
+    if (path / "library.json").exists():
+        opened = Library.open(path)
+        _check_method(opened, method)
+        yield opened, base_of(opened, base)
+        return
+    chosen = method if isinstance(method, Method) else method_from(method or "stamina")
+    found = base_named(base or "world")
+    opened = Library.create(path, found, chosen)
+    try:
+        yield opened, found
+    except Exception:
+        if opened.state == 0:
+            _withdraw(path)
+        raise
+
+
+def _withdraw(path: Path) -> None:
+    """Take away a library that has learned nothing, and its folder unless there is something else in it."""
+    for name in ("library.json", "lock"):
+        (path / name).unlink(missing_ok=True)
+    for name in ("training", "previews", "concepts", "references"):
+        shutil.rmtree(path / name, ignore_errors=True)
+    if not any(path.iterdir()):
+        path.rmdir()
+
+
+def _check_method(library: Library, method: str | Method | None) -> None:
+    """A library keeps the method it was made with, and its settings."""
+    own = library.method
+    if method in (None, own.name, own):
+        return
+    other = method_from(method) if isinstance(method, str) else method
+    assert other is not None
+    what = f"the method '{own.name}', not '{other.name}'"
+    if type(other) is type(own):
+        mine, asked = method_settings(own), method_settings(other)
+        what = ", ".join(f"{key}={mine[key]}, not {key}={asked[key]}" for key in mine if mine[key] != asked[key])
+    raise MnemonError(f"The library {library.path} was made with {what}, and keeps to it: choose another folder.")
