@@ -14,7 +14,7 @@ from transformers import AutoModel, CLIPModel, CLIPTextModelWithProjection, CLIP
 
 from mnemon.errors import MnemonError
 from mnemon.models.loading import without_bars
-from mnemon.world.encoder import PictureEncoder
+from mnemon.world.encoder import PictureEncoder, unpacked
 
 _BATCH = 64  # pictures or prompts at a time
 _WORLD_SIDE = 64
@@ -109,7 +109,7 @@ class WorldEncoders:
         try:
             shape = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
             encoder = PictureEncoder(shape["heads"], shape["embedding"])
-            encoder.load_state_dict(load_file(path.with_suffix(".safetensors")))
+            encoder.load_state_dict(unpacked(load_file(path.with_suffix(".safetensors"))))
         except FileNotFoundError as error:
             raise MnemonError(f"The base's folder lacks {error.filename}: build or install the base again.") from None
         return encoder.to(self._device).eval().requires_grad_(False)

@@ -19,7 +19,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 
 from mnemon.checkpoints import write_json, write_safetensors
 from mnemon.errors import MnemonError
-from mnemon.world.encoder import PictureEncoder
+from mnemon.world.encoder import PictureEncoder, packed
 from mnemon.world.recipe import pictures as rendering
 from mnemon.world.recipe.autoencoder import autoencoder_figures, encode, train_autoencoder
 from mnemon.world.recipe.denoiser import caption_ids, new_scheduler, tokenize, train_clip, train_denoiser
@@ -214,8 +214,10 @@ def _save(
     write_json(config, json.loads(config.read_text(encoding="utf-8")) | {"dtype": "float32"})
     encoders = folder / "encoders"
     for name, encoder in {"judge": judge, "clip_image": clip_image}.items():
-        tensors = {k: v.half() if v.is_floating_point() else v for k, v in encoder.state_dict().items()}
-        write_safetensors(encoders / f"{name}.safetensors", tensors)
+        state = encoder.state_dict()
+        halves = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
+        # The judge decides whether a base is good enough, so nothing is taken from it.
+        write_safetensors(encoders / f"{name}.safetensors", halves if name == "judge" else packed(state))
         heads = {head: layer.out_features for head, layer in encoder.heads.items()}
         write_json(encoders / f"{name}.json", {"heads": heads, "embedding": encoder.embedding})
     clip_text.half().save_pretrained(encoders / "clip_text")

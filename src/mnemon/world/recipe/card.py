@@ -34,7 +34,7 @@ _FOOT = """
 
 `encoders/judge` (attributes, and identity: the same thing again in another pose and place), `encoders/clip_image` and
 `encoders/clip_text` (a small CLIP; the pipeline's text model started as its text side). Weights are stored in half
-precision. `figures.json` holds figures, recipe and seconds a stage.
+precision, those of `clip_image` in 8 bits. `figures.json` holds figures, recipe and seconds a stage.
 
 ## Limits
 
