@@ -137,3 +137,16 @@ def test_a_damaged_file_is_named(mnemon: Command, taught: Path) -> None:
 def test_a_library_moves_with_its_base_in_place(mnemon: Command, taught: Path, world_folder: Path) -> None:
     assert Library.open(taught).base_name == str(world_folder)  # a whole path, from wherever it was given
     assert json.loads((taught / "library.json").read_text())["base"]["name"] == str(world_folder)
+
+
+def test_a_base_that_has_moved_is_found_where_it_lies_now(
+    mnemon: Command, taught: Path, world_folder: Path, tmp_path: Path
+) -> None:
+    moved = world_folder.rename(tmp_path / "moved")
+    try:
+        lost = mnemon("generate", "<sip>", "--steps", 1, *LIB)
+        assert lost.code == 1 and str(world_folder) in lost.err
+        assert mnemon("generate", "<sip>", "--number", 1, "--steps", 1, "--base-at", moved, *LIB).code == 0
+        assert mnemon("evaluate", "--base-at", moved, *LIB).code == 0
+    finally:
+        moved.rename(world_folder)

@@ -13,6 +13,9 @@ from mnemon.errors import MnemonError
 LibraryPath = Annotated[Path, typer.Option("--library", "-l", help="The library's folder.")]
 At = Annotated[int | None, typer.Option("--at", help="Look at a past state instead of the newest.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON value on standard output, for programs.")]
+BaseAt = Annotated[
+    Path | None, typer.Option("--base-at", help="Where the library's base lies now, if its folder has moved.")
+]
 DEFAULT_LIBRARY = Path("mnemon-library")
 
 
@@ -127,6 +130,7 @@ def generate(
     batch: Annotated[int, typer.Option(min=1, help="Pictures drawn at once.")] = 8,
     at: At = None,
     base: Annotated[str | None, typer.Option(help="Draw from a bare base instead of a library.")] = None,
+    base_at: BaseAt = None,
     json_output: Json = False,
 ) -> None:
     """Draw pictures. Each PNG says how it was made.
@@ -137,10 +141,11 @@ def generate(
     from mnemon.library import Library
 
     opened = None if base else Library.open(library, at)
+    where = base or (str(base_at) if base_at else None)
     before = set(to.glob("*.png"))
     with progress("drawing") as bar:
         api.generate(
-            opened, prompt, base=base, negative=negative, seed=seed, number=number_, guidance=guidance, steps=steps,
+            opened, prompt, base=where, negative=negative, seed=seed, number=number_, guidance=guidance, steps=steps,
             batch=batch, out=to, on_step=lambda done, total: bar(done, total, {}),
         )  # fmt: skip
     files = sorted(str(file) for file in set(to.glob("*.png")) - before)
@@ -215,6 +220,7 @@ def evaluate(
     library: LibraryPath = DEFAULT_LIBRARY,
     to: Annotated[Path, typer.Option("--out", "-o", help="Folder for plots and the page.")] = Path("evaluation"),
     again: Annotated[bool, typer.Option("--again", help="Measure rows anew that are there already.")] = False,
+    base_at: BaseAt = None,
     json_output: Json = False,
 ) -> None:
     """Fill the whole score matrix, and write plots and one HTML page."""
@@ -224,7 +230,8 @@ def evaluate(
     from mnemon.reports import write_evaluation
 
     with progress("measuring states") as bar:
-        api.evaluate(library, again=again, on_state=lambda done, total: bar(done, total, {}))
+        where = str(base_at) if base_at else None
+        api.evaluate(library, base=where, again=again, on_state=lambda done, total: bar(done, total, {}))
     opened = Library.open(library)
     page = write_evaluation(opened, to)
     matrix = matrix_from_rows(opened.rows(), "identity_alignment")
