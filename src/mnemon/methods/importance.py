@@ -1,0 +1,163 @@
+"""Which entries of the sites' weights matter to which prompts or pictures: scores, 0/1 masks from them, their overlap.
+
+Wanda's score (Sun et al., arXiv 2306.11695) asks the prompts, SNIP's (Lee et al., arXiv 1810.02340) the pictures.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from mnemon.adapters import Dense, Sparse, attach
+from mnemon.data.captions import diverse_captions
+from mnemon.errors import MnemonError
+from mnemon.methods.base import Learned, Losses
+from mnemon.models.base import Base
+
+Masks = Mapping[str, Tensor]
+"""A boolean (d_out, d_in) for each site."""
+Scope = Literal["layer", "row"]
+STIMULI = ("a photo of {}", "a picture of {}", "{}")
+"""What a concept is scored on; each ends with its name."""
+CAPTIONS = 128
+"""Captions of diverse things that vote on what is general."""
+_general: dict[tuple[object, ...], dict[str, Tensor]] = {}  # the last few that were asked for, by what they depend on
+
+
+def concept_words(base: Base, called: str) -> Tensor:
+    """What a concept's own words and the end mark become in the prompts about it: (rows, d_in). The base knows its
+    token."""
+    own = len(base.heard([called])[0])
+    heard = base.heard([prompt.format(called) for prompt in STIMULI])
+    return torch.cat([words[-own:] for words in heard])
+
+
+def column_norms(words: Tensor) -> Tensor:
+    """||X_:,j||_2 (d_in,) of features X (rows, d_in), each row first brought to length 1."""
+    return normalize(words.float(), dim=-1).norm(dim=0)
+
+
+def text_scores(weights: Mapping[str, Tensor], words: Tensor) -> dict[str, Tensor]:
+    """Wanda's score S_ij = |W_ij| · ||X_:,j||_2 for each site; X are the features (rows, d_in) that it reads."""
+    norms = column_norms(words)
+    return {site: weight.float().abs() * norms for site, weight in weights.items()}
+
+
+def gradient_scores(
+    sites: Mapping[str, nn.Linear], losses: Losses, draws: int, generator: torch.Generator
+) -> Iterator[dict[str, Tensor]]:
+    """SNIP's score S_ij = |W_ij · dL/dW_ij| for each site, for one fresh draw of the loss after another."""
+    shifts = [torch.zeros(layer.weight.shape, device=layer.weight.device) for layer in sites.values()]
+    probes = {site: Dense(shift.requires_grad_()) for site, shift in zip(sites, shifts, strict=True)}
+    with attach(sites, probes):  # W + Δ at Δ = 0: the derivative by Δ is that by W
+        for _ in range(draws):
+            gradients = torch.autograd.grad(losses(generator), shifts)
+            pairs = zip(sites.items(), gradients, strict=True)
+            yield {site: (layer.weight.detach().float() * gradient).abs() for (site, layer), gradient in pairs}
+
+
+def mean_scores(scores: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean score by site."""
+    total: dict[str, Tensor] = {}
+    count = 0
+    for one in scores:
+        count += 1
+        total = {site: total[site] + score if site in total else score for site, score in one.items()}
+    return {site: score / count for site, score in total.items()}
+
+
+def top(scores: Mapping[str, Tensor], fraction: float, scope: Scope) -> dict[str, Tensor]:
+    """1[S_ij is in the top `fraction` of its layer, or of its row]: rounded to whole entries, exactly that many."""
+    return {site: _top(score, fraction, scope) for site, score in scores.items()}
+
+
+def voted(scores: Iterable[Mapping[str, Tensor]], fraction: float, tau: float, scope: Scope) -> dict[str, Tensor]:
+    """1[S_ij is in the top `fraction` for at least tau of the given scores], by site."""
+    votes: dict[str, Tensor] = {}
+    count = 0
+    for one in scores:
+        count += 1
+        for site, mask in top(one, fraction, scope).items():
+            votes[site] = votes[site] + mask if site in votes else mask.to(torch.int16)
+    return {site: vote >= tau * count for site, vote in votes.items()}
+
+
+def general_by_text(base: Base, fraction: float, tau: float, scope: Scope) -> dict[str, Tensor]:
+    """M_gen: what Wanda's score ranks in the top `fraction` for at least tau of 128 captions of diverse things.
+
+    It depends on nothing but the weights, which must be the bare base's, and is computed once for each base.
+
+    Raises:
+        MnemonError: the base knows none of the words that captions are made of.
+    """
+    weights = {site: layer.weight.detach() for site, layer in base.sites().items()}
+    like = next(iter(weights.values()))
+    key = (base.fingerprint, like.device, like.dtype, fraction, tau, scope)
+    if key not in _general:
+        scores = (text_scores(weights, words) for words in base.heard(_captions(base)))
+        while len(_general) >= 4:
+            del _general[next(iter(_general))]
+        _general[key] = voted(scores, fraction, tau, scope)
+    return dict(_general[key])
+
+
+def _captions(base: Base) -> list[str]:
+    try:
+        return diverse_captions(base.known_words, CAPTIONS, seed=0)
+    except ValueError as error:
+        raise MnemonError(f"What is general cannot be asked of '{base.name}': {error}.") from None
+
+
+def shuffled(masks: Masks, generator: torch.Generator) -> dict[str, Tensor]:
+    """At each site as many entries, at random places."""
+    mixed = {}
+    for site, mask in masks.items():
+        order = torch.randperm(mask.numel(), generator=generator, device=generator.device).to(mask.device)
+        mixed[site] = mask.flatten()[order].view_as(mask)
+    return mixed
+
+
+def masks_of(one: Learned) -> dict[str, Tensor]:
+    """The stored masks of a concept, by site."""
+    return {site: delta.mask for site, delta in one.deltas.items() if isinstance(delta, Sparse)}
+
+
+def union(learned: Sequence[Learned], like: Masks) -> dict[str, Tensor]:
+    """U = OR_i M^i, with the sites, shapes and device of `like`; all zero for no concept."""
+    total = {site: torch.zeros_like(mask) for site, mask in like.items()}
+    for one in learned:
+        for site, mask in masks_of(one).items():
+            total[site] |= mask.to(total[site].device)
+    return total
+
+
+def entries(masks: Masks) -> int:
+    """How many entries are set at all sites together."""
+    return sum(int(mask.sum()) for mask in masks.values())
+
+
+def both(left: Masks, right: Masks) -> int:
+    """How many entries are set in both masks; sites that one of them lacks count as not set."""
+    return sum(int((mask & right[site].to(mask.device)).sum()) for site, mask in left.items() if site in right)
+
+
+def mask_overlap(learned: Sequence[Learned]) -> tuple[Tensor, Tensor]:
+    """How far the masks of t concepts lie on one another, in two matrices (t, t).
+
+    Returns:
+        |M_i AND M_j| / |M_i OR M_j|, symmetric with ones on the diagonal; and |M_i AND M_j| / |M_i|, the share of
+        concept i's entries that concept j changes too. Zero where a mask is empty.
+    """
+    masks = [masks_of(one) for one in learned]
+    shared = torch.tensor([[both(left, right) for right in masks] for left in masks], dtype=torch.float64)
+    size = shared.diagonal()
+    joint = size[:, None] + size[None, :] - shared
+    return shared / joint.clamp(min=1), shared / size[:, None].clamp(min=1)
+
+
+def _top(score: Tensor, fraction: float, scope: Scope) -> Tensor:
+    ranked = score if scope == "row" else score.flatten()
+    best = ranked.topk(round(fraction * ranked.shape[-1]), dim=-1, sorted=False).indices
+    return torch.zeros_like(ranked, dtype=torch.bool).scatter_(-1, best, True).view_as(score)
