@@ -20,6 +20,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "c-lora": {"rank": 2, "steps": 3, "batch": 2},
     "textual-inversion": {"steps": 3, "batch": 2},
     "custom-diffusion": {"steps": 3, "batch": 2},
+    "mix-of-show": {"rank": 2, "steps": 3, "batch": 2},
+    "orthogonal-adaptation": {"rank": 2, "steps": 3, "batch": 2},
 }
 """b0 near zero: so early, some gates are shut and some open."""
 TOKEN_ONLY = {"textual-inversion"}

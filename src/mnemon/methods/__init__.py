@@ -8,6 +8,8 @@ from mnemon.methods.base import Learned, Learner, Losses, Method, Step
 from mnemon.methods.c_lora import CLora
 from mnemon.methods.custom_diffusion import CustomDiffusion
 from mnemon.methods.lora import Lora
+from mnemon.methods.mix_of_show import MixOfShow
+from mnemon.methods.orthogonal_adaptation import OrthogonalAdaptation
 from mnemon.methods.settings import nearest, settings_from_json, settings_to_json
 from mnemon.methods.stamina import Stamina
 from mnemon.methods.textual_inversion import TextualInversion
@@ -18,6 +20,8 @@ METHODS: dict[str, type[Method]] = {
     "c-lora": CLora,
     "textual-inversion": TextualInversion,
     "custom-diffusion": CustomDiffusion,
+    "mix-of-show": MixOfShow,
+    "orthogonal-adaptation": OrthogonalAdaptation,
 }
 
 

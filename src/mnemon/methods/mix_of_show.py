@@ -1,0 +1,94 @@
+"""Mix-of-Show (Gu et al., NeurIPS 2023, arXiv 2305.18292): concepts learned apart, and gradient fusion of weights.
+
+The fusion is solved in closed form instead of by L-BFGS. Not covered: changes of the text encoder and of the U-Net's
+other layers and their fusion, and drawing by regions, which any method may use (`mnemon.sampling`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from mnemon.adapters import Delta, Dense, sum_deltas
+from mnemon.methods.base import Learned
+from mnemon.methods.ed_lora import EdLora
+from mnemon.methods.settings import check_settings
+from mnemon.models.base import Base
+
+PROMPTS = ("<{}>", "photo of a <{}>")
+"""What each concept's weights are asked for; the concept stands last."""
+
+
+def fuse(changes: Sequence[Tensor], features: Sequence[Tensor], ridge: float) -> Tensor:
+    """D* = W* - W_0 (D1, D2) of one weight matrix, in closed form: the minimum over D of
+
+        sum_i || (dW_i - D) X_i ||_F^2 + eps || D ||_F^2,        eps = ridge · tr(sum_i G_i) / D2
+
+    which is [sum_i dW_i G_i] [sum_i G_i + eps I]^-1 with G_i = X_i X_i^T; W_0 has dropped out. Computed in fp64.
+
+    Args:
+        changes: dW_i of each concept, (D1, D2).
+        features: X_i^T of each concept, (rows, D2).
+        ridge: eps as a share of the mean square of what the directions carry.
+    """
+    grams = [rows.double().T @ rows.double() for rows in features]
+    wanted = torch.stack([change.double() @ gram for change, gram in zip(changes, grams, strict=True)]).sum(0)
+    heard = torch.stack(grams).sum(0)
+    heard.diagonal().add_(ridge * heard.diagonal().mean())
+    return torch.cholesky_solve(wanted.T, torch.linalg.cholesky(heard)).T.float()
+
+
+@torch.no_grad()
+def own_features(base: Base, one: Learned) -> Tensor:
+    """X_i^T of every layer, (layers, rows, D2) in fp64: the concept's own places and the end mark, in both prompts."""
+    own = next(iter(one.tokens.values())).shape[-2] + 1
+    heard = base.heard([prompt.format(one.name) for prompt in PROMPTS])
+    return torch.cat([words[..., -own:, :] for words in heard], dim=-2).cpu().double()
+
+
+@dataclass(frozen=True)
+class MixOfShow(EdLora):
+    """ED-LoRA concepts, each learned on the bare base, and gradient fusion of their weights, matrix by matrix:
+
+        dW_i = A_i B_i                                  of concept i, with a token V_rand V_class for each layer
+        X_i  = what "<v>" and "photo of a <v>" become at this layer, at the token's places and the end mark, (D2, n)
+        W*   = argmin_W  sum_i || (W_0 + dW_i) X_i - W X_i ||_F^2 + eps || W - W_0 ||_F^2
+             = [sum_i (W_0 + dW_i) G_i + eps W_0] [sum_i G_i + eps I]^-1            G_i = X_i X_i^T
+
+    so the fused weights say of each concept's words what its own weights say, and of words in other directions what
+    W_0 says. The paper goes from W_0 to the minimum without eps by L-BFGS. Weight fusion, its ablation, is the mean:
+    W* = W_0 + (1/n) sum_i dW_i.
+    """
+
+    name: ClassVar[str] = "mix-of-show"
+    trains: ClassVar[str] = "low-rank factors of the cross-attention keys and values, and two token vectors a layer"
+    stores: ClassVar[str] = "the factors and the token's vectors"
+    fuses: ClassVar[bool] = True
+    order_free: ClassVar[bool] = True
+    on_bare_base: ClassVar[bool] = True
+    can_remove: ClassVar[bool] = True
+    needs_class_images: ClassVar[bool] = False
+    source: ClassVar[str] = "arXiv 2305.18292, fused in closed form"
+
+    fusion: Literal["gradient", "weight"] = "gradient"
+    """Gradient fusion as above, or the mean of the changes."""
+    ridge: float = 1e-4
+    """eps as a share of the mean diagonal entry of sum_i G_i."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_settings(self, ("ridge",))
+
+    def compose(self, base: Base, learned: Sequence[Learned], prompt: str | None = None) -> dict[str, Delta]:
+        if self.fusion == "weight":
+            total = sum_deltas([one.deltas for one in learned])
+            return {site: Dense(delta.matrix() / len(learned)) for site, delta in total.items()}
+        features = [own_features(base, one) for one in learned]
+        fused: dict[str, Delta] = {}
+        for index, layer in enumerate(base.layers()):
+            heard = [rows[index] for rows in features]
+            for site in (site for site in base.sites() if learned and site.startswith(f"{layer}.")):
+                fused[site] = Dense(fuse([one.deltas[site].matrix() for one in learned], heard, self.ridge))
+        return fused

@@ -1,0 +1,170 @@
+"""Orthogonal Adaptation (Po et al., CVPR 2024, arXiv 2312.02432): concepts learned apart that add up without a fusion.
+
+Not covered: changes of other layers than cross-attention keys and values, and columns drawn from a normal distribution
+instead of a shared basis (the paper's second, weaker way).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from mnemon.adapters import Delta, Dense, LowRank, sum_deltas
+from mnemon.errors import MnemonError
+from mnemon.methods.base import Learned, Learner
+from mnemon.methods.ed_lora import EdLora, EdLoraLearner
+from mnemon.methods.settings import check_settings
+from mnemon.models.base import Base
+
+
+def shared_basis(width: int, seed: int) -> Tensor:
+    """O (width, width) in fp64, orthogonal and uniformly drawn: the same, bit for bit, for all who know the seed."""
+    normal = torch.randn(width, width, generator=_numbers(f"basis/{seed}/{width}"), dtype=torch.float64)
+    q, r = torch.linalg.qr(normal)
+    return q * r.diagonal().sign()  # QR alone prefers some orthogonal matrices (Mezzadri, arXiv math-ph/0609050)
+
+
+def drawn_columns(width: int, rank: int, seed: int, name: str) -> Tensor:
+    """Which `rank` columns of the basis the concept `name` has, without a look at any other concept."""
+    return torch.randperm(width, generator=_numbers(f"columns/{seed}/{width}/{name}"))[:rank]
+
+
+def _numbers(purpose: str) -> torch.Generator:
+    return torch.Generator().manual_seed(int.from_bytes(sha256(purpose.encode()).digest()[:7]))
+
+
+class FixedDown(LowRank):
+    """A low-rank change of which `up` alone is trained."""
+
+    def __init__(self, up: Tensor, down: Tensor) -> None:
+        super().__init__(up, down)
+        self.up.requires_grad_(True)
+        del self.down
+        self.register_buffer("down", down, persistent=False)
+
+
+class OrthogonalLearner(EdLoraLearner):
+    """A_i of every site, and V_rand V_class of every layer."""
+
+    def __init__(
+        self,
+        method: "OrthogonalAdaptation",
+        name: str,
+        noun: str | None,
+        base: Base,
+        downs: Mapping[int, Tensor],
+        slot: int | None,
+        generator: torch.Generator,
+    ) -> None:
+        self.downs = downs  # before the factors are made of them
+        self.facts = {} if slot is None else {"slot": slot}
+        super().__init__(method, name, noun, base, generator)
+
+    def start_factor(self, layer: nn.Linear, generator: torch.Generator) -> LowRank:
+        down = self.downs[layer.in_features]
+        return FixedDown(torch.zeros(layer.out_features, len(down), device=layer.weight.device), down)
+
+    def finish(self) -> Learned:
+        return replace(super().finish(), facts=self.facts)
+
+
+@dataclass(frozen=True)
+class OrthogonalAdaptation(EdLora):
+    """ED-LoRA concepts whose `down` factors are fixed to columns of one orthogonal matrix, and added up:
+
+        O in R^{D2 x D2}                   orthogonal, drawn from a seed, one for each width of inputs
+        B_i in R^{D2 x r}                  r columns of O, drawn by the concept's name; never trained
+        dW_i = A_i B_i^T                   A_i in R^{D1 x r}, trained, starts at zero
+        W    = W_0 + lambda sum_i dW_i
+
+    Where B_i^T B_j = 0, dW_j does nothing to inputs in the span of B_i: no crosstalk there, though no concept has seen
+    another. Two draws share r^2 / D2 columns on average; `disjoint` gives each concept columns that none of the
+    library's has, as long as there are any.
+    """
+
+    name: ClassVar[str] = "orthogonal-adaptation"
+    trains: ClassVar[str] = "the up factors of the cross-attention keys and values, and two token vectors a layer"
+    stores: ClassVar[str] = "the factors and the token's vectors"
+    fuses: ClassVar[bool] = False
+    order_free: ClassVar[bool] = True
+    on_bare_base: ClassVar[bool] = True
+    can_remove: ClassVar[bool] = True
+    needs_class_images: ClassVar[bool] = False
+    source: ClassVar[str] = "arXiv 2312.02432"
+
+    merge_weight: float = 0.6
+    """lambda, how strongly every concept's change is added."""
+    basis_seed: int = 0
+    """Of O and of the draws of columns."""
+    disjoint: bool = False
+    """Give each concept the first r columns that are free, instead of drawing them. Concepts that are to be used
+    together have to be learned into one library then, one after another or in one run."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_settings(self, ("merge_weight",), ("basis_seed",))
+
+    def begin(
+        self, name: str, noun: str | None, base: Base, earlier: Sequence[Learned], generator: torch.Generator
+    ) -> OrthogonalLearner:
+        widths = sorted({layer.in_features for layer in base.sites().values()})
+        slot = self._free_slot(widths[0], earlier) if self.disjoint else None
+        downs = {width: self._down(width, name, slot).to(base.device) for width in widths}
+        return OrthogonalLearner(self, name, noun, base, downs, slot, generator)
+
+    def begin_together(
+        self,
+        names: Sequence[tuple[str, str | None]],
+        base: Base,
+        earlier: Sequence[Learned],
+        generators: Sequence[torch.Generator],
+    ) -> list[Learner]:
+        learners, known = list[Learner](), list(earlier)
+        for (name, noun), generator in zip(names, generators, strict=True):
+            learner = self.begin(name, noun, base, known, generator)
+            learners.append(learner)
+            known.append(Learned(name, noun, {}, {}, learner.facts))  # its columns are taken now
+        return learners
+
+    def _free_slot(self, width: int, earlier: Sequence[Learned]) -> int:
+        """The first r columns that no other concept has, counted in steps of r."""
+        slots, taken = width // self.rank, {one.facts.get("slot") for one in earlier}
+        for slot in range(slots):
+            if slot not in taken:
+                return slot
+        raise MnemonError(
+            f"Disjoint columns of rank {self.rank} are enough for {slots} concepts on this base, which reads {width} "
+            "numbers: use a lower rank, or disjoint=false."
+        )
+
+    def _down(self, width: int, name: str, slot: int | None) -> Tensor:
+        """B_i^T (rank, width)."""
+        if self.rank > width:
+            raise MnemonError(
+                f"The setting 'rank' is {self.rank}; this base has layers that read only {width} numbers."
+            )
+        if slot is None:
+            columns = drawn_columns(width, self.rank, self.basis_seed, name)
+        else:
+            columns = torch.arange(slot * self.rank, (slot + 1) * self.rank)
+        return shared_basis(width, self.basis_seed)[:, columns].T.float().contiguous()
+
+    def compose(self, base: Base, learned: Sequence[Learned], prompt: str | None = None) -> dict[str, Delta]:
+        if self.disjoint:
+            _check_disjoint(learned)
+        total = sum_deltas([one.deltas for one in learned])
+        return {site: Dense(self.merge_weight * delta.matrix()) for site, delta in total.items()}
+
+
+def _check_disjoint(learned: Sequence[Learned]) -> None:
+    owners = {one.facts.get("slot"): one.name for one in learned}
+    for one in learned:
+        other = owners[one.facts.get("slot")]
+        if other != one.name:
+            raise MnemonError(
+                f"The concepts '{one.name}' and '{other}' have the same columns of the basis, so they were learned "
+                "without knowing of each other: with disjoint=true, learn them into one library."
+            )
