@@ -1,0 +1,7 @@
+"""Concepts to and from the files that other tools read."""
+
+from mnemon.export.exporting import KINDS, Exported, export
+from mnemon.export.factors import Fit
+from mnemon.export.push import push
+
+__all__ = ["KINDS", "Exported", "Fit", "export", "push"]

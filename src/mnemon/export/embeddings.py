@@ -1,0 +1,25 @@
+"""Textual-inversion files: one a token, the vectors of all its text encoders inside."""
+
+from torch import Tensor
+
+from mnemon.export.naming import DIFFUSERS, Naming, embedding_key
+from mnemon.models import Tokens
+
+
+def embedding_tensors(naming: Naming, name: str, tokens: Tokens, dialect: str) -> dict[str, Tensor]:
+    """A token's vectors (vectors, width) by key.
+
+    With one text encoder the key is `emb_params`, which A1111, ComfyUI and kohya's scripts know, or in diffusers'
+    dialect the token itself, so that `load_textual_inversion` knows what it is called. With several, each has its own
+    key: `clip_l`, `clip_g`, `t5xxl`, or the name of a language model.
+    """
+    stored = {encoder: vectors.detach().float().cpu() for encoder, vectors in tokens.items()}
+    if len(stored) == 1:
+        (vectors,) = stored.values()
+        return {f"<{name}>" if dialect == DIFFUSERS else "emb_params": vectors}
+    return {embedding_key(naming, encoder, vectors.shape[1]): vectors for encoder, vectors in stored.items()}
+
+
+def embedding_file(name: str) -> str:
+    """Where a token's file lies in an export; its stem is the handle in ComfyUI and A1111."""
+    return f"embeddings/{name}.safetensors"

@@ -1,0 +1,144 @@
+"""From a library to files that other tools read: whole or not at all."""
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from mnemon.checkpoints import write_safetensors
+from mnemon.errors import MnemonError
+from mnemon.export.card import card_text, draw_gallery
+from mnemon.export.checkpoint import check_layout, checkpoint_tensors
+from mnemon.export.embeddings import embedding_file, embedding_tensors
+from mnemon.export.factors import Fit
+from mnemon.export.folder import write_pipeline
+from mnemon.export.lora import LoraFile, adapter_metadata, lora_file
+from mnemon.export.metadata import lora_header, model_spec
+from mnemon.export.naming import COMFY, DIFFUSERS, KOHYA, Naming, naming_of
+from mnemon.export.selection import Selection, select
+from mnemon.library import Library
+from mnemon.models import Base
+
+EMBEDDING, FOLDER, CHECKPOINT = "embedding", "folder", "checkpoint"
+KINDS = (DIFFUSERS, KOHYA, COMFY, EMBEDDING, FOLDER, CHECKPOINT)
+LORA_NAME = "pytorch_lora_weights"
+"""What diffusers and the hub look for."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export wrote.
+
+    Attributes:
+        folder: where it is.
+        files: relative to `folder`, without the gallery's pictures.
+        concepts: the concepts in it.
+        lora: what is in the LoRA file, if there is one.
+        notes: what its reader should know, a sentence each.
+    """
+
+    folder: Path
+    files: tuple[str, ...]
+    concepts: tuple[str, ...]
+    lora: LoraFile | None
+    notes: tuple[str, ...]
+
+
+def export(
+    library: Library,
+    base: Base,
+    folder: Path,
+    names: Sequence[str] = (),
+    *,
+    kind: str = DIFFUSERS,
+    fit: Fit | None = None,
+    dtype: torch.dtype = torch.float32,
+    pictures: int = 0,
+) -> Exported:
+    """Write concepts of a library, all without `names`, into a new folder with a model card.
+
+    Args:
+        kind: a LoRA in "diffusers", "kohya" or "comfy" dialect with an embedding file a token; the tokens alone
+            ("embedding"); a diffusers pipeline with everything in it ("folder"); a single-file "checkpoint" of the
+            whole model with an embedding file a token.
+        fit: how closely a LoRA has to follow changes that are not low-rank; exactly by default.
+        dtype: of the weights written.
+        pictures: of each concept, drawn for the card's gallery.
+
+    Raises:
+        MnemonError: an unknown kind or concept, a folder that is not empty, or something the files cannot hold.
+    """
+    if kind not in KINDS:
+        raise MnemonError(f"There is no export '{kind}'; there are: {', '.join(KINDS)}.")
+    if fit is not None and not fit.exact and kind not in (DIFFUSERS, KOHYA, COMFY):
+        raise MnemonError(f"A rank or a share of the energy is for LoRA files; an export as '{kind}' needs neither.")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise MnemonError(f"{folder} is not an empty folder: choose another place for the export.")
+    naming = naming_of(base)
+    if kind == CHECKPOINT:
+        check_layout(base)
+    selection = select(library, base, names)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        lora, notes = _write(selection, naming, aside, kind, fit or Fit(), dtype)
+        files = sorted(str(path.relative_to(aside)) for path in aside.rglob("*") if path.is_file())
+        gallery = draw_gallery(selection, aside, pictures)
+        (aside / "README.md").write_text(card_text(selection, naming, kind, files, gallery, notes), encoding="utf-8")
+        aside.chmod(0o755)
+        aside.replace(folder)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    return Exported(folder, ("README.md", *files), tuple(selection.names), lora, tuple(notes))
+
+
+def _write(
+    selection: Selection, naming: Naming, folder: Path, kind: str, fit: Fit, dtype: torch.dtype
+) -> tuple[LoraFile | None, list[str]]:
+    """The files of one kind, and what to note about them."""
+    if kind == FOLDER:
+        write_pipeline(selection, folder, dtype)
+        return None, []
+    for name in selection.names:
+        header = model_spec(selection, naming, "textual-inversion", kind, [name])
+        tensors = embedding_tensors(naming, name, selection.tokens[name], kind)
+        write_safetensors(folder / embedding_file(name), tensors, header)
+    weights = folder / f"{selection.title}.safetensors"
+    if kind == CHECKPOINT:
+        header = model_spec(selection, naming, "", kind, selection.names) | _prediction(selection.base)
+        write_safetensors(weights, checkpoint_tensors(selection, dtype), header)
+        return None, ["The embedding files belong to it: a checkpoint has no place for new tokens."]
+    if kind == EMBEDDING:
+        changed = any(delta.matrix().any() for delta in selection.deltas.values())
+        return None, ["The tokens alone: the concepts' changes of the weights are not in these files."] * changed
+    file = lora_file(selection, naming, kind, fit, dtype)
+    if file is None:
+        return None, ["Nothing but tokens: these concepts change no weight."]
+    header = lora_header(selection, naming, kind, file, adapter_metadata(naming, file.ranks))
+    path = folder / f"{LORA_NAME}.safetensors" if kind == DIFFUSERS else weights
+    write_safetensors(path, file.tensors, header)
+    return file, _notes(file, fit)
+
+
+def _notes(file: LoraFile, fit: Fit) -> list[str]:
+    notes = []
+    if file.whole:
+        notes.append(
+            f"{len(file.whole)} layers are held as they are, under `.diff`: ComfyUI reads that, and A1111's kin; for "
+            "diffusers export in its own dialect, or give a rank or a share of the energy."
+        )
+    if not fit.exact:
+        notes.append(
+            f"By singular values: off by {file.error:.2e} of the change (Frobenius norm); most in `{file.worst[0]}`, "
+            f"by {file.worst[1]:.2e}."
+        )
+    return notes
+
+
+def _prediction(base: Base) -> dict[str, str]:
+    kind = base.sampling_scheduler().config.prediction_type  # type: ignore[attr-defined]
+    return {"modelspec.prediction_type": "v" if kind == "v_prediction" else str(kind)}

@@ -1,0 +1,84 @@
+"""A change of weights as the low-rank factors that LoRA files hold: as it is, or by singular values."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mnemon.adapters import Delta, LowRank
+from mnemon.errors import MnemonError
+
+SAME = 1e-5
+"""Two changes are the same if their difference is at most this share of them: rounding in fp32 stays well below."""
+
+
+@dataclass(frozen=True)
+class Factors:
+    """Δ = alpha / rank · up · down, with `up` (d_out, rank) and `down` (rank, d_in)."""
+
+    up: Tensor
+    down: Tensor
+    alpha: float
+
+    @property
+    def rank(self) -> int:
+        return self.down.shape[0]
+
+    def matrix(self) -> Tensor:
+        return self.alpha / self.rank * (self.up.float() @ self.down.float())
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How closely factors have to follow a change: `rank` at most, or as many as hold the share `energy` (0..1) of the
+    sum of its squared singular values; exactly with neither.
+
+    Raises:
+        MnemonError: both are given, or one is out of range.
+    """
+
+    rank: int | None = None
+    energy: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.rank is not None and self.energy is not None:
+            raise MnemonError("A rank and a share of the energy cannot be kept both: give one of them.")
+        if self.rank is not None and self.rank < 1:
+            raise MnemonError(f"A rank of {self.rank} holds nothing: give 1 or more.")
+        if self.energy is not None and not 0 < self.energy <= 1:
+            raise MnemonError(f"A share of {self.energy} of the energy is out of range: give more than 0, at most 1.")
+
+    @property
+    def exact(self) -> bool:
+        return self.rank is None and self.energy is None
+
+
+def low_rank_of(site: str, whole: Delta, parts: Sequence[Mapping[str, Delta]]) -> Factors | None:
+    """The factors of a composed change that is nothing but the sum of its parts' low-rank changes; None for others.
+
+    One part keeps its own factors and scale; those of several are stacked, their scales folded in.
+    """
+    own = [part[site] for part in parts if site in part]
+    if not own or not all(isinstance(delta, LowRank) for delta in own):
+        return None
+    deltas = [delta for delta in own if isinstance(delta, LowRank)]
+    factors = Factors(deltas[0].up.data, deltas[0].down.data, deltas[0].scale * deltas[0].rank)
+    if len(deltas) > 1:
+        up = torch.cat([delta.scale * delta.up.data.float() for delta in deltas], dim=1)
+        down = torch.cat([delta.down.data.float() for delta in deltas])
+        factors = Factors(up, down, float(down.shape[0]))
+    matrix = whole.matrix().cpu()
+    return factors if (factors.matrix().cpu() - matrix).norm() <= SAME * matrix.norm() else None
+
+
+def by_singular_values(matrix: Tensor, fit: Fit) -> Factors:
+    """The closest factors of a matrix (d_out, d_in) that `fit` asks for (Eckart-Young); the singular values are shared
+    evenly by both. An exact fit leaves out what is zero to rounding."""
+    u, s, v = torch.linalg.svd(matrix.float(), full_matrices=False)
+    rank = min(fit.rank or len(s), int((s > s[0] * torch.finfo(s.dtype).eps).sum()))
+    if fit.energy is not None:
+        held = s.double().square().cumsum(0)
+        rank = min(rank, int((held < fit.energy * held[-1]).sum()) + 1)
+    root = s[:rank].sqrt()
+    return Factors((u[:, :rank] * root).contiguous(), (root[:, None] * v[:rank]).contiguous(), float(rank))

@@ -1,0 +1,85 @@
+"""A whole diffusers pipeline with the concepts in it: changes folded into the weights, tokens in the tokenizers."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mnemon.adapters import fold
+from mnemon.errors import MnemonError
+from mnemon.export.selection import Selection
+from mnemon.models.layers import every_layer
+from mnemon.models.loading import without_bars
+
+
+def write_pipeline(selection: Selection, folder: Path, dtype: torch.dtype) -> None:
+    """Write a folder that `DiffusionPipeline.from_pretrained` opens, and that knows `<rex>` without any of our code.
+
+    A token of several vectors stands as `<rex>`, `<rex>_1`, ... in tokenizer and table, as diffusers expands it. The
+    base itself is left as it was.
+
+    Raises:
+        MnemonError: the base is no diffusers pipeline that can be written, or a tokenizer knows the token already.
+    """
+    with fold(every_layer(selection.base), selection.deltas):
+        pipeline = _own_pipeline(selection)
+        for encoder, vectors in _by_encoder(selection).items():
+            tokenizer, model = _with_tokens(pipeline, encoder, vectors)
+            pipeline.register_modules(**{encoder: model, _tokenizer_of(encoder): tokenizer})
+        if dtype != torch.float32:
+            pipeline.register_modules(**{part: copy.deepcopy(module) for part, module in _modules(pipeline).items()})
+            pipeline.to(dtype=dtype)
+        with without_bars():
+            pipeline.save_pretrained(str(folder))
+
+
+def _own_pipeline(selection: Selection) -> Any:
+    if not hasattr(selection.base, "pipeline"):
+        raise MnemonError(f"The base '{selection.base.name}' is no diffusers pipeline: it cannot be written as one.")
+    return selection.base.pipeline()
+
+
+def _by_encoder(selection: Selection) -> dict[str, dict[str, Tensor]]:
+    """Text encoder -> token as the tokenizer will know it -> its vector (width,)."""
+    vectors: dict[str, dict[str, Tensor]] = {}
+    for name, tokens in selection.tokens.items():
+        for encoder, rows in tokens.items():
+            for index, row in enumerate(rows):
+                word = f"<{name}>_{index}" if index else f"<{name}>"
+                vectors.setdefault(encoder, {})[word] = row.detach()
+    return vectors
+
+
+def _with_tokens(pipeline: Any, encoder: str, vectors: dict[str, Tensor]) -> tuple[Any, Any]:
+    """Copies of the tokenizer and its text encoder that know the tokens."""
+    tokenizer, model = (copy.deepcopy(getattr(pipeline, part)) for part in (_tokenizer_of(encoder), encoder))
+    taken = sorted(set(vectors) & set(tokenizer.get_vocab()))
+    if taken:
+        raise MnemonError(f"The tokenizer of the base knows '{taken[0]}' already: learn the concept by another name.")
+    tokenizer.add_tokens(list(vectors))
+    ids = tokenizer.convert_tokens_to_ids(list(vectors))
+    table = model.get_input_embeddings().weight
+    if max(ids) >= len(table):
+        model.resize_token_embeddings(max(ids) + 1, mean_resizing=False)
+        table = model.get_input_embeddings().weight
+    with torch.no_grad():
+        table[ids] = torch.stack(list(vectors.values())).to(table)
+    _end_where_the_tokenizer_says(tokenizer, model)
+    return tokenizer, model
+
+
+def _end_where_the_tokenizer_says(tokenizer: Any, model: Any) -> None:
+    """Published CLIP encoders say `eos_token_id` 2 and take the pooled vector at the largest id: the new token's."""
+    config = getattr(model.config, "text_config", model.config)
+    if getattr(config, "eos_token_id", None) == 2:
+        config.eos_token_id = tokenizer.eos_token_id
+
+
+def _tokenizer_of(encoder: str) -> str:
+    return encoder.replace("text_encoder", "tokenizer")
+
+
+def _modules(pipeline: Any) -> dict[str, torch.nn.Module]:
+    return {part: module for part, module in pipeline.components.items() if isinstance(module, torch.nn.Module)}

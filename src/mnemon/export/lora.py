@@ -1,0 +1,140 @@
+"""LoRA files in the three dialects that are read: kohya's, PEFT's as diffusers writes it, and ComfyUI's.
+
+    kohya       lora_unet_<path_with_underscores>.lora_down.weight, .lora_up.weight, .alpha
+    diffusers   unet.<path>.lora_A.weight, .lora_B.weight; the scale is in lora_B, for readers that expect none
+    comfy       transformer.<path>.lora_A.weight, .lora_B.weight, .alpha
+
+kohya's and ComfyUI's dialect also have `.diff`: the change of a weight as it is.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mnemon.errors import MnemonError
+from mnemon.export.factors import Factors, Fit, by_singular_values, low_rank_of
+from mnemon.export.naming import DIFFUSERS, KOHYA, Naming, spelled, split_site
+from mnemon.export.selection import Selection
+from mnemon.models.layers import every_layer
+
+DOWN_UP = {KOHYA: ("lora_down.weight", "lora_up.weight")}
+PEFT_DOWN_UP = ("lora_A.weight", "lora_B.weight")
+
+
+@dataclass(frozen=True)
+class LoraFile:
+    """What goes into one LoRA file.
+
+    Attributes:
+        tensors: by key.
+        ranks: site -> rank, of the sites that are held as factors.
+        whole: sites that are held as they are, under `.diff`.
+        error: how far the file is from the change, as a share of it: the Frobenius norm of the difference over that of
+            the change, all sites taken together; measured on the tensors as they are stored.
+        worst: the site that is furthest off by the same measure, and how far.
+    """
+
+    tensors: dict[str, Tensor]
+    ranks: dict[str, int]
+    whole: tuple[str, ...]
+    error: float
+    worst: tuple[str, float]
+
+
+def lora_file(selection: Selection, naming: Naming, dialect: str, fit: Fit, dtype: torch.dtype) -> LoraFile | None:
+    """The selection's change of the weights as a file of the dialect; None where there is none (an embedding is all).
+
+    What is low-rank already is written as it is, unless `fit` asks for less. The rest follows `fit`: exactly as `.diff`
+    (as factors of full rank where the dialect has no such thing), or by singular values.
+
+    Raises:
+        MnemonError: nobody reads this dialect for the family, or the change does not fit into `dtype`.
+    """
+    if dialect not in naming.dialects:
+        raise MnemonError(
+            f"Nobody reads LoRA files in the dialect '{dialect}' for the family '{selection.base.family}': "
+            f"choose {' or '.join(naming.dialects)}."
+        )
+    layers = every_layer(selection.base)
+    tensors: dict[str, Tensor] = {}
+    ranks: dict[str, int] = {}
+    norms: dict[str, tuple[float, float]] = {}
+    whole = []
+    for site, delta in selection.deltas.items():
+        matrix = delta.matrix().detach().cpu()
+        if not matrix.any():
+            continue
+        factors = _factors(selection, site, matrix, fit, exact_as_factors=dialect == DIFFUSERS)
+        key = spelled(naming, site, dialect)
+        if factors is None:
+            whole.append(site)
+            stored = matrix.to(dtype)
+            tensors[f"{key}.diff"] = stored.view(layers[site].weight.shape)
+        else:
+            ranks[site] = factors.rank
+            factors = _stored(factors, dialect, dtype)
+            tensors |= _tensors(key, factors, layers[site], dialect)
+            stored = factors.matrix()
+        norms[site] = ((stored.float() - matrix).norm().item(), matrix.norm().item())
+    if not tensors:
+        return None
+    _check_finite(tensors, dtype)
+    worst = max(norms, key=lambda site: norms[site][0] / norms[site][1])
+    return LoraFile(tensors, ranks, tuple(whole), _share(norms), (worst, norms[worst][0] / norms[worst][1]))
+
+
+def adapter_metadata(naming: Naming, ranks: Mapping[str, int]) -> str:
+    """The `LoraConfig` of a diffusers file by part, as diffusers writes it into the header; alpha is the rank."""
+    parts: dict[str, dict[str, int]] = {}
+    for site, rank in ranks.items():
+        part, path = split_site(naming, site)
+        parts.setdefault(part, {})[path] = rank
+    facts: dict[str, object] = {}
+    for part, by_path in parts.items():
+        most = max(by_path.values())
+        other = {path: rank for path, rank in by_path.items() if rank != most}
+        config = {"r": most, "lora_alpha": most, "target_modules": list(by_path), "rank_pattern": other}
+        facts |= {f"{part}.{key}": value for key, value in {**config, "alpha_pattern": other}.items()}
+    return json.dumps(facts, indent=2, sort_keys=True)
+
+
+def _factors(selection: Selection, site: str, matrix: Tensor, fit: Fit, exact_as_factors: bool) -> Factors | None:
+    """None where the change is to be held as it is."""
+    own = low_rank_of(site, selection.deltas[site], [one.deltas for one in selection.learned])
+    if fit.exact:
+        return own or (by_singular_values(matrix, fit) if exact_as_factors else None)
+    if own is not None and fit.rank is not None and own.rank <= fit.rank:
+        return own
+    return by_singular_values(matrix, fit)
+
+
+def _stored(factors: Factors, dialect: str, dtype: torch.dtype) -> Factors:
+    """The factors as the file will hold them: in its precision, and with alpha folded in where readers expect none."""
+    up, alpha = factors.up.float(), factors.alpha
+    if dialect == DIFFUSERS:
+        up, alpha = up * (alpha / factors.rank), float(factors.rank)
+    return Factors(up.cpu().to(dtype), factors.down.cpu().to(dtype), alpha)
+
+
+def _tensors(key: str, factors: Factors, layer: nn.Module, dialect: str) -> dict[str, Tensor]:
+    down_name, up_name = DOWN_UP.get(dialect, PEFT_DOWN_UP)
+    up, down = factors.up, factors.down
+    if isinstance(layer, nn.Conv2d):
+        down = down.view(-1, layer.in_channels // layer.groups, *layer.kernel_size)
+        up = up[..., None, None]
+    tensors = {f"{key}.{down_name}": down, f"{key}.{up_name}": up}
+    return tensors if dialect == DIFFUSERS else tensors | {f"{key}.alpha": torch.tensor(factors.alpha)}
+
+
+def _share(norms: Mapping[str, tuple[float, float]]) -> float:
+    off, whole = (sum(pair[index] ** 2 for pair in norms.values()) for index in (0, 1))
+    return float((off / whole) ** 0.5)
+
+
+def _check_finite(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> None:
+    for key, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise MnemonError(f"'{key}' is not finite in {dtype}: export without --half, or learn at a lower rate.")

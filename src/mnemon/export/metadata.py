@@ -1,0 +1,76 @@
+"""What a file says of itself in its header: `modelspec.*`, `ss_*` where interfaces look for it, and our lineage."""
+
+import json
+from datetime import UTC, datetime
+
+from mnemon.export.lora import LoraFile
+from mnemon.export.naming import DIFFUSERS, KOHYA, Naming
+from mnemon.export.selection import Selection
+
+LINEAGE = "mnemon.lineage"
+IMPLEMENTATION = "https://github.com/huggingface/diffusers"
+
+
+def model_spec(selection: Selection, naming: Naming, kind: str, dialect: str, names: list[str]) -> dict[str, str]:
+    """`modelspec.*` 1.0.1 and the lineage, for a file of the concepts `names`; `kind` is "lora", "textual-inversion"
+    or empty for a whole checkpoint."""
+    base, library = selection.base, selection.library
+    spec = {
+        "sai_model_spec": "1.0.1",
+        "architecture": f"{naming.architecture}/{kind}" if kind else naming.architecture,
+        "implementation": IMPLEMENTATION,
+        "title": "-".join(names),
+        "resolution": f"{base.resolution}x{base.resolution}",
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "description": f"Learned by mnemon with the method '{library.method.name}' on '{base.name}'.",
+        "trigger_phrase": ", ".join(trigger(selection, name, dialect) for name in names),
+        "usage_hint": "The trigger works with the embedding file of the same name beside this file.",
+    }
+    if len(names) > 1:
+        spec["merged_from"] = ", ".join(names)
+    header = {f"modelspec.{key}": value for key, value in spec.items()}
+    return header | {LINEAGE: json.dumps(lineage(selection, names))}
+
+
+def trigger(selection: Selection, name: str, dialect: str) -> str:
+    """What to write in a prompt: "<rex> dog" for diffusers; "rex dog" elsewhere, where the file name is the handle."""
+    called = selection.called(name)
+    return called if dialect == DIFFUSERS else called.replace(f"<{name}>", name)
+
+
+def lineage(selection: Selection, names: list[str]) -> dict[str, object]:
+    """Where concepts come from: base, method, the library's state, and each concept's commit."""
+    library, entries = selection.library, selection.library.concepts()
+    return {
+        "base": {"family": library.family, "fingerprint": library.fingerprint},
+        "method": library.method.name,
+        "state": library.state,
+        "concepts": [
+            {"name": name, "noun": entries[name].noun, "state": entries[name].number, "seal": entries[name].seal}
+            for name in names
+        ],
+    }
+
+
+def lora_header(selection: Selection, naming: Naming, dialect: str, file: LoraFile, adapter: str) -> dict[str, str]:
+    """The header of a LoRA file."""
+    header = model_spec(selection, naming, "lora", dialect, selection.names)
+    if dialect == DIFFUSERS:
+        return header | {"lora_adapter_metadata": adapter}
+    return header | (_kohya(selection, naming, file) if dialect == KOHYA else {})
+
+
+def _kohya(selection: Selection, naming: Naming, file: LoraFile) -> dict[str, str]:
+    """What web interfaces show: network, base, and the words it was trained on with how often."""
+    rank = str(max(file.ranks.values(), default=0))
+    entries = selection.library.concepts()
+    words = {trigger(selection, name, KOHYA): max(len(entries[name].photos), 1) for name in selection.names}
+    return {
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": rank,
+        "ss_network_alpha": rank,
+        "ss_base_model_version": naming.base_version or "",
+        "ss_output_name": selection.title,
+        "ss_tag_frequency": json.dumps({"mnemon": words}),
+        "ss_training_comment": ", ".join(words),
+    }

@@ -1,0 +1,91 @@
+"""How the tools that read our files spell a layer, a text encoder and a family: one table, a line for each family.
+
+A site is a path in the denoiser (`mid_block.….attn2.to_k`) or `<text encoder>.<path>`, as `every_layer` has it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mnemon.errors import MnemonError
+from mnemon.models import Base
+
+KOHYA, DIFFUSERS, COMFY = "kohya", "diffusers", "comfy"
+CLIP = ("clip_l", "clip_g", "clip_h")
+LANGUAGE_MODEL = "language model"
+BY_WIDTH = {2560: "qwen3_4b", 3584: "qwen25_7b", 4096: "qwen3_8b", 5120: "mistral3_24b"}
+"""ComfyUI's names of the language models that read prompts, by the width of their embeddings."""
+
+
+@dataclass(frozen=True)
+class Naming:
+    """What other tools call a family and its parts."""
+
+    architecture: str
+    """`modelspec.architecture`."""
+    dialects: tuple[str, ...]
+    """Dialects of LoRA files that somebody reads for this family."""
+    encoders: Mapping[str, str]
+    """Text encoder -> ComfyUI's name of it, which is also the key of its vectors in an embedding file."""
+    denoiser: str = "transformer"
+    """Attribute of the diffusers pipeline that holds the denoiser."""
+    kohya: Mapping[str, str] | None = None
+    """Part -> prefix in kohya's dialect."""
+    base_version: str | None = None
+    """`ss_base_model_version`."""
+
+
+_UNET = (KOHYA, DIFFUSERS)
+_TRANSFORMER = (COMFY, DIFFUSERS)
+_ONE = {"unet": "lora_unet", "text_encoder": "lora_te"}
+_TWO = {"unet": "lora_unet", "text_encoder": "lora_te1", "text_encoder_2": "lora_te2"}
+_PAIR = {"text_encoder": "clip_l", "text_encoder_2": "clip_g"}
+_READER = {"text_encoder": LANGUAGE_MODEL}
+
+NAMINGS: dict[str, Naming] = {
+    "sd": Naming("stable-diffusion-v1", _UNET, {"text_encoder": "clip_l"}, "unet", _ONE, "sd_v1"),
+    "sd2": Naming("stable-diffusion-v2", _UNET, {"text_encoder": "clip_h"}, "unet", _ONE, "sd_v2"),
+    "sdxl": Naming("stable-diffusion-xl-v1-base", _UNET, _PAIR, "unet", _TWO, "sdxl_base_v1-0"),
+    "sd3": Naming("stable-diffusion-3", _TRANSFORMER, {**_PAIR, "text_encoder_3": "t5xxl"}),
+    "flux": Naming("flux-1", _TRANSFORMER, {"text_encoder": "clip_l", "text_encoder_2": "t5xxl"}),
+    "flux2": Naming("flux-2", _TRANSFORMER, _READER),
+    "qwen_image": Naming("qwen-image", _TRANSFORMER, _READER),
+    "z_image": Naming("z-image", _TRANSFORMER, _READER),
+}
+
+
+def naming_of(base: Base) -> Naming:
+    """The family's line of the table; Stable Diffusion 2.x, known by its wider text encoder, has one of its own.
+
+    Raises:
+        MnemonError: no tool's names for this family are known.
+    """
+    family = base.family
+    if family == "sd" and base.token_statistics()["text_encoder"][0] == 1024:
+        family = "sd2"
+    if family not in NAMINGS:
+        known = ", ".join(NAMINGS)
+        raise MnemonError(f"How other tools name the family '{base.family}' is not known here; known: {known}.")
+    return NAMINGS[family]
+
+
+def spelled(naming: Naming, site: str, dialect: str) -> str:
+    """A site as the dialect writes it, without the ending that says which tensor of it is meant."""
+    part, path = split_site(naming, site)
+    if naming.encoders.get(part) in CLIP and not path.startswith("text_projection"):
+        path = f"text_model.{path}"  # readers know CLIP with this level, which newer versions of transformers lack
+    if dialect == KOHYA:
+        assert naming.kohya is not None
+        return f"{naming.kohya[part]}_{path.replace('.', '_')}"
+    return f"{part}.{path}"
+
+
+def split_site(naming: Naming, site: str) -> tuple[str, str]:
+    """(part of the pipeline, module path in it)."""
+    part, _, path = site.partition(".")
+    return (part, path) if part in naming.encoders else (naming.denoiser, site)
+
+
+def embedding_key(naming: Naming, encoder: str, width: int) -> str:
+    """The key of an encoder's vectors in an embedding file, as ComfyUI looks for it."""
+    key = naming.encoders[encoder]
+    return BY_WIDTH.get(width, encoder) if key == LANGUAGE_MODEL else key

@@ -1,0 +1,94 @@
+"""What is taken out of a library: some of its concepts, with their change of the weights as one."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from mnemon.adapters import Delta
+from mnemon.errors import MnemonError
+from mnemon.library import Library
+from mnemon.methods.base import Learned, Method
+from mnemon.models import Base, Tokens
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Concepts of a library, composed as its method composes them when no others are there.
+
+    Attributes:
+        deltas: the composed change by site.
+        tokens: each concept's vectors (vectors, width) by text encoder.
+    """
+
+    library: Library
+    base: Base
+    learned: tuple[Learned, ...]
+    deltas: Mapping[str, Delta]
+    tokens: Mapping[str, Tokens]
+
+    @property
+    def names(self) -> list[str]:
+        return [one.name for one in self.learned]
+
+    @property
+    def title(self) -> str:
+        return "-".join(self.names)
+
+    def called(self, name: str) -> str:
+        """How a concept is called in a prompt: "<rex> dog"."""
+        (one,) = (one for one in self.learned if one.name == name)
+        return self.library.method.prompt_name(one.name, one.noun)
+
+
+def select(library: Library, base: Base, names: Sequence[str] = ()) -> Selection:
+    """The concepts called `names`, all if there are none, in the order in which they were learned.
+
+    Raises:
+        MnemonError: another base, an unknown or no concept, or something other tools have no word for: concepts that
+            are combined anew for every prompt, or tokens that say something else to every layer.
+    """
+    library.check_base(base)
+    known = library.names()
+    for name in names:
+        if name not in known:
+            raise MnemonError(f"{library.path} has no concept '{name}'; it has: {', '.join(known) or 'none yet'}.")
+    learned = tuple(one for one in library.learned() if not names or one.name in names)
+    if not learned:
+        raise MnemonError(f"{library.path} has no concept yet: there is nothing to export.")
+    tokens = library.method.tokens(learned)
+    _refuse_layerwise(tokens)
+    return Selection(library, base, learned, _compose(library.method, base, learned), tokens)
+
+
+def _compose(method: Method, base: Base, learned: Sequence[Learned]) -> dict[str, Delta]:
+    before = base.tokens
+    base.set_tokens(method.tokens(learned))
+    try:
+        if not method.per_prompt:
+            return method.compose(base, learned)
+        if len(learned) > 1:
+            raise MnemonError(
+                f"The method '{method.name}' combines its concepts anew for every prompt, which no file of another "
+                "tool can hold: export one concept at a time."
+            )
+        (one,) = learned
+        ways = method.branches(base, learned, method.prompt_name(one.name, one.noun))
+        if len(ways) != 1:
+            raise MnemonError(
+                f"The method '{method.name}' draws '{one.name}' under {len(ways)} changes of the weights at once, "
+                "which no file of another tool can hold."
+            )
+        return ways[0]
+    finally:
+        base.set_tokens(before)
+
+
+def _refuse_layerwise(tokens: Mapping[str, Mapping[str, Tensor]]) -> None:
+    for name, vectors in tokens.items():
+        if any(tensor.ndim != 2 for tensor in vectors.values()):
+            raise MnemonError(
+                f"The token <{name}> has vectors of its own for every layer of the base. No file of another tool can "
+                "hold that: an embedding is one set of vectors for all layers. It can be drawn with mnemon only, or "
+                "learned again by a method with ordinary tokens."
+            )

@@ -1,0 +1,103 @@
+"""What is exported draws, in plain diffusers, the picture that mnemon draws."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from mnemon.export import Fit, export
+from mnemon.library import Library
+from mnemon.models import Base
+from tests.export.conftest import Plain, assert_same, assert_unlike, bare, card_code, concept, drawn
+
+Libraries = Callable[..., Library]
+PROMPT = "a photo of <rex> dog in snow"
+
+
+def test_a_low_rank_concept_as_its_card_tells_in_both_dialects(
+    base: Base, library_of: Libraries, plain: Plain, tmp_path: Path
+) -> None:
+    library = library_of(base, concept(base, "rex", 1, vectors=2), concept(base, "tom", 2))
+    out = export(library, base, tmp_path / "out", ["rex"])
+    assert out.concepts == ("rex",) and out.lora is not None and out.lora.error < 1e-6
+    expected = drawn(library, base, PROMPT, ("rex",))
+    assert_same(plain.draw(base, PROMPT, code=card_code(out.folder)), expected)
+    assert_unlike(expected, drawn(library, base, PROMPT))
+
+    kohya = export(library, base, tmp_path / "kohya", ["rex"], kind="kohya")
+    code = card_code(out.folder).replace(f'"{out.folder}", weight_name="pytorch_lora_weights.', f'"{kohya.folder}/rex.')
+    assert str(kohya.folder) in code
+    assert_same(plain.draw(base, PROMPT, code=code), expected)
+
+
+def test_two_concepts_merged_are_one_lora_of_both_ranks(
+    base: Base, library_of: Libraries, plain: Plain, tmp_path: Path
+) -> None:
+    library = library_of(base, concept(base, "tom", 1), concept(base, "rex", 2))
+    out = export(library, base, tmp_path / "out")
+    assert out.lora is not None and set(out.lora.ranks.values()) == {4} and out.lora.error < 1e-6
+    prompt = "<rex> dog and <tom> dog on the beach"
+    assert_same(plain.draw(base, prompt, code=card_code(out.folder)), drawn(library, base, prompt))
+
+
+@pytest.mark.parametrize("kind", ["masked", "sparse", "dense"])
+def test_a_change_of_full_rank_as_a_lora(
+    sd: Base, library_of: Libraries, plain: Plain, tmp_path: Path, kind: str
+) -> None:
+    library = library_of(sd, concept(sd, "rex", 1, kind))
+    out = export(library, sd, tmp_path / "out")
+    assert_same(plain.draw(sd, PROMPT, code=card_code(out.folder)), drawn(library, sd, PROMPT))
+
+
+def test_a_folder_that_knows_the_tokens(base: Base, library_of: Libraries, plain: Plain, tmp_path: Path) -> None:
+    library = library_of(base, concept(base, "rex", 1, "masked", vectors=3), concept(base, "tom", 2))
+    before = bare(base, "a dog")
+    out = export(library, base, tmp_path / "out", kind="folder")
+    for prompt in (PROMPT, "<tom> dog beside <rex> in the snow"):
+        assert_same(plain.draw(base, prompt, base_folder=out.folder), drawn(library, base, prompt))
+    assert torch.equal(bare(base, "a dog"), before)
+    assert "<rex>" not in base.encoders[0].tokenizer.get_vocab()  # type: ignore[attr-defined]
+
+
+def test_a_checkpoint_in_one_file(base: Base, library_of: Libraries, plain: Plain, tmp_path: Path) -> None:
+    library = library_of(base, concept(base, "rex", 1, "dense"))
+    out = export(library, base, tmp_path / "out", kind="checkpoint")
+    checkpoint, code = out.folder / "rex.safetensors", card_code(export(library, base, tmp_path / "lora").folder)
+    code = "\n".join(line for line in code.splitlines() if "load_lora_weights" not in line)
+    assert_same(plain.draw(base, PROMPT, checkpoint=checkpoint, code=code), drawn(library, base, PROMPT))
+
+
+def test_half_precision_is_half_the_bytes_and_nearly_the_picture(
+    sd: Base, library_of: Libraries, plain: Plain, tmp_path: Path
+) -> None:
+    library = library_of(sd, concept(sd, "rex", 1))
+    whole = export(library, sd, tmp_path / "whole", kind="folder")
+    half = export(library, sd, tmp_path / "half", kind="folder", dtype=torch.float16)
+    unet = "unet/diffusion_pytorch_model.safetensors"
+    assert (half.folder / unet).stat().st_size < 0.6 * (whole.folder / unet).stat().st_size
+    assert next(sd.denoiser.parameters()).dtype == torch.float32
+    lora = export(library, sd, tmp_path / "lora", dtype=torch.float16)
+    picture = plain.draw(sd, PROMPT, code=card_code(lora.folder))
+    assert_same(picture, drawn(library, sd, PROMPT), within=0.02)
+
+
+def test_the_error_of_fewer_ranks_is_told_and_true(
+    sd: Base, library_of: Libraries, plain: Plain, tmp_path: Path
+) -> None:
+    library = library_of(sd, concept(sd, "rex", 1, "dense"))
+    out = export(library, sd, tmp_path / "out", fit=Fit(rank=4))
+    assert out.lora is not None
+    off, total = 0.0, 0.0
+    for site, delta in library.learned()[0].deltas.items():
+        matrix = delta.matrix().double()
+        values = torch.linalg.svdvals(matrix)
+        off, total = off + values[4:].square().sum().item(), total + values.square().sum().item()
+        up, down = (out.lora.tensors[f"unet.{site}.lora_{part}.weight"].double() for part in "BA")
+        assert (up @ down - matrix).norm() == pytest.approx(values[4:].square().sum().sqrt().item(), rel=1e-4)
+    assert out.lora.error == pytest.approx((off / total) ** 0.5, rel=1e-4)  # Eckart-Young: none is closer
+    assert f"{out.lora.error:.2e}" in out.notes[0] and f"{out.lora.error:.2e}" in (out.folder / "README.md").read_text()
+
+    share = export(library, sd, tmp_path / "share", fit=Fit(energy=0.9)).lora
+    assert share is not None and 0 < share.error <= (1 - 0.9) ** 0.5
+    assert all(rank < min(sd.sites()[site].weight.shape) for site, rank in share.ranks.items())
