@@ -39,6 +39,9 @@ class Condition:
     def detach(self) -> "Condition":
         return self._each(Tensor.detach)
 
+    def clone(self) -> "Condition":
+        return self._each(Tensor.clone)
+
     def guided(self, guidance: float) -> "Condition":
         """The same, told how far to go beyond the prediction without a prompt."""
         return replace(self, guidance=self.hidden.new_full((len(self.hidden),), guidance, dtype=torch.float32))

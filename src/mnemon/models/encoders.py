@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mnemon.models.tokens import Line, PromptEncoder
 
@@ -29,6 +29,10 @@ class T5Encoder(PromptEncoder):
     def _begin(self) -> None:
         self.start, self.end = [], [self.tokenizer.eos_token_id]
         self.pad = self.stand_in = self.tokenizer.pad_token_id
+
+    @property
+    def table(self) -> nn.Embedding:
+        return self.model.encoder.get_input_embeddings()  # the model's own shares the weight, but is not asked
 
     def _run(self, ids: Tensor, lines: Sequence[Line]) -> Any:
         return self.model(ids)
@@ -66,6 +70,9 @@ class LanguageEncoder(PromptEncoder):
         own = bos is not None and self.frame[0].startswith(bos)
         self.start, self.end = [] if own else list(self.tokenizer("").input_ids), []
         self.pad, self.stand_in = self.tokenizer.pad_token_id, self.tokenizer.eos_token_id
+
+    def knows(self, word: str) -> bool:
+        return super().knows(f" {word}")
 
     def phrase_vectors(self, phrase: str) -> Tensor:
         return super().phrase_vectors(f" {phrase}" if phrase else phrase)

@@ -27,9 +27,11 @@ Families = dict[str, type[PipelineBase]]
 def load(name: str, families: Families, device: torch.device | str, dtype: torch.dtype) -> PipelineBase:
     """The base called `name`, of one of the `families`. See `mnemon.models.load_base`."""
     folder, family = _find(name, families)
+    absent = _absent(folder)
     for component in family.components:
-        _check_weights(folder, component)
-    pipeline = _open(folder, family, dtype).to(device)
+        if component not in absent:
+            _check_weights(folder, component)
+    pipeline = _open(folder, family, dtype, absent).to(device)
     return family(pipeline, name, fingerprint_of_folder(folder, family.components))
 
 
@@ -81,6 +83,12 @@ def _download(name: str, families: Families) -> tuple[Path, type[PipelineBase]]:
     return Path(folder), family
 
 
+def _absent(folder: Path) -> dict[str, None]:
+    """Parts the checkpoint comes without, as Stable Diffusion 3 may without T5."""
+    index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    return {part: None for part, origin in index.items() if isinstance(origin, list) and not any(origin)}
+
+
 def _check_weights(folder: Path, component: str) -> None:
     """Only whole safetensors files are read; a pickle can run code when it is opened."""
     found = weight_files(folder, component)
@@ -103,11 +111,12 @@ def _check_weights(folder: Path, component: str) -> None:
             ) from error
 
 
-def _open(folder: Path, family: type[PipelineBase], dtype: torch.dtype) -> Any:
+def _open(folder: Path, family: type[PipelineBase], dtype: torch.dtype, absent: dict[str, None]) -> Any:
+    left_out = absent | family.unused
     try:
         with without_bars():
             return family.pipeline_class.from_pretrained(
-                str(folder), use_safetensors=True, dtype=dtype, local_files_only=True, **family.unused
+                str(folder), use_safetensors=True, dtype=dtype, local_files_only=True, **left_out
             )
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         raise MnemonError(f"The base in '{folder}' cannot be opened: {_first_line(error)}") from error

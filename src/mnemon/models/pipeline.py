@@ -104,7 +104,7 @@ class PipelineBase(Base):
         return {encoder.name: encoder.statistics() for encoder in self.encoders}
 
     def word_vectors(self, word: str) -> dict[str, Tensor]:
-        return {encoder.name: encoder.word_vector(word) for encoder in self.encoders}
+        return {encoder.name: encoder.word_vector(word).to(self.device) for encoder in self.encoders}
 
     def known_words(self, words: Sequence[str]) -> list[str]:
         return [word for word in words if all(encoder.knows(word) for encoder in self.encoders)]

@@ -1,11 +1,8 @@
-"""What the transformer families share: flow matching, latents in patches, text that goes through every block, and text
-encoders so large that a prompt is encoded once and remembered."""
+"""What the transformer families share: flow matching, latents in patches, and text that goes through every block."""
 
 import re
 from abc import abstractmethod
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -16,10 +13,7 @@ from mnemon.errors import MnemonError
 from mnemon.models.base import Condition, Tokens
 from mnemon.models.noise import Flow
 from mnemon.models.pipeline import PipelineBase
-from mnemon.models.tokens import concepts_in
-
-REMEMBERED_BYTES = 2**30
-"""Of encoded prompts, kept in main memory; the ones not asked for longest go first."""
+from mnemon.models.remembered import RememberedPrompts
 
 
 class TransformerBase(PipelineBase):
@@ -42,8 +36,7 @@ class TransformerBase(PipelineBase):
     def __init__(self, pipeline: Any, name: str, fingerprint: str | None = None) -> None:
         super().__init__(pipeline, name, fingerprint)
         self._refuse_unlike()
-        self._remembered: OrderedDict[Any, tuple[list[Tensor], Condition]] = OrderedDict()
-        self._offloaded = False
+        self._prompts = RememberedPrompts(self.encoders, self._encode, self.device)
         self.step = 2 * pipeline.vae_scale_factor
         self.resolution = self._usual_side() * pipeline.vae_scale_factor
 
@@ -101,70 +94,15 @@ class TransformerBase(PipelineBase):
         )
 
     def encode_prompts(self, prompts: Sequence[str]) -> Condition:
-        """As in `Base`; each distinct prompt is encoded once, and remembered unless its tokens are being trained."""
-        keys = {prompt: self._key(prompt) for prompt in prompts}
-        recalled = {prompt: self._recall(key) for prompt, key in keys.items()}
-        rows = {prompt: row for prompt, row in recalled.items() if row is not None}
-        missing = [prompt for prompt in keys if prompt not in rows]
-        if missing:
-            encoded = self._encode_awake(missing, learning=any(keys[prompt] is None for prompt in missing))
-            for index, prompt in enumerate(missing):
-                rows[prompt] = encoded[index : index + 1]
-                self._remember(keys[prompt], prompt, rows[prompt])
-        return Condition.cat([rows[prompt] for prompt in prompts])
-
-    def _key(self, prompt: str) -> Any:
-        """What the prompt's encoding depends on; None if something of it is being trained."""
-        vectors = self._vectors_in(prompt)
-        if any(vector.requires_grad for vector in vectors):
-            return None
-        held = tuple((id(vector), vector._version) for vector in vectors)
-        return prompt, held, torch.is_autocast_enabled(self.device.type)
-
-    def _vectors_in(self, prompt: str) -> list[Tensor]:
-        known = [self.tokens[name] for name in concepts_in(prompt) if name in self.tokens]
-        return [vectors[encoder.name] for vectors in known for encoder in self.encoders]
-
-    def _recall(self, key: Any) -> Condition | None:
-        if key not in self._remembered:
-            return None
-        self._remembered.move_to_end(key)
-        return self._remembered[key][1].to(self.device)
-
-    def _remember(self, key: Any, prompt: str, row: Condition) -> None:
-        """Keep a row, and with it its tokens' vectors, so that no other tensor can take their identity."""
-        if key is None:
-            return
-        self._remembered[key] = self._vectors_in(prompt), row.detach().to(torch.device("cpu"))
-        while len(self._remembered) > 1 and sum(c.size for _, c in self._remembered.values()) > REMEMBERED_BYTES:
-            self._remembered.popitem(last=False)
-
-    def _encode_awake(self, prompts: Sequence[str], learning: bool) -> Condition:
-        with self._awake(learning), torch.set_grad_enabled(learning and torch.is_grad_enabled()):
-            return self._encode(prompts).to(self.device)
+        """As in `Base`; each distinct prompt is encoded once and remembered, as `RememberedPrompts` says."""
+        return self._prompts(prompts, self.tokens)
 
     def offload_text_encoders(self, on: bool = True) -> None:
         """Let the text encoders rest in main memory; they come to the device only for prompts not remembered.
 
         A prompt whose token is being trained needs them at every step: then they stay on the device.
         """
-        self._offloaded = on
-        self._move_encoders(torch.device("cpu") if on else self.device)
-
-    @contextmanager
-    def _awake(self, learning: bool) -> Iterator[None]:
-        """The text encoders on the device. While a token learns, the backward pass still needs them there."""
-        if self._offloaded:
-            self._move_encoders(self.device)
-        try:
-            yield
-        finally:
-            if self._offloaded and not learning:
-                self._move_encoders(torch.device("cpu"))
-
-    def _move_encoders(self, device: torch.device) -> None:
-        for encoder in self.encoders:
-            encoder.model.to(device)
+        self._prompts.offload(on)
 
     def _told_guidance(self, condition: Condition) -> Tensor | None:
         """Guidance (batch,) for a denoiser that is told it. In training it is 1: the pictures themselves, not more."""

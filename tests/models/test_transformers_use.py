@@ -1,0 +1,109 @@
+"""The transformer families in use: opened from disk, taught concepts, drawn with them."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from mnemon.errors import MnemonError
+from mnemon.methods import method_from
+from mnemon.methods.base import Learned
+from mnemon.models import FAMILIES, load_base
+from mnemon.models.transformer import TransformerBase
+from mnemon.sampling import Composed, draw
+from mnemon.training import TrainingSettings, train
+from mnemon.training.loss import denoising_loss
+from tests.tiny_transformers import PIPELINES, SIDE, tiny_base, tiny_sd3
+
+PROMPTS = ["a photo of <rex> dog and <mia> cat", "a dog"]
+
+
+@pytest.fixture(params=PIPELINES, name="base")
+def _base(request: pytest.FixtureRequest) -> TransformerBase:
+    base = tiny_base(request.param)
+    for encoder in base.encoders:
+        encoder.length = min(encoder.length, 224)  # for speed; FLUX.2 says much around a prompt
+    return base
+
+
+@pytest.mark.parametrize("family", PIPELINES)
+def test_a_saved_pipeline_opens_as_what_it_was(family: str, tmp_path: Path) -> None:
+    PIPELINES[family]().save_pretrained(tmp_path)
+    base, fresh = load_base(str(tmp_path)), tiny_base(family)
+    assert isinstance(base, TransformerBase) and base.family == family and FAMILIES[family] is type(base)
+    assert base.resolution == {"sd3": SIDE, "z-image": 1024}.get(family, 128 * 2), "what the pipeline draws by default"
+    base.resolution = SIDE
+    condition, expected = base.encode_prompts(["a photo of a dog"]), fresh.encode_prompts(["a photo of a dog"])
+    torch.testing.assert_close(condition.hidden, expected.hidden)
+    noisy, times = torch.randn(1, *base.latent_shape()), torch.tensor([500.0])
+    torch.testing.assert_close(base.predict(noisy, times, condition), fresh.predict(noisy, times, expected))
+
+
+def test_a_checkpoint_without_t5_opens(tmp_path: Path) -> None:
+    tiny_sd3(t5=False).save_pretrained(tmp_path)
+    base = load_base(str(tmp_path))
+    assert [encoder.name for encoder in base.encoders] == ["text_encoder", "text_encoder_2"]
+
+
+def test_a_scheduler_that_is_no_flow_is_refused(tmp_path: Path) -> None:
+    tiny_sd3().save_pretrained(tmp_path)
+    index = json.loads((tmp_path / "model_index.json").read_text())
+    index["scheduler"] = ["diffusers", "DDIMScheduler"]
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(MnemonError, match=r"DDIMScheduler.*flows.*model_index.json"):
+        load_base(str(tmp_path))
+
+
+def learn(base: TransformerBase, name: str, earlier: list[Learned], method_name: str) -> Learned:
+    method = method_from(method_name, {"steps": 3, "batch": 2} | ({"rank": 2} if method_name == "lora" else {}))
+    generator = torch.Generator().manual_seed(len(name))
+    latents = base.encode_images(torch.rand(2, 3, SIDE, SIDE, generator=generator))
+    prompts = [f"a photo of <{name}> dog", f"<{name}> dog in snow"]
+    return train(base, method, name, "dog", latents, prompts, earlier, TrainingSettings())
+
+
+@pytest.mark.parametrize("method", ["lora", "textual-inversion"])
+def test_two_concepts_are_learned_and_drawn(base: TransformerBase, method: str) -> None:
+    weights = {path: layer.weight.clone() for path, layer in base.sites().items()}
+    plain = draw(base, PROMPTS[1:], seeds=[1], guidance=2, steps=2)
+    rex = learn(base, "rex", [], method)
+    mia = learn(base, "mia", [rex], method)
+    assert set(rex.tokens) == {encoder.name for encoder in base.encoders}
+    assert (set(rex.deltas) == set(base.sites())) == (method == "lora")
+    assert all(delta.matrix().abs().sum() > 0 for delta in mia.deltas.values())
+    with Composed(base, method_from(method), [rex, mia]) as composed:
+        pictures = composed.draw(PROMPTS, seeds=[1, 1], guidance=2, steps=2)
+        assert torch.equal(pictures, composed.draw(PROMPTS, seeds=[1, 1], guidance=2, steps=2))
+        swapped = composed.draw([PROMPTS[0].replace("<mia>", "<rex>")], seeds=[1], guidance=2, steps=2)
+    assert pictures.isfinite().all() and not torch.equal(pictures[:1], swapped)
+    assert torch.allclose(pictures[1:], plain, atol=1e-5) == (method == "textual-inversion")
+    assert all(torch.equal(layer.weight, weights[path]) for path, layer in base.sites().items())
+    assert torch.equal(draw(base, PROMPTS[1:], seeds=[1], guidance=2, steps=2), plain)
+
+
+def test_learning_lowers_the_loss(base: TransformerBase) -> None:
+    method = method_from("lora", {"steps": 16, "batch": 4, "rank": 4, "rate": 1e-2})
+    latents = base.encode_images(torch.full((1, 3, SIDE, SIDE), 0.9))
+
+    @torch.no_grad()
+    def loss(prompt: str) -> float:
+        draws = torch.Generator().manual_seed(0)
+        clean = latents.expand(32, -1, -1, -1)
+        noise, times = torch.randn(clean.shape, generator=draws), base.sample_timesteps(32, draws)
+        return float(denoising_loss(base, clean, noise, times, base.encode_prompts([prompt] * 32)).mean())
+
+    before = loss("a dog")
+    learned = train(base, method, "rex", "dog", latents, ["a <rex> dog"], [], TrainingSettings())
+    with Composed(base, method, [learned]):
+        assert loss("a <rex> dog") < before
+    assert loss("a dog") == before
+
+
+def test_a_concept_of_another_family_is_refused(base: TransformerBase) -> None:
+    other = tiny_base("sd3" if base.family != "sd3" else "flux")
+    learned = learn(other, "rex", [], "lora")
+    with pytest.raises(MnemonError, match="rex|transformer_blocks"), Composed(base, method_from("lora"), [learned]):
+        pass
+    base.encode_prompts(["a dog"])
+    assert not base.tokens
