@@ -14,12 +14,13 @@ from torch import Tensor
 from mnemon.adapters import sum_deltas
 from mnemon.methods.base import Learned, Step
 from mnemon.methods.lora import Lora, LoraLearner
+from mnemon.methods.parts import pull
 from mnemon.methods.settings import check_settings
 from mnemon.models.base import Base
 
 
 class CLoraLearner(LoraLearner):
-    """A_t, B_t of every site and the token vector V*_t, as in sequential LoRA; and P_{t-1}, which prices A_t B_t."""
+    """A_t, B_t of every site and the token vector V*_t, as in sequential LoRA; and P_{t-1}^2, which prices A_t B_t."""
 
     def __init__(
         self,
@@ -34,17 +35,11 @@ class CLoraLearner(LoraLearner):
         self.forget_weight = method.forget_weight
         # P_{t-1}, once: the earlier factors are not multiplied again, and a step's cost does not grow with t.
         past = sum_deltas([one.deltas for one in earlier])
-        self.past = {site: total.matrix().to(base.device) for site, total in past.items()}
-        for index, total in enumerate(self.past.values()):
-            self.register_buffer(f"past_{index}", total, persistent=False)
+        self.importance = {site: total.matrix().to(base.device).square() for site, total in past.items()}  # P_{t-1}^2
 
     def penalty(self, step: Step | None = None) -> Tensor:
-        """lambda · sum over layers of || |P_{t-1}| (.) (A_t B_t) ||_F^2; the square makes |.| needless."""
-        deltas = self.deltas()
-        total = torch.zeros(())
-        for site, past in self.past.items():
-            total = total + (past * deltas[site].matrix()).square().sum()
-        return self.forget_weight * total
+        """lambda · sum over layers of || |P_{t-1}| (.) (A_t B_t) ||_F^2."""
+        return self.forget_weight * pull(self.importance, self.deltas())
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,11 @@
 """Custom Diffusion (Kumari et al., CVPR 2023, arXiv 2212.04488), one concept after another.
 
-Not covered: the closed-form merge of concepts that were trained apart, compression of the stored changes by a singular
-value decomposition, and the augmentation by resized photos. Written from the equations; no code of the authors is used.
+Not covered: compression of the stored changes by a singular value decomposition, and the augmentation by resized
+photos. Written from the equations; no code of the authors is used.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from mnemon.adapters import Delta, Dense, sum_deltas
 from mnemon.methods import parts
-from mnemon.methods.base import Learned, Learner, Method
+from mnemon.methods.base import Learned, Method
 from mnemon.methods.settings import check_settings
+from mnemon.methods.token_learner import TokenLearner
 from mnemon.models.base import Base
 
 RARE_WORDS = ("ktn", "pll", "ucd")
@@ -30,7 +31,7 @@ class TextDense(Dense):
         return torch.cat([change[:, :1].detach(), change[:, 1:]], dim=1)
 
 
-class CustomDiffusionLearner(Learner):
+class CustomDiffusionLearner(TokenLearner):
     """Delta_t of every site, all entries free, and the token vector V*_t."""
 
     def __init__(
@@ -42,11 +43,11 @@ class CustomDiffusionLearner(Learner):
         earlier: Sequence[Learned],
         generator: torch.Generator,
     ) -> None:
-        super().__init__()
-        self.method, self.name, self.noun = method, name, noun
-        self.word = unused_word(earlier)
+        word = unused_word(earlier)
         random = parts.start_vectors(base, 1, generator)
-        self.token = parts.VectorToken(parts.word_vectors(base, self.word, 1) if self.word else random)
+        token = parts.VectorToken(parts.word_vectors(base, word, 1) if word else random)
+        super().__init__(name, noun, token, method.token_rate)
+        self.rate, self.word = method.rate, word
         self.changes = nn.ParameterList(
             torch.zeros(layer.out_features, layer.in_features, device=base.device) for layer in base.sites().values()
         )
@@ -55,18 +56,12 @@ class CustomDiffusionLearner(Learner):
     def deltas(self) -> Mapping[str, TextDense]:
         return self._deltas
 
-    def tokens(self) -> Mapping[str, Tensor]:
-        return self.token()
-
     def parameter_groups(self) -> list[dict[str, Any]]:
-        return [
-            {"params": list(self.changes.parameters()), "lr": self.method.rate},
-            {"params": list(self.token.parameters()), "lr": self.token.rate(self.method.token_rate)},
-        ]
+        return [{"params": list(self.changes.parameters()), "lr": self.rate}, *super().parameter_groups()]
 
     def finish(self) -> Learned:
         kept = {site: Dense(delta.matrix().detach().cpu().clone()) for site, delta in self._deltas.items()}
-        return Learned(self.name, self.noun, kept, self.token.kept(), {"token_start": self.word})
+        return replace(super().finish(), deltas=kept, facts={"token_start": self.word})
 
 
 def unused_word(earlier: Sequence[Learned]) -> str | None:

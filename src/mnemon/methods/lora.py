@@ -1,26 +1,26 @@
 """Sequential LoRA: what most people do today, and the baseline of every continual method."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 
 from mnemon.adapters import Delta, LowRank, sum_deltas
 from mnemon.methods import parts
-from mnemon.methods.base import Learned, Learner, Method
+from mnemon.methods.base import Learned, Method
 from mnemon.methods.settings import check_settings
+from mnemon.methods.token_learner import TokenLearner
 from mnemon.models.base import Base
 
 
-class LoraLearner(Learner):
+class LoraLearner(TokenLearner):
     """A_t, B_t of every site and the token vector V*_t."""
 
     def __init__(self, method: "Lora", name: str, noun: str | None, base: Base, generator: torch.Generator) -> None:
-        super().__init__()
-        self.method, self.name, self.noun = method, name, noun
-        self.token = parts.VectorToken(parts.start_vectors(base, method.vectors, generator))
+        token = parts.VectorToken(parts.start_vectors(base, method.vectors, generator))
+        super().__init__(name, noun, token, method.token_rate)
+        self.rate = method.rate
         self.sites = list(base.sites())
         self.factors = torch.nn.ModuleList(
             LowRank(*parts.start_factors(layer, method.rank, generator), trainable=True)
@@ -30,21 +30,15 @@ class LoraLearner(Learner):
     def deltas(self) -> Mapping[str, LowRank]:
         return dict(zip(self.sites, self.factors, strict=True))  # type: ignore[arg-type]
 
-    def tokens(self) -> Mapping[str, Tensor]:
-        return self.token()
-
     def parameter_groups(self) -> list[dict[str, Any]]:
-        return [
-            {"params": list(self.factors.parameters()), "lr": self.method.rate},
-            {"params": list(self.token.parameters()), "lr": self.token.rate(self.method.token_rate)},
-        ]
+        return [{"params": list(self.factors.parameters()), "lr": self.rate}, *super().parameter_groups()]
 
     def finish(self) -> Learned:
         kept = {
             site: LowRank(delta.up.detach().cpu().clone(), delta.down.detach().cpu().clone())
             for site, delta in self.deltas().items()
         }
-        return Learned(self.name, self.noun, kept, self.token.kept())
+        return replace(super().finish(), deltas=kept)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
-"""Parts that several methods share: the concept's name in a prompt, its token, and the start of low-rank factors."""
+"""Parts that several methods share: the concept's name in a prompt, its token, the start of low-rank factors, and
+a price on changes."""
 
 import math
 from abc import abstractmethod
@@ -7,6 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from mnemon.adapters import Delta
 from mnemon.models.base import Base
 
 
@@ -43,6 +45,14 @@ def start_vectors(base: Base, vectors: int, generator: torch.Generator) -> dict[
 def word_vectors(base: Base, word: str, vectors: int) -> dict[str, Tensor]:
     """Token vectors (vectors, width) by text encoder, each the mean embedding of the word's tokens."""
     return {encoder: vector.repeat(vectors, 1) for encoder, vector in base.word_vectors(word).items()}
+
+
+def pull(importance: Mapping[str, Tensor], deltas: Mapping[str, Delta]) -> Tensor:
+    """What it costs to move weights: the sum over sites and entries of importance (.) Delta^2, a scalar in fp32."""
+    total = torch.zeros(())
+    for site, weight in importance.items():
+        total = total + (weight * deltas[site].matrix().square()).sum()
+    return total
 
 
 class Token(nn.Module):

@@ -5,7 +5,7 @@ covered: masks for whole rows or columns, and other inputs of the mask networks.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from mnemon.adapters import Delta, Dense, LowRank, MaskedLowRank, sum_deltas, zeros
 from mnemon.errors import MnemonError
 from mnemon.methods import parts
-from mnemon.methods.base import Learned, Learner, Method, Step
+from mnemon.methods.base import Learned, Method, Step
 from mnemon.methods.masks import MaskKind, MaskLogits, MaskParam, gates_of, mask_of, training_logits
 from mnemon.methods.settings import check_settings
+from mnemon.methods.token_learner import TokenLearner
 from mnemon.models.base import Base
 
 
@@ -82,7 +83,7 @@ class MaskedStack(nn.Module):
         return {site: MaskedLowRank(a[i].clone(), b[i].clone(), mask[i] > 0) for i, site in enumerate(self.sites)}
 
 
-class StaminaLearner(Learner):
+class StaminaLearner(TokenLearner):
     """A_t, B_t, the mask networks and MLP_t of one concept."""
 
     def __init__(
@@ -94,12 +95,8 @@ class StaminaLearner(Learner):
         earlier: Sequence[Learned],
         generator: torch.Generator,
     ) -> None:
-        super().__init__()
-        self.method, self.name, self.noun = method, name, noun
-        start = parts.start_vectors(base, method.vectors, generator)
-        self.token: parts.Token = (
-            parts.MlpToken(start, method.token_hidden, generator) if method.token == "mlp" else parts.VectorToken(start)
-        )
+        super().__init__(name, noun, start_token(method, base, generator), method.token_rate)
+        self.method = method
         past = sum_deltas([one.deltas for one in earlier])  # P_{t-1}, once: a step's cost does not grow with t
         groups: dict[tuple[int, int], dict[str, tuple[Tensor, Tensor]]] = {}
         for site, layer in base.sites().items():
@@ -114,15 +111,9 @@ class StaminaLearner(Learner):
     def deltas(self) -> Mapping[str, Dense]:
         return self._now
 
-    def tokens(self) -> Mapping[str, Tensor]:
-        return self.token()
-
     def parameter_groups(self) -> list[dict[str, Any]]:
         factors = [factor for stack in self._stacks() for factor in (stack.a, stack.b)]
-        groups: list[dict[str, Any]] = [
-            {"params": factors, "lr": self.method.rate},
-            {"params": list(self.token.parameters()), "lr": self.token.rate(self.method.token_rate)},
-        ]
+        groups = [{"params": factors, "lr": self.method.rate}, *super().parameter_groups()]
         if self.method.mask != "none":
             masks = [parameter for stack in self._stacks() for parameter in stack.logits.parameters()]
             groups.append({"params": masks, "lr": self.method.mask_rate})
@@ -147,7 +138,7 @@ class StaminaLearner(Learner):
     def finish(self) -> Learned:
         deltas = {site: delta for stack in self._stacks() for site, delta in stack.kept().items()}
         ordered = {site: deltas[site] for site in self._now}
-        return Learned(self.name, self.noun, ordered, self.token.kept(), self._facts())
+        return replace(super().finish(), deltas=ordered, facts=self._facts())
 
     def _facts(self) -> dict[str, Any]:
         if self.method.mask == "none":
@@ -158,6 +149,13 @@ class StaminaLearner(Learner):
 
     def _stacks(self) -> list[MaskedStack]:
         return list(self.stacks)  # type: ignore[arg-type]
+
+
+def start_token(method: "Stamina", base: Base, generator: torch.Generator) -> parts.Token:
+    """MLP_t, or the vectors themselves."""
+    start = parts.start_vectors(base, method.vectors, generator)
+    mlp = method.token == "mlp"
+    return parts.MlpToken(start, method.token_hidden, generator) if mlp else parts.VectorToken(start)
 
 
 @dataclass(frozen=True)

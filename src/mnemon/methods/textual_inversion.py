@@ -1,41 +1,17 @@
 """Textual inversion (Gal et al., arXiv 2208.01618): a new word for a model that stays as it is."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
-from torch import Tensor
 
 from mnemon.adapters import Delta
 from mnemon.methods import parts
-from mnemon.methods.base import Learned, Learner, Method
+from mnemon.methods.base import Learned, Method
 from mnemon.methods.settings import check_settings
+from mnemon.methods.token_learner import TokenLearner
 from mnemon.models.base import Base
-
-
-class TextualInversionLearner(Learner):
-    """The token's vectors v_t."""
-
-    def __init__(
-        self, method: "TextualInversion", name: str, noun: str | None, base: Base, generator: torch.Generator
-    ) -> None:
-        super().__init__()
-        self.method, self.name, self.noun = method, name, noun
-        random = parts.start_vectors(base, method.vectors, generator)
-        self.token = parts.VectorToken(parts.word_vectors(base, noun, method.vectors) if noun else random)
-
-    def deltas(self) -> Mapping[str, Delta]:
-        return {}
-
-    def tokens(self) -> Mapping[str, Tensor]:
-        return self.token()
-
-    def parameter_groups(self) -> list[dict[str, Any]]:
-        return [{"params": list(self.token.parameters()), "lr": self.token.rate(self.method.token_rate)}]
-
-    def finish(self) -> Learned:
-        return Learned(self.name, self.noun, {}, self.token.kept())
 
 
 @dataclass(frozen=True)
@@ -54,6 +30,7 @@ class TextualInversion(Method):
     stores: ClassVar[str] = "the token's vectors"
     fuses: ClassVar[bool] = False
     order_free: ClassVar[bool] = True
+    on_bare_base: ClassVar[bool] = True
     can_remove: ClassVar[bool] = True
     needs_class_images: ClassVar[bool] = False
     source: ClassVar[str] = "arXiv 2208.01618"
@@ -77,8 +54,10 @@ class TextualInversion(Method):
 
     def begin(
         self, name: str, noun: str | None, base: Base, earlier: Sequence[Learned], generator: torch.Generator
-    ) -> TextualInversionLearner:
-        return TextualInversionLearner(self, name, noun, base, generator)
+    ) -> TokenLearner:
+        random = parts.start_vectors(base, self.vectors, generator)
+        start = parts.word_vectors(base, noun, self.vectors) if noun else random
+        return TokenLearner(name, noun, parts.VectorToken(start), self.token_rate)
 
     def compose(self, base: Base, learned: Sequence[Learned], prompt: str | None = None) -> dict[str, Delta]:
         return {}

@@ -1,0 +1,98 @@
+"""The closed-form merge of Custom Diffusion (Kumari et al., CVPR 2023, arXiv 2212.04488): concepts are trained apart,
+and one model is solved for that answers to each concept's words as that concept's own model does.
+
+Written from the equations; no code of the authors is used.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from mnemon.adapters import Delta, Dense
+from mnemon.data.captions import diverse_captions
+from mnemon.methods.base import Learned
+from mnemon.methods.custom_diffusion import CustomDiffusion, CustomDiffusionLearner
+from mnemon.methods.settings import check_settings
+from mnemon.models.base import Base
+
+OPENING = "a photo of"
+
+
+@dataclass(frozen=True)
+class CustomDiffusionMerge(CustomDiffusion):
+    """Custom Diffusion with every concept learned on the bare base, as W_i = W_0 + Delta_i, and of each key or value
+    layer the one weight that says to the concepts' words what their own models say, and else differs least from W_0:
+
+        min_W || (W - W_0) C_reg^T ||_F     subject to     W c = W_i c   for every word c of concept i
+
+    C_reg holds the features (words, width) of diverse captions, C (n, width) those of all concepts' words: of "V* dog",
+    and of "a photo of V* dog" from V* on, each to the end mark. With G = C_reg^T C_reg and d = C G^-1 the solution is
+
+        W = W_0 + R (d C^T)^-1 d            R (D1, n): the columns Delta_i c,   V^T - W_0 C^T in the paper
+
+    Here with G = L L^T: the least X with X (L^-1 C^T) = R, and W = W_0 + X L^-1, which inverts nothing. Where words are
+    dependent, as with more of them than the text is wide, X is the least-squares solution; a word that stands in C
+    twice counts once. The token of every concept starts at the same rare word.
+    """
+
+    name: ClassVar[str] = "custom-diffusion-merge"
+    fuses: ClassVar[bool] = True
+    order_free: ClassVar[bool] = True
+    on_bare_base: ClassVar[bool] = True
+    source: ClassVar[str] = "arXiv 2212.04488, trained apart and merged in closed form"
+
+    captions: int = 200
+    """Captions in C_reg."""
+    ridge: float = 1e-4
+    """What is added to the diagonal of G, as a share of its mean."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_settings(self, ("captions", "ridge"))
+
+    def begin(
+        self, name: str, noun: str | None, base: Base, earlier: Sequence[Learned], generator: torch.Generator
+    ) -> CustomDiffusionLearner:
+        return super().begin(name, noun, base, (), generator)
+
+    def compose(self, base: Base, learned: Sequence[Learned], prompt: str | None = None) -> dict[str, Delta]:
+        if not learned:
+            return {}
+        texts = torch.cat(base.heard(diverse_captions(base.known_words, self.captions, seed=0))).double().cpu()
+        words = [concept_words(base, self.prompt_name(one.name, one.noun)) for one in learned]
+        heights = [layer.out_features for layer in base.sites().values()]
+        # All layers hear the same words, so they are solved together: a concept's changes one above the other.
+        changes = (torch.cat([one.deltas[site].matrix() for site in base.sites()]) for one in learned)
+        wanted = [change.double().cpu() @ own.T for change, own in zip(changes, words, strict=True)]
+        merged = merge(torch.cat(words), torch.cat(wanted, dim=1), texts, self.ridge)
+        return dict(zip(base.sites(), map(Dense, merged.float().split(heights)), strict=True))
+
+
+@torch.no_grad()
+def concept_words(base: Base, called: str) -> Tensor:
+    """What the words of the concept become, (words, width) in fp64: those of "V* dog", and of "a photo of V* dog" from
+    V* on, with the end marks."""
+    opening = len(base.heard([OPENING])[0]) - 1  # without its end mark
+    alone, shown = base.heard([called, f"{OPENING} {called}"])
+    return torch.cat([alone, shown[opening:]]).double().cpu()
+
+
+def merge(words: Tensor, wanted: Tensor, texts: Tensor, ridge: float) -> Tensor:
+    """The least change Delta (rows, width) that has Delta words^T = wanted, measured as || Delta texts^T ||.
+
+    Args:
+        words: C (n, width).
+        wanted: R (rows, n).
+        texts: C_reg (m, width).
+        ridge: a share of the mean of G's diagonal, added to it.
+    """
+    gram = texts.T @ texts
+    gram += ridge * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
+    root = torch.linalg.cholesky(gram)
+    whitened = torch.linalg.solve_triangular(root, words.T, upper=False)  # L^-1 C^T (width, n)
+    # The text features come in fp32: directions beyond 1e-6 of the largest are rounding, and left out.
+    least = torch.linalg.lstsq(whitened.T, wanted.T, rcond=1e-6, driver="gelsd").solution  # X^T (width, rows)
+    return torch.linalg.solve_triangular(root.T, least, upper=True).T

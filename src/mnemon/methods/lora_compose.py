@@ -1,0 +1,54 @@
+"""LoRA-compose: concepts are learned apart, and the predictions of their models averaged while a picture is drawn
+(LoRA-C in the tables of arXiv 2410.17594)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from mnemon.adapters import Delta
+from mnemon.errors import MnemonError
+from mnemon.methods.base import Learned, named
+from mnemon.methods.lora import Lora
+from mnemon.methods.settings import check_settings
+from mnemon.models.base import Base
+
+
+@dataclass(frozen=True)
+class LoraCompose(Lora):
+    """LoRA as in `lora`, but every concept is learned on the bare base, and a picture is drawn by several models:
+
+        f(z_s, s, prompt) = 1/|S| sum_{t in S} f_t(z_s, s, prompt)        f_t has the weights W_0 + A_t B_t
+
+    at every denoising step, with the token vectors of all concepts. S are the concepts that the prompt names, or all of
+    them, as the code of arXiv 2410.17594 has it; where S is empty the bare base draws. A picture takes |S| times as
+    long, and no single model of the concepts is ever made.
+    """
+
+    name: ClassVar[str] = "lora-compose"
+    per_prompt: ClassVar[bool] = True
+    order_free: ClassVar[bool] = True
+    on_bare_base: ClassVar[bool] = True
+    source: ClassVar[str] = "arXiv 2106.09685, predictions averaged, as in the comparisons of arXiv 2410.17594"
+
+    over: Literal["prompted", "all"] = "prompted"
+    """S: average over the concepts that the prompt names, or over all concepts for every prompt."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_settings(self)
+
+    def compose(self, base: Base, learned: Sequence[Learned], prompt: str | None = None) -> dict[str, Delta]:
+        """Raises:
+        MnemonError: the prompt needs several predictions, which no one change of the weights gives.
+        """
+        ways = self.branches(base, learned, prompt or "")
+        if len(ways) > 1:
+            raise MnemonError(
+                "The method 'lora-compose' averages the predictions of its concepts, which no one change of the "
+                "weights gives: compose a prompt that names one concept, or merge them with lora-merge."
+            )
+        return ways[0]
+
+    def branches(self, base: Base, learned: Sequence[Learned], prompt: str) -> list[dict[str, Delta]]:
+        chosen = learned if self.over == "all" else named(learned, prompt)
+        return [dict(one.deltas) for one in chosen] or [{}]

@@ -1,0 +1,42 @@
+"""Each concept alone on a fresh base: what is left to lose when concepts have to share a model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from mnemon.adapters import Delta
+from mnemon.errors import MnemonError
+from mnemon.methods.base import Learned, named
+from mnemon.methods.lora import Lora
+from mnemon.models.base import Base
+
+
+@dataclass(frozen=True)
+class Single(Lora):
+    """LoRA as in `lora`, but every concept is learned on the bare base, and a prompt is drawn with the change of the
+    one concept that it names:
+
+        W(prompt) = W_0 + A_t B_t   where the prompt names concept t,   W_0   where it names none
+
+    No concept meets another, so nothing is forgotten: a bound, not a model that knows all concepts. A prompt that names
+    two concepts has no such model and is refused.
+    """
+
+    name: ClassVar[str] = "single"
+    per_prompt: ClassVar[bool] = True
+    order_free: ClassVar[bool] = True
+    on_bare_base: ClassVar[bool] = True
+    source: ClassVar[str] = "arXiv 2106.09685, each concept apart from the others: an upper bound"
+
+    def compose(self, base: Base, learned: Sequence[Learned], prompt: str | None = None) -> dict[str, Delta]:
+        """Raises:
+        MnemonError: the prompt names several concepts.
+        """
+        chosen = named(learned, prompt)
+        if len(chosen) > 1:
+            names = " and ".join(f"<{one.name}>" for one in chosen)
+            raise MnemonError(
+                f"The prompt '{prompt}' names {names}, but with the method 'single' every concept has a model of its "
+                "own: name one, or learn them with a method that composes concepts, such as stamina."
+            )
+        return dict(chosen[0].deltas) if chosen else {}
