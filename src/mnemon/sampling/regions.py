@@ -1,0 +1,122 @@
+"""Where in a picture a prompt is heard: boxes and masks, what happens at their edges and where they overlap."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, pad
+
+from mnemon.errors import MnemonError
+from mnemon.models.tokens import TOKEN
+
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom as fractions of the picture, 0..1."""
+SCENE = re.compile(r"\b(in|on|at|under|near|by|beside|behind|inside|before)\b.*$")
+
+
+@dataclass(frozen=True)
+class Region:
+    """A part of the picture and the prompt heard there: a box, or a mask (height, width) of weights in 0..1."""
+
+    prompt: str
+    where: Box | Tensor
+
+    def coverage(self, side: int) -> Tensor:
+        """How much of each pixel belongs to the region, (side, side) in 0..1."""
+        if isinstance(self.where, Tensor):
+            mask = self.where.float()[None, None]
+            return torch.nn.functional.interpolate(mask, (side, side), mode="area")[0, 0]
+        left, top, right, bottom = self.where
+        return _span(top, bottom, side)[:, None] * _span(left, right, side)[None, :]
+
+
+def region_from_text(text: str) -> Region:
+    """ "0,0,0.5,1:<rex>": left, top, right, bottom as fractions, and what is there; or "mask.png:<rex>", white there.
+
+    Raises:
+        MnemonError: the box leaves the picture or is empty, the mask cannot be read, or there is no prompt.
+    """
+    where, colon, prompt = text.partition(":")
+    if not colon or not prompt.strip():
+        raise MnemonError(f"The region '{text}' says no prompt: write left,top,right,bottom:prompt, all in 0..1.")
+    numbers = where.split(",")
+    if len(numbers) != 4:
+        return Region(prompt.strip(), _mask(Path(where.strip()), text))
+    try:
+        left, top, right, bottom = (float(number) for number in numbers)
+    except ValueError:
+        raise MnemonError(f"The region '{text}' has a corner that is no number: write 0,0,0.5,1:prompt.") from None
+    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+        raise MnemonError(
+            f"The region '{text}' is not inside the picture: left, top, right, bottom are fractions in 0..1, "
+            "left less than right and top less than bottom."
+        )
+    return Region(prompt.strip(), (left, top, right, bottom))
+
+
+def spread_out(count: int) -> list[Box]:
+    """Boxes for `count` things side by side: whole, halves, two above one, quarters, then rows of columns.
+
+    Raises:
+        MnemonError: there are no things, or more than nine.
+    """
+    if not 1 <= count <= 9:
+        raise MnemonError(f"{count} concepts cannot be spread over a picture: name one to nine, or give regions.")
+    rows = round(count**0.5)
+    columns = [count // rows + (row < count % rows) for row in range(rows)]
+    return [
+        (column / many, row / rows, (column + 1) / many, (row + 1) / rows)
+        for row, many in enumerate(columns)
+        for column in range(many)
+    ]
+
+
+def scene_of(prompt: str) -> str:
+    """Where a prompt takes place, for prompts of its regions: "on the beach" of "a mug and a cat on the beach"."""
+    after = TOKEN.split(prompt)[-1]
+    found = SCENE.search(after)
+    return found.group(0).strip() if found else ""
+
+
+def shares(regions: Sequence[Region], side: int, feather: float = 0.0) -> Tensor:
+    """How much of each pixel hears which prompt, (1 + regions, side, side), summing to one: first the picture's own.
+
+    Where regions overlap they share alike. `feather` is the width of the fading at edges as a fraction of the side.
+    """
+    covers = torch.stack([region.coverage(side) for region in regions])
+    covers = _blurred(covers, round(feather * side)) / covers.sum(0).clamp(min=1)
+    return torch.cat([(1 - covers.sum(0, keepdim=True)).clamp(min=0), covers])
+
+
+def _span(start: float, end: float, side: int) -> Tensor:
+    """How much of each of `side` cells lies between two fractions."""
+    edges = torch.arange(side + 1) / side
+    return ((edges[1:].clamp(max=end) - edges[:-1].clamp(min=start)) * side).clamp(0, 1)
+
+
+def _blurred(covers: Tensor, width: int) -> Tensor:
+    if width < 2:
+        return covers
+    width += 1 - width % 2  # odd, so that it is centred
+    around = pad(covers[None], [width // 2] * 4, mode="replicate")
+    return avg_pool2d(around, width, stride=1)[0]
+
+
+def _mask(path: Path, text: str) -> Tensor:
+    try:
+        with Image.open(path) as image:
+            mask = torch.from_numpy(np.asarray(image.convert("L"), np.float32) / 255)
+    except FileNotFoundError:
+        raise MnemonError(
+            f"The region '{text}' is neither a box (left,top,right,bottom) nor a mask: there is no file '{path}'."
+        ) from None
+    except (UnidentifiedImageError, OSError) as error:
+        raise MnemonError(f"The mask '{path}' of a region cannot be read as a picture: {error}.") from error
+    if not mask.any():
+        raise MnemonError(f"The mask '{path}' of a region is black all over: paint white where the prompt is heard.")
+    return mask
