@@ -1,7 +1,7 @@
 """ED-LoRA (Mix-of-Show: Gu et al., arXiv 2305.18292): how several methods learn one concept, before they differ.
 
-Not covered: the factors on queries, outputs, self-attention and the text encoder, the attention regulariser, the stop of
-token training at a norm, and the dropping of factors.
+Not covered: the factors on queries, outputs, self-attention and the text encoder, the attention regulariser, the stop
+of token training at a norm, and the dropping of factors.
 """
 
 from abc import ABC

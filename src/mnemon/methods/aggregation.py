@@ -1,0 +1,169 @@
+"""Elastic weight aggregation (CIDM: Dong et al., arXiv 2410.17594, Eq. 3): what a prompt says decides how much of each
+concept's change is in the weights.
+
+The published code (JiahuaDong/CIFC) does not do what the paper prints. Both are here; `Normalisation` and `Encoding`
+tell them apart. Not covered: weights of their own for the branch without the prompt (the paper is silent, the code
+takes the prompt's).
+"""
+
+from abc import ABC
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from mnemon.adapters import Delta, Dense
+from mnemon.errors import MnemonError
+from mnemon.methods.base import Learned
+from mnemon.methods.ed_lora import EdLora, EdLoraLearner
+from mnemon.methods.settings import check_settings
+from mnemon.models.base import Base, Tokens
+
+Normalisation = Literal["square_frobenius", "pow4_l1"]
+"""`square_frobenius`: as the paper prints it. `pow4_l1`: as the published code does it."""
+Encoding = Literal["per_concept", "joint"]
+"""`per_concept`: each concept's token is encoded in a prompt of its own. `joint`: all of them in one, in the order of
+learning, as the published code does; a causal text encoder then lets earlier concepts colour later ones."""
+ENCODING = "encoding"
+"""Key in `Learned.extra` of what `encode_alone` gave."""
+TINY = 1e-12
+
+
+def encode_alone(base: Base, name: str, tokens: Tokens) -> Tensor:
+    """What each layer hears where the concept's vectors stand in the prompt "<name>": (layers, vectors, width), fp32 on
+    the CPU. It depends on nothing but the concept."""
+    known = base.tokens
+    base.set_tokens({name: tokens})
+    try:
+        return encode_jointly(base, [(name, tokens)])[0].cpu().clone()
+    finally:
+        base.set_tokens(known)
+
+
+@torch.no_grad()
+def encode_jointly(base: Base, concepts: Sequence[tuple[str, Tokens]]) -> list[Tensor]:
+    """For each concept (name, vectors) its (layers, vectors, width) in one prompt that names them all, in their order.
+
+    Raises:
+        MnemonError: they do not fit into one prompt.
+    """
+    counts = [next(iter(tokens.values())).shape[-2] for _, tokens in concepts]
+    try:
+        (heard,) = base.heard([" ".join(f"<{name}>" for name, _ in concepts)])
+    except MnemonError as error:
+        raise MnemonError(
+            f"{len(concepts)} concepts do not fit into one prompt: set encoding to per_concept."
+        ) from error
+    return list(_layerwise(heard, base)[:, : sum(counts)].split(counts, dim=1))
+
+
+def similarities(words: Tensor, encodings: Sequence[Tensor], normalisation: Normalisation) -> Tensor:
+    """M (layers, concepts): how much each layer's words (layers, words, width) sound like each concept.
+
+    `square_frobenius`: the inner product of a word with the concept's mean vector, for the word that has the largest.
+    `pow4_l1`: the cosine of a word with one vector of the concept, largest over words, mean over the vectors.
+    """
+    if normalisation == "square_frobenius":
+        means = torch.stack([encoding.mean(1) for encoding in encodings], 1)  # (layers, concepts, width)
+        return (means @ words.mT).amax(-1)
+    unit = functional.normalize(words, dim=-1)
+    cosines = [(functional.normalize(encoding, dim=-1) @ unit.mT).amax(-1).mean(-1) for encoding in encodings]
+    return torch.stack(cosines, 1)
+
+
+def elastic_weights(similarity: Tensor, normalisation: Normalisation) -> Tensor:
+    """psi(M) for M (layers, concepts): M^2 / ||M^2||_F, or M^4 / sum of M^4, for each layer."""
+    if normalisation == "square_frobenius":
+        return functional.normalize(similarity.square(), dim=-1, eps=TINY)
+    return functional.normalize(similarity.pow(4), p=1, dim=-1, eps=TINY)
+
+
+def aggregate(base: Base, deltas: Sequence[Mapping[str, Delta]], weights: Tensor) -> dict[str, Delta]:
+    """sum_i w_i A_i B_i for each site, with the weights (layers, concepts) of the site's layer.
+
+    One product a site, of all concepts' factors side by side: (w_1 A_1 | w_2 A_2 | ...) (B_1; B_2; ...). The sum is
+    kept dense, so that a step of drawing costs the same however many concepts there are.
+    """
+    layers = base.layers()
+    total: dict[str, Delta] = {}
+    for site in {site: None for change in deltas for site in change}:
+        own = weights[next(number for number, layer in enumerate(layers) if site.startswith(f"{layer}."))]
+        there = [(weight, change[site]) for weight, change in zip(own, deltas, strict=True) if site in change]
+        ups, downs = zip(*(_factors(delta, weight) for weight, delta in there), strict=True)
+        total[site] = Dense(torch.cat(ups, 1) @ torch.cat(downs))
+    return total
+
+
+def _factors(delta: Delta, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """weight · A (d_out, r) and B (r, d_in) on the weight's device."""
+    up, down = delta.get_parameter("up"), delta.get_parameter("down")
+    return weight * getattr(delta, "scale", 1.0) * up.detach().to(weight), down.detach().to(weight)
+
+
+def _layerwise(heard: Tensor, base: Base) -> Tensor:
+    """(layers, words, width) also of a prompt that all layers hear alike."""
+    heard = heard.float()
+    return heard if heard.ndim == 3 else heard.expand(len(base.layers()), -1, -1)
+
+
+class ElasticLearner(EdLoraLearner):
+    """An ED-LoRA that keeps its token's encoding, so that no prompt has to ask for it again."""
+
+    def __init__(self, method: "Elastic", name: str, noun: str | None, base: Base, generator: torch.Generator) -> None:
+        super().__init__(method, name, noun, base, generator)
+        self.base = base
+
+    def encoding(self) -> Tensor:
+        """(layers, vectors, width) of the token as it is now, on the CPU."""
+        return encode_alone(self.base, self.name, {key: t.detach() for key, t in self.tokens().items()})
+
+    def finish(self) -> Learned:
+        return replace(super().finish(), extra={ENCODING: self.encoding()})
+
+
+@dataclass(frozen=True)
+class Elastic(EdLora, ABC):
+    """ED-LoRAs that a prompt combines by elastic weight aggregation. For layer l and a prompt p of words c^l (n, d):
+
+    ebar_i^l = mean of concept i's token as layer l hears it
+    M_i^l    = max over the words of c^l (ebar_i^l)^T
+    psi(M)   = M^2 / ||M^2||_F
+    W^l      = W_0^l + s sum_i psi(M^l)_i A_i^l B_i^l
+    """
+
+    fuses: ClassVar[bool] = False
+    per_prompt: ClassVar[bool] = True
+    on_bare_base: ClassVar[bool] = True
+    can_remove: ClassVar[bool] = True
+    needs_class_images: ClassVar[bool] = False
+
+    normalisation: Normalisation = "square_frobenius"
+    """psi: `square_frobenius` as above; `pow4_l1`: cosines, their fourth power, summing to one (the published code)."""
+    encoding: Encoding = "per_concept"
+    """Each concept's token is encoded in a prompt of its own (`per_concept`), or all of them in one (`joint`)."""
+    scale: float = 1.0
+    """s. The published code takes 0.8."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_settings(self, ("scale",))
+
+    @torch.no_grad()
+    def weights(self, base: Base, learned: Sequence[Learned], prompt: str) -> Tensor:
+        """psi (layers, concepts) of a prompt, without s."""
+        if self.encoding == "joint":
+            encodings = encode_jointly(base, [(one.name, one.tokens) for one in learned])
+        else:
+            encodings = [one.extra[ENCODING].to(base.device) for one in learned]
+        words = _layerwise(base.heard([prompt])[0], base)
+        return elastic_weights(similarities(words, encodings, self.normalisation), self.normalisation)
+
+    def compose(self, base: Base, learned: Sequence[Learned], prompt: str | None = None) -> dict[str, Delta]:
+        """Without a prompt the empty one counts."""
+        if not learned:
+            return {}
+        weights = self.scale * self.weights(base, learned, prompt or "")
+        return aggregate(base, [one.deltas for one in learned], weights)

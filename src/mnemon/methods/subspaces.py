@@ -1,0 +1,104 @@
+"""How much the factors of several concepts share (CIDM, arXiv 2410.17594: R1 and R2; FL2T, arXiv 2601.01963: R1')."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from mnemon.methods.base import Learned
+
+Overlap = Literal["absolute", "square", "signed", "gram"]
+"""Of A_i A_g^T (D1 x D1) the mean of: absolute entries, squares, or entries as they are; `gram`: the mean absolute
+entry of A_i^T A_g (r x r), which is zero when the columns are orthogonal."""
+
+
+def stacked_ups(learned: Sequence[Learned], site: str) -> Tensor:
+    """A_1, A_2, ... of one site, (concepts, D1, r), in fp32."""
+    return torch.stack([one.deltas[site].get_parameter("up").detach().float() for one in learned])
+
+
+def overlaps(own: Tensor, others: Tensor, how: Overlap) -> Tensor:
+    """The overlap (concepts,) of A_g (D1, r) with each A_i of (concepts, D1, r); differentiable in A_g.
+
+    The first three act as shrinkage too: where A_i has rank r, A_i A_g^T = 0 holds for A_g = 0 alone.
+    """
+    if how == "absolute":
+        means: Tensor = _MeanAbsolute.apply(own, others)
+        return means
+    if how == "gram":
+        return (others.mT @ own).abs().mean((1, 2))
+    entries = len(own) * others.shape[1]
+    if how == "signed":
+        return others.sum(1) @ own.sum(0) / entries
+    # || A_i A_g^T ||_F^2 = tr((A_i^T A_i) (A_g^T A_g)): products of r x r
+    return ((others.mT @ others) * (own.T @ own)).sum((1, 2)) / entries
+
+
+class _MeanAbsolute(torch.autograd.Function):
+    """mean |A_i A_g^T| over the D1 x D1 entries. Its derivative sign(A_g A_i^T) A_i is thin and is made on the way
+    forward, so that no D1 x D1 matrix is kept for the way back."""
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor, others: Tensor) -> Tensor:
+        products = others @ own.T  # (concepts, D1, D1)
+        entries = products[0].numel()
+        ctx.save_for_backward(products.sign().mT @ others / entries)  # (concepts, D1, r)
+        return products.abs_().sum((1, 2)) / entries
+
+    @staticmethod
+    def backward(ctx: Any, *by_mean: Tensor) -> tuple[Tensor, None]:
+        (derivative,) = ctx.saved_tensors
+        return torch.einsum("n,ndr->dr", by_mean[0], derivative), None
+
+
+class CommonSubspace(nn.Module):
+    """W_* (D1, D2) and H_i (D1, D1) of one site, so that H_i W_* is near every change dW_i, the new one last:
+
+        R2 = sum_{i<=g} || dW_i - H_i W_* ||_F^2
+
+    W_* starts as the mean of the earlier changes and every H_i as the identity.
+    """
+
+    shared: Tensor
+    projections: Tensor
+    past: Tensor
+
+    def __init__(self, past: Tensor) -> None:
+        """`past`: dW_i of the earlier concepts, (g - 1, D1, D2)."""
+        super().__init__()
+        identity = torch.eye(past.shape[1], device=past.device)
+        self.register_buffer("shared", past.mean(0))
+        self.register_buffer("projections", identity.repeat(len(past) + 1, 1, 1))
+        self.register_buffer("past", past, persistent=False)
+
+    def distance(self, change: Tensor) -> Tensor:
+        """The new concept's term of R2 for dW_g (D1, D2); the others do not depend on it."""
+        return (change - self.projections[-1] @ self.shared).square().sum()
+
+    def total(self, change: Tensor) -> Tensor:
+        """R2."""
+        return self._errors(change).square().sum()
+
+    @torch.no_grad()
+    def step(self, change: Tensor, rate: float) -> None:
+        """One step of gradient descent on R2 in W_* and all H_i. (The paper prints a plus, which ascends.)"""
+        errors = self._errors(change)
+        by_projections = -2 * errors @ self.shared.T
+        by_shared = -2 * (self.projections.mT @ errors).sum(0)
+        self.projections -= rate * by_projections
+        self.shared -= rate * by_shared
+
+    def _errors(self, change: Tensor) -> Tensor:
+        return torch.cat([self.past, change[None]]) - self.projections @ self.shared  # (g, D1, D2)
+
+
+def common_subspaces(learned: Sequence[Learned], sites: Sequence[str], device: torch.device) -> nn.ModuleList:
+    """One for each site, in their order."""
+    pasts = (torch.stack([one.deltas[site].matrix().detach() for one in learned]) for site in sites)
+    return nn.ModuleList(CommonSubspace(past.to(device)) for past in pasts)
+
+
+def mean_overlap(ups: Mapping[str, Tensor], others: Mapping[str, Tensor], how: Overlap) -> Tensor:
+    """For each other concept its overlap (concepts,), the mean over sites."""
+    return torch.stack([overlaps(ups[site], stack, how) for site, stack in others.items()]).mean(0)
