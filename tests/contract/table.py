@@ -20,14 +20,27 @@ SMALL: dict[str, dict[str, Any]] = {
     "c-lora": {"rank": 2, "steps": 3, "batch": 2},
     "textual-inversion": {"steps": 3, "batch": 2},
     "custom-diffusion": {"steps": 3, "batch": 2},
+    "cns": {"steps": 3, "batch": 2},
+    "custom-diffusion-merge": {"captions": 20, "steps": 3, "batch": 2},
+    "lora-merge": {"rank": 2, "steps": 3, "batch": 2},
+    "lora-compose": {"rank": 2, "steps": 3, "batch": 2},
+    "ewc": {"draws": 2, "steps": 3, "batch": 2},
+    "lwf": {"rank": 2, "steps": 3, "batch": 2},
+    "replay": {"rank": 2, "rehearsal": 1, "steps": 3, "batch": 2},
+    "single": {"rank": 2, "steps": 3, "batch": 2},
+    "joint": {"rank": 2, "steps": 3, "batch": 2},
     "mix-of-show": {"rank": 2, "steps": 3, "batch": 2},
     "orthogonal-adaptation": {"rank": 2, "steps": 3, "batch": 2},
+    "cidm": {"rank": 2, "steps": 3, "batch": 2},
 }
 """b0 near zero: so early, some gates are shut and some open."""
 TOKEN_ONLY = {"textual-inversion"}
 """Methods that change no weight: a prompt without the token draws what the bare base draws."""
-COMPARES = set[str]()
+COMPARES = {"cidm"}
 """Methods whose steps compare the new concept with each earlier one, so that a step's cost grows with their number."""
+
+VARY = {"cns"}
+"""Methods that train as many entries as the concept asks for: sizes agree to a tenth, not exactly."""
 
 
 def small(name: str) -> Method:
@@ -92,6 +105,11 @@ def predict(base: Base, prompts: Sequence[str]) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     noisy = torch.randn(base.latent_shape(), generator=generator).expand(len(prompts), -1, -1, -1)
     return base.predict(noisy, torch.full((len(prompts),), 300), base.encode_prompts(prompts))
+
+
+def alike(method: Method, sizes: Sequence[int]) -> bool:
+    """Whether what the concepts take is the same for all, as far as the method lets it be."""
+    return min(sizes) >= (0.9 if method.name in VARY else 1) * max(sizes)
 
 
 def weights(base: Base) -> dict[str, Tensor]:

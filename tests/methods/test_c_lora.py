@@ -49,19 +49,20 @@ def test_the_penalty_is_zero_for_the_first_concept(base: Base) -> None:
 def test_the_past_is_the_sum_of_products(base: Base) -> None:
     earlier = [random_past(base, "rex", 1), random_past(base, "kiki", 2)]
     learner = begin(base, CLora(rank=2), earlier)
-    assert learner.past.keys() == base.sites().keys()
-    for site, past in learner.past.items():
+    assert learner.importance.keys() == base.sites().keys()
+    for site, importance in learner.importance.items():
         ups, downs = zip(*((one.deltas[site].up, one.deltas[site].down) for one in earlier), strict=True)
-        torch.testing.assert_close(past, ups[0] @ downs[0] + ups[1] @ downs[1])
-        assert not torch.allclose(past, sum(ups) @ sum(downs), atol=0.1)
+        torch.testing.assert_close(importance, (ups[0] @ downs[0] + ups[1] @ downs[1]).square())
+        assert not torch.allclose(importance, (sum(ups) @ sum(downs)).square(), atol=0.1)
 
 
 def test_the_penalty_and_its_derivative(base: Base) -> None:
     """lambda || |P| (.) Delta ||^2 over all layers, and 2 lambda P^2 (.) Delta by Delta = A B."""
-    learner = begin(base, CLora(rank=2, forget_weight=10.0), [random_past(base, "rex", 1)])
+    rex = random_past(base, "rex", 1)
+    learner = begin(base, CLora(rank=2, forget_weight=10.0), [rex])
     expected = torch.zeros(())
     for site, delta in learner.deltas().items():
-        past, change = learner.past[site], delta.matrix().detach()
+        past, change = rex.deltas[site].matrix().detach(), delta.matrix().detach()
         expected = expected + 10.0 * (past.abs() * change).square().sum()
         by_delta = 10.0 * 2 * past.square() * change
         by_up, by_down = torch.autograd.grad(learner.penalty(), (delta.up, delta.down))

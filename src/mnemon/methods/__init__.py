@@ -6,11 +6,21 @@ from typing import Any
 from mnemon.errors import MnemonError
 from mnemon.methods.base import Learned, Learner, Losses, Method, Step
 from mnemon.methods.c_lora import CLora
+from mnemon.methods.cidm import Cidm
+from mnemon.methods.cns import Cns
 from mnemon.methods.custom_diffusion import CustomDiffusion
+from mnemon.methods.custom_diffusion_merge import CustomDiffusionMerge
+from mnemon.methods.ewc import Ewc
+from mnemon.methods.joint import Joint
 from mnemon.methods.lora import Lora
+from mnemon.methods.lora_compose import LoraCompose
+from mnemon.methods.lora_merge import LoraMerge
+from mnemon.methods.lwf import Lwf
 from mnemon.methods.mix_of_show import MixOfShow
 from mnemon.methods.orthogonal_adaptation import OrthogonalAdaptation
+from mnemon.methods.replay import Replay
 from mnemon.methods.settings import nearest, settings_from_json, settings_to_json
+from mnemon.methods.single import Single
 from mnemon.methods.stamina import Stamina
 from mnemon.methods.textual_inversion import TextualInversion
 
@@ -20,8 +30,18 @@ METHODS: dict[str, type[Method]] = {
     "c-lora": CLora,
     "textual-inversion": TextualInversion,
     "custom-diffusion": CustomDiffusion,
+    "cns": Cns,
+    "custom-diffusion-merge": CustomDiffusionMerge,
+    "lora-merge": LoraMerge,
+    "lora-compose": LoraCompose,
+    "ewc": Ewc,
+    "lwf": Lwf,
+    "replay": Replay,
+    "single": Single,
+    "joint": Joint,
     "mix-of-show": MixOfShow,
     "orthogonal-adaptation": OrthogonalAdaptation,
+    "cidm": Cidm,
 }
 
 

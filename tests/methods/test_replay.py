@@ -1,0 +1,28 @@
+import pytest
+import torch
+
+from mnemon.errors import MnemonError
+from mnemon.methods.lora import Lora
+from mnemon.methods.replay import Replay
+from mnemon.sampling.drawn import rehearsed
+from tests.contract.table import assert_same_learned, learn
+from tests.tiny import tiny_sd_base
+
+SMALL = {"rank": 2, "steps": 3, "batch": 2}
+
+
+def test_pictures_of_every_earlier_concept_are_drawn_and_trained_on() -> None:
+    base, method = tiny_sd_base(), Replay(**SMALL, rehearsal=2)
+    rex = learn(base, method, "rex")
+    assert_same_learned(rex, learn(base, Lora(**SMALL), "rex"))  # nothing to rehearse
+    kiki = learn(base, method, "kiki", [rex])
+    again = rehearsed(base, method, [rex, kiki], seed=0)
+    assert again is not None and sorted(again.prompts) == ["a photo of <kiki> dog"] * 2 + ["a photo of <rex> dog"] * 2
+    assert again.latents.flatten(1).unique(dim=0).shape[0] == 4
+    plain = learn(base, Lora(**SMALL), "kiki", [rex])
+    assert not torch.equal(kiki.tokens["text_encoder"], plain.tokens["text_encoder"])
+
+
+def test_nothing_to_rehearse_is_no_replay() -> None:
+    with pytest.raises(MnemonError, match="rehearsal"):
+        Replay(rehearsal=0)
