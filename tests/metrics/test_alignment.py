@@ -1,4 +1,4 @@
-"""Alignment and MMD against values worked out by hand."""
+"""Alignment and drift against values worked out by hand."""
 
 import math
 
@@ -6,14 +6,13 @@ import pytest
 import torch
 
 from mnemon.metrics.alignment import (
-    a_mmd,
     ceiling,
     clip_score,
-    f_mmd,
     matched_cosines,
     mean_pairwise_cosine,
-    mmd_squared,
+    multi_concept_alignment,
 )
+from mnemon.metrics.drift import zero_shot_drift
 
 AXES = torch.eye(3)
 
@@ -37,25 +36,14 @@ def test_text_alignment_matches_picture_and_prompt_by_row():
     assert clip_score(cosines) == pytest.approx(2.5 / 3)
 
 
-def test_mmd_with_the_quadratic_kernel_in_closed_form():
-    # d = 2; x = {e1, e1}, y = {e2, e2}: k = (1/2 + 1)² = 2.25 within, (0 + 1)² = 1 across.
-    x, y = torch.tensor([[1.0, 0.0]] * 2), torch.tensor([[0.0, 1.0]] * 2)
-    assert mmd_squared(x, y) == pytest.approx(2.25 + 2.25 - 2)
+def test_multi_concept_alignment_is_the_mean_over_the_concepts_of_the_prompt():
+    both = (AXES[0] + AXES[1])[None]
+    assert multi_concept_alignment(both, [AXES[:1], 4 * AXES[1:2]]) == pytest.approx(0.5**0.5)
+    assert multi_concept_alignment(AXES[:1], [AXES[:1], AXES[1:]]) == pytest.approx(0.5)
 
 
-def test_mmd_is_unbiased():
-    generator = torch.Generator().manual_seed(0)
-    draws = [mmd_squared(*torch.randn(2, 8, 4, generator=generator)) for _ in range(400)]
-    assert min(draws) < 0 < max(draws)
-    assert abs(sum(draws) / len(draws)) < 0.03
-
-
-def test_mmd_needs_two_pictures():
-    with pytest.raises(ValueError, match="at least two"):
-        mmd_squared(AXES[:1], AXES)
-
-
-def test_a_mmd_counts_every_concept_and_f_mmd_all_but_the_last():
-    same, other = torch.tensor([[1.0, 0.0]] * 2), torch.tensor([[0.0, 1.0]] * 2)
-    assert a_mmd([same, same], [other, same]) == pytest.approx(1.25)
-    assert f_mmd([same, same, same], [other, same, other]) == pytest.approx(1.25)
+def test_drift_is_half_of_what_is_missing_to_the_same_picture():
+    turned = torch.stack([AXES[0], AXES[1], -AXES[2]])
+    assert zero_shot_drift(AXES, 3 * AXES) == pytest.approx(0)
+    assert zero_shot_drift(AXES, turned) == pytest.approx(1 / 3)  # cosines 1, 1, -1
+    assert zero_shot_drift(AXES, -AXES) == pytest.approx(1)

@@ -14,6 +14,8 @@ from mnemon.metrics.matrix import (
     just_learned,
     last,
     learning_accuracy,
+    learning_accuracy_of_first,
+    learning_accuracy_of_last,
     matrix_from_rows,
     retention,
     retention_by_concept,
@@ -106,3 +108,43 @@ def test_an_unmeasured_score_is_nan():
 def test_a_matrix_of_the_wrong_shape_is_refused():
     with pytest.raises(ValueError, match="2 states"):
         ScoreMatrix(("rex",), (1, 2), np.zeros((1, 1)))
+
+
+def partial(count: int, drop: float, points: tuple[int, ...]) -> ScoreMatrix:
+    """`steady`, with whole rows at the points only and the diagonal always."""
+    full = steady(count, drop)
+    t, j = np.indices(full.values.shape)
+    values = np.where(np.isin(t + 1, points) | (t == j), full.values, NAN)
+    return ScoreMatrix(full.names, full.states, values, there=t >= j)
+
+
+def test_what_the_diagonal_and_the_last_row_say_is_the_same_without_the_rest():
+    known, whole = figures(partial(50, 0.01, (1, 10, 25, 50))), figures(steady(50, 0.01))
+    missing = {name for name, value in known.items() if value is None}
+    assert missing == {"forgetting_from_best", "forgetting_one_step"}
+    assert all(value == pytest.approx(whole[name]) for name, value in known.items() if name not in missing)
+
+
+def test_without_the_last_row_only_learning_is_known():
+    numbers = figures(partial(12, 0.01, (1, 10)))
+    known = {name for name, value in numbers.items() if value is not None}
+    assert known == {"learning_accuracy", "learning_accuracy_first10", "learning_accuracy_last10"}
+
+
+def test_a_whole_matrix_has_every_formula_whether_told_or_not():
+    assert figures(partial(5, 0.1, (1, 2, 3, 4, 5))) == figures(steady(5, 0.1))
+
+
+def test_a_hole_in_the_diagonal_is_not_filled_by_a_later_score():
+    run = matrix([[NAN, NAN], [0.5, 0.6]])
+    told = ScoreMatrix(run.names, run.states, run.values, there=np.tril(np.ones((2, 2), bool)))
+    assert figures(told)["learning_accuracy"] is None and figures(told)["backward_transfer"] is None
+    assert figures(told)["final_average"] == pytest.approx(0.55)
+
+
+def test_the_first_and_the_last_ten_show_saturation():
+    t, j = np.indices((25, 25))
+    run = matrix(np.where(t >= j, 0.9 - 0.01 * j, NAN))
+    assert learning_accuracy_of_first(run) == pytest.approx(0.9 - 0.045)
+    assert learning_accuracy_of_last(run) == pytest.approx(0.9 - 0.195)
+    assert learning_accuracy_of_first(THREE) == learning_accuracy_of_last(THREE) == learning_accuracy(THREE)

@@ -74,11 +74,21 @@ def test_a_row_holds_every_concepts_scores_and_is_json(row):
     assert json.loads(json.dumps(measured, allow_nan=False)) == measured
     rex = measured["concepts"]["rex"]
     assert set(rex) == {
-        "image_alignment", "identity_alignment", "text_alignment", "image_ceiling", "identity_ceiling", "references"
+        "image_alignment", "identity_alignment", "text_alignment", "clip_score", "image_ceiling", "identity_ceiling",
+        "references", "attributes",
     }  # fmt: skip
-    assert all(-1 <= value <= 1 for key, value in rex.items() if key != "references") and rex["references"] == 3
+    assert all(-1 <= rex[f"{kind}_alignment"] <= 1 for kind in ("image", "identity", "text")) and rex["references"] == 3
+    assert max(2.5 * rex["text_alignment"], 0) <= rex["clip_score"] + 1e-6 <= 2.5
     assert -1 <= measured["general"]["text_alignment"] <= 1
     assert measured["settings"]["steps"] == 2 and measured["encoders"] == "world"
+
+
+def test_the_worlds_judge_checks_what_a_prompt_names(row):
+    """The small judge has heads for nouns and colours; concepts' prompts name a noun and general ones both, or none."""
+    measured, _ = row
+    assert measured["concepts"]["rex"]["attributes"].keys() == {"noun"}
+    assert measured["concepts"]["ink"]["attributes"] == {}
+    assert measured["general"]["attributes"].keys() == {"noun", "colour"}
 
 
 def test_a_concept_without_references_is_drawn_but_not_scored(row):

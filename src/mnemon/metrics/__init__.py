@@ -1,4 +1,4 @@
-"""Numbers: encoders, alignment, the score matrix and what follows from it; plots and the report."""
+"""Numbers: encoders, alignment, distributions, the score matrix and what follows from it, plots, the report."""
 
 from mnemon.metrics.encoders import Encoders, HubEncoders, WorldEncoders, encoders_for, reference_features
 from mnemon.metrics.matrix import ScoreMatrix, figures, matrix_from_rows

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from mnemon.errors import MnemonError
 from mnemon.methods.base import Learned
-from mnemon.metrics.alignment import ceiling, matched_cosines, mean_pairwise_cosine
-from mnemon.metrics.encoders import Encoders
+from mnemon.metrics.alignment import ceiling, clip_score, matched_cosines, mean_pairwise_cosine
+from mnemon.metrics.attributes import attribute_accuracy
+from mnemon.metrics.encoders import Encoders, WorldEncoders
 from mnemon.metrics.prompts import PROMPTS
 from mnemon.sampling import Composed
 
@@ -68,25 +69,26 @@ def measure_row(
         on_pictures: hears the pictures as they are drawn.
 
     Returns:
-        {"concepts": {name: {"image_alignment", "identity_alignment", "text_alignment", "image_ceiling",
-        "identity_ceiling", "references"}}, "general": {"text_alignment"}, "encoders", "settings"}; alignments are
-        cosines, a ceiling is None for fewer than two references.
+        {"concepts": {name: {"image_alignment", "identity_alignment", "text_alignment", "clip_score", "image_ceiling",
+        "identity_ceiling", "references"}}, "general": {"text_alignment", "clip_score"}, "encoders", "settings"};
+        alignments are cosines, `clip_score` is text alignment in the 2.5 convention, a ceiling is None for fewer than
+        two references. With the world's encoders also "attributes", for each concept and for the general prompts:
+        attribute -> share of pictures that show what the prompt names.
 
     Raises:
         MnemonError: references were made with other encoders.
     """
     hear = on_pictures or (lambda name, pictures: None)
-    concepts: dict[str, dict[str, float | int | None]] = {}
+    concepts: dict[str, dict[str, Any]] = {}
     for one in composed.learned:
         if only is not None and one.name not in only:
             continue
         pictures, words = _draw_concept(composed, one, settings)
         hear(one.name, pictures)
         concepts[one.name] = _scores(one.name, pictures, words, references.get(one.name, {}), encoders)
-    general = general_alignment(composed, encoders, settings, hear)
     return {
         "concepts": concepts,
-        "general": {"text_alignment": general},
+        "general": _general_scores(composed, encoders, settings, hear),
         "encoders": encoders.name,
         "settings": asdict(settings),
     }
@@ -96,11 +98,17 @@ def general_alignment(
     composed: Composed, encoders: Encoders, settings: ScoreSettings, on_pictures: OnPictures | None = None
 ) -> float:
     """Text alignment (mean cosine) of the general prompts; `Composed(base, method, [])` is the bare base."""
+    scores = _general_scores(composed, encoders, settings, on_pictures or (lambda name, pictures: None))
+    return float(scores["text_alignment"])
+
+
+def _general_scores(
+    composed: Composed, encoders: Encoders, settings: ScoreSettings, hear: OnPictures
+) -> dict[str, Any]:
     prompts = list(PROMPTS[settings.prompts].general)
     pictures = _draw(composed, prompts, settings)
-    if on_pictures is not None:
-        on_pictures(None, pictures)
-    return float(matched_cosines(encoders.image(pictures), encoders.text(prompts)).mean())
+    hear(None, pictures)
+    return _prompt_scores(pictures, encoders.image(pictures), prompts, encoders)
 
 
 def _draw_concept(composed: Composed, one: Learned, settings: ScoreSettings) -> tuple[Tensor, list[str]]:
@@ -117,17 +125,25 @@ def _draw(composed: Composed, prompts: list[str], settings: ScoreSettings) -> Te
 
 def _scores(
     name: str, pictures: Tensor, words: list[str], references: Mapping[str, Tensor], encoders: Encoders
-) -> dict[str, float | int | None]:
+) -> dict[str, Any]:
     image = encoders.image(pictures)
     found = {"image": image, "identity": encoders.identity(pictures)}
-    scores: dict[str, float | int | None] = {}
+    scores: dict[str, Any] = {}
     for kind, features in found.items():
         known = references.get(kind)
         _check_width(name, kind, features, known)
         scores[f"{kind}_alignment"] = None if known is None else mean_pairwise_cosine(features, known)
         scores[f"{kind}_ceiling"] = None if known is None else _none_for_nan(ceiling(known))
-    scores["text_alignment"] = float(matched_cosines(image, encoders.text(words)).mean())
     scores["references"] = max((len(known) for known in references.values()), default=0)
+    return scores | _prompt_scores(pictures, image, words, encoders)
+
+
+def _prompt_scores(pictures: Tensor, image: Tensor, prompts: list[str], encoders: Encoders) -> dict[str, Any]:
+    """How well pictures, with their image features, fit their prompts in words."""
+    cosines = matched_cosines(image, encoders.text(prompts))
+    scores: dict[str, Any] = {"text_alignment": float(cosines.mean()), "clip_score": clip_score(cosines)}
+    if isinstance(encoders, WorldEncoders):
+        scores["attributes"] = attribute_accuracy(encoders.attributes(pictures), prompts)
     return scores
 
 
