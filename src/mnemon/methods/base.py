@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mnemon.adapters.delta import Delta
-from mnemon.models.base import Base, Tokens
+from mnemon.models.base import Base, Condition, Tokens
 from mnemon.models.tokens import concepts_in
 
 Losses = Callable[[torch.Generator], Tensor]
@@ -41,13 +41,17 @@ class Learned:
 
 @dataclass(frozen=True)
 class Step:
-    """What a penalty may look at: the noised latents of this step, and the model with and without the new concept."""
+    """What a penalty may look at: the noised latents of this step, what they were told, how far the run is, and the
+    model with and without the new concept."""
 
     base: Base
     noisy: Tensor  # (rows, channels, height, width)
     timesteps: Tensor  # (rows,)
     without: Callable[[], AbstractContextManager[object]]
     """`with step.without():` the model is as it was before the concept; its tokens are known all the same."""
+    condition: Condition  # what the rows were told, in the graph of the tokens
+    lessons: Tensor  # (rows,); of concepts that learn in the same steps, the number of the one each row belongs to
+    progress: float  # share of the run's steps that are done, 0 in the first and below 1 in the last
 
     def predict(self, prompts: Sequence[str]) -> Tensor:
         """The denoiser's answer to the noised latents under these prompts, one for each row."""

@@ -136,6 +136,7 @@ class _Run:
         self.group = Group(method.begin_together(names, base, earlier, starts), shared=method.at_once)
         self.draws = self.generator(" ".join(lesson.name for lesson in lessons), "draws")
         self.earlier: dict[str, Tokens] = {}
+        self.progress = 0.0
         # The optimiser comes after the learners, whose parameters it holds.
         self.optimizer = torch.optim.AdamW(self.group.parameter_groups(), weight_decay=0.0, fused=True)
         self.rates = [float(group["lr"]) for group in self.optimizer.param_groups]
@@ -158,6 +159,7 @@ class _Run:
 
     def step(self, step: int) -> dict[str, float]:
         """One step of the optimiser; returns what is worth logging."""
+        self.progress = step / self.steps
         factor = self.settings.rate_factor(step, self.steps)
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * factor
@@ -211,7 +213,9 @@ class _Run:
             condition = base.encode_prompts(part.prompts)
             losses = denoising_loss(base, part.latents, part.noise, part.timesteps, condition, self.settings.min_snr)
         noisy = base.add_noise(part.latents, part.noise, part.timesteps)
-        return (losses * part.weights).sum(), Step(base, noisy, part.timesteps, lambda: self.group.without(base))
+        without = partial(self.group.without, base)
+        step = Step(base, noisy, part.timesteps, without, condition, part.lessons, self.progress)
+        return (losses * part.weights).sum(), step
 
     def _probes(self) -> dict[str, Losses]:
         return {lesson.name: self._probe(number, lesson.examples) for number, lesson in enumerate(self.lessons)}
