@@ -11,7 +11,7 @@ from mnemon.errors import MnemonError
 from mnemon.methods.base import Learned
 from mnemon.metrics.alignment import ceiling, clip_score, matched_cosines, mean_pairwise_cosine
 from mnemon.metrics.attributes import attribute_accuracy
-from mnemon.metrics.encoders import Encoders, WorldEncoders
+from mnemon.metrics.encoders import Encoders, WorldEncoders, reference_features
 from mnemon.metrics.prompts import PROMPTS
 from mnemon.sampling import Composed
 
@@ -85,7 +85,8 @@ def measure_row(
             continue
         pictures, words = _draw_concept(composed, one, settings)
         hear(one.name, pictures)
-        concepts[one.name] = _scores(one.name, pictures, words, references.get(one.name, {}), encoders)
+        features, known = reference_features(encoders, pictures), references.get(one.name, {})
+        concepts[one.name] = concept_scores(one.name, pictures, features, words, known, encoders)
     return {
         "concepts": concepts,
         "general": _general_scores(composed, encoders, settings, hear),
@@ -108,7 +109,7 @@ def _general_scores(
     prompts = list(PROMPTS[settings.prompts].general)
     pictures = _draw(composed, prompts, settings)
     hear(None, pictures)
-    return _prompt_scores(pictures, encoders.image(pictures), prompts, encoders)
+    return prompt_scores(pictures, encoders.image(pictures), prompts, encoders)
 
 
 def _draw_concept(composed: Composed, one: Learned, settings: ScoreSettings) -> tuple[Tensor, list[str]]:
@@ -123,22 +124,31 @@ def _draw(composed: Composed, prompts: list[str], settings: ScoreSettings) -> Te
     return composed.draw(prompts, seeds=seeds, guidance=settings.guidance, steps=settings.steps, batch=settings.batch)
 
 
-def _scores(
-    name: str, pictures: Tensor, words: list[str], references: Mapping[str, Tensor], encoders: Encoders
+def concept_scores(
+    name: str,
+    pictures: Tensor,
+    features: Mapping[str, Tensor],
+    words: list[str],
+    references: Mapping[str, Tensor],
+    encoders: Encoders,
 ) -> dict[str, Any]:
-    image = encoders.image(pictures)
-    found = {"image": image, "identity": encoders.identity(pictures)}
+    """The scores of one concept's pictures (n, 3, height, width), as in a row of `measure_row`.
+
+    Args:
+        features: theirs, as `reference_features` gives them.
+        words: their prompts, without the concept's token.
+    """
     scores: dict[str, Any] = {}
-    for kind, features in found.items():
+    for kind, found in features.items():
         known = references.get(kind)
-        _check_width(name, kind, features, known)
-        scores[f"{kind}_alignment"] = None if known is None else mean_pairwise_cosine(features, known)
+        _check_width(name, kind, found, known)
+        scores[f"{kind}_alignment"] = None if known is None else mean_pairwise_cosine(found, known)
         scores[f"{kind}_ceiling"] = None if known is None else _none_for_nan(ceiling(known))
     scores["references"] = max((len(known) for known in references.values()), default=0)
-    return scores | _prompt_scores(pictures, image, words, encoders)
+    return scores | prompt_scores(pictures, features["image"], words, encoders)
 
 
-def _prompt_scores(pictures: Tensor, image: Tensor, prompts: list[str], encoders: Encoders) -> dict[str, Any]:
+def prompt_scores(pictures: Tensor, image: Tensor, prompts: list[str], encoders: Encoders) -> dict[str, Any]:
     """How well pictures, with their image features, fit their prompts in words."""
     cosines = matched_cosines(image, encoders.text(prompts))
     scores: dict[str, Any] = {"text_alignment": float(cosines.mean()), "clip_score": clip_score(cosines)}

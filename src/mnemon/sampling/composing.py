@@ -52,6 +52,8 @@ class Composed:
 
     def draw(self, prompts: Sequence[str], **options: Any) -> Tensor:
         """As `mnemon.sampling.draw`, with its options and the concepts in the base."""
+        # Changes of many prompts are many weights: only those of prompts that are drawn again are kept.
+        self._ways = {prompt: ways for prompt, ways in self._ways.items() if prompt in prompts}
         return draw(self.base, prompts, branches=self._branches if self.method.per_prompt else None, **options)
 
     def _branches(self, prompt: str) -> list[dict[str, Delta]]:
