@@ -1,0 +1,112 @@
+"""Sequences of concepts: what a run learns, in which order.
+
+The shipped ones are JSON files in `data/`: concepts of the built-in world by their seeds. Names that end in -dev are for
+choosing settings (seeds from 5001 upward); results are reported on the others (seeds from 1001 upward) only.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from mnemon.data.concept import Concept
+from mnemon.errors import MnemonError
+from mnemon.world import WorldConcept, style_concept, thing_concept
+
+Kind = Literal["thing", "style"]
+_DATA = files("mnemon.benchmark") / "data"
+_TRAINED, _HELD_OUT = 1, 2  # seeds of the photos of a world concept
+
+
+class Photos(NamedTuple):
+    """What is trained on, and what is scored against. `held_out` is false where the two are the same photos."""
+
+    trained: Concept
+    references: Concept
+    held_out: bool
+
+
+@dataclass(frozen=True)
+class Member:
+    """A concept of a sequence.
+
+    Attributes:
+        name, noun: the concept's.
+        kind: "thing", or "style": a way of drawing everything.
+        photos: draws or reads its pictures.
+        templates: evaluation prompts of its own with one `{}` for the concept; without, those of the encoders' set.
+    """
+
+    name: str
+    noun: str | None
+    kind: Kind
+    photos: Callable[[], Photos]
+    templates: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ConceptSequence:
+    """`concepts` in the order in which they are learned."""
+
+    name: str
+    concepts: tuple[Member, ...]
+
+    def __post_init__(self) -> None:
+        names = [one.name for one in self.concepts]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice:
+            raise MnemonError(f"The sequence '{self.name}' has two concepts '{twice}': give them names of their own.")
+        if not names:
+            raise MnemonError(f"The sequence '{self.name}' has no concepts.")
+
+    def ordered(self, order: int) -> "ConceptSequence":
+        """Order 0 is the one given; every other number is the seed of a permutation."""
+        if order == 0:
+            return self
+        places = np.random.default_rng((order, 61)).permutation(len(self.concepts))
+        return replace(self, concepts=tuple(self.concepts[place] for place in places))
+
+
+def shipped_sequences() -> list[str]:
+    """The names of the sequences that come with mnemon."""
+    return sorted(Path(file.name).stem for file in _DATA.iterdir() if file.name.endswith(".json"))
+
+
+def open_sequence(what: str) -> ConceptSequence:
+    """The shipped sequence of this name, or the concepts in a folder or list file at this path.
+
+    Raises:
+        MnemonError: there is neither, or the folder holds no concepts.
+    """
+    if what in shipped_sequences():
+        return _world_sequence(what, json.loads((_DATA / f"{what}.json").read_text(encoding="utf-8")))
+    if Path(what).expanduser().exists():
+        from mnemon.benchmark.folders import sequence_at  # which makes sequences itself
+
+        return sequence_at(Path(what).expanduser())
+    known = ", ".join(shipped_sequences())
+    raise MnemonError(f"There is no sequence '{what}': give one of {known}, or the path of a folder of concepts.")
+
+
+def _world_sequence(name: str, content: Mapping[str, Any]) -> ConceptSequence:
+    counts = content["photos"], content["references"]
+    return ConceptSequence(name, tuple(_world_member(entry, *counts) for entry in content["concepts"]))
+
+
+def _world_member(entry: Mapping[str, Any], photos: int, references: int) -> Member:
+    name, seed = entry["name"], entry["seed"]
+    if "style" in entry:
+        style = style_concept(name, seed, entry["style"])
+        return Member(name, None, "style", partial(_draw, style, photos, references))
+    thing = thing_concept(name, seed, entry["noun"])
+    return Member(name, thing.noun, "thing", partial(_draw, thing, photos, references))
+
+
+def _draw(concept: WorldConcept, photos: int, references: int) -> Photos:
+    """As many pictures of each kind, in other poses and places."""
+    return Photos(concept.photos(photos, _TRAINED), concept.photos(references, _HELD_OUT), held_out=True)
