@@ -12,7 +12,7 @@ from mnemon.models.noise import TRAINED_STEPS
 from mnemon.models.transformer import TransformerBase, as_latents, as_tokens, patched, unpatched
 from mnemon.sampling import draw
 from mnemon.training.loss import denoising_loss
-from tests.tiny_transformers import PIPELINES, SIDE, tiny_base, tiny_flux, tiny_flux2_klein, tiny_sd3
+from tests.tiny_transformers import PIPELINES, SIDE, tiny_base, tiny_flux, tiny_flux2, tiny_flux2_klein, tiny_sd3
 
 PROMPTS = ["a photo of a dog", "a red mug on the beach, with green dots", "a photo of a dog"]
 SEEDS = [3, 4, 5]
@@ -215,6 +215,43 @@ def test_gradient_checkpointing_changes_no_gradient(base: TransformerBase) -> No
         gradients.append(hidden.grad)
     torch.testing.assert_close(gradients[0], gradients[1])
     assert gradients[0].abs().sum() > 0
+
+
+def test_a_prompt_in_a_processors_chat_is_the_pipelines() -> None:
+    """FLUX.2 dev comes with a processor around its tokenizer, whose template says the start mark itself."""
+    pipeline = tiny_flux2()
+    pipeline.tokenizer.add_special_tokens({"bos_token": "<|im_start|>"})
+    pipeline.tokenizer = Processor(pipeline.tokenizer)
+    base = type(tiny_base("flux2"))(pipeline, name="dev")
+    expected, _ = pipeline.encode_prompt(["a photo of a dog"])
+    torch.testing.assert_close(base.encode_prompts(["a photo of a dog"]).hidden, expected, atol=1e-5, rtol=1e-4)
+
+
+class Processor:
+    """Stands in for a processor of transformers, whose own needs torchvision."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+
+    def apply_chat_template(self, messages: Any, tokenize: bool, add_generation_prompt: bool, **options: Any) -> Any:
+        said = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt)
+        if not tokenize:
+            return said
+        del options["return_dict"]
+        return self.tokenizer(said, add_special_tokens=not said[0].startswith(self.tokenizer.bos_token), **options)
+
+
+def test_conditions_of_different_lengths_are_put_together() -> None:
+    short = Condition(torch.randn(1, 2, 4), pooled=torch.randn(1, 3))
+    long = Condition(torch.randn(2, 3, 4), pooled=torch.randn(2, 3), mask=torch.tensor([[1, 1, 1], [1, 0, 0]]).bool())
+    both = Condition.cat([short, long])
+    assert both.mask is not None and both.mask.tolist() == [[1, 1, 0], [1, 1, 1], [1, 0, 0]]
+    assert torch.equal(both.hidden[0, :2], short.hidden[0]) and not both.hidden[0, 2].any()
+    alike = Condition.cat([Condition(torch.randn(1, 3, 4)), Condition(long.hidden, mask=long.mask)])
+    assert alike.mask is not None and alike.mask.sum(1).tolist() == [3, 3, 1] and alike.pooled is None
+    assert Condition.cat([short, short]).mask is None
+    half = both.guided(3.5).to(torch.bfloat16)
+    assert half.hidden.dtype == torch.bfloat16 and half.mask is not None and half.mask.dtype == torch.bool
 
 
 def test_patches_and_tokens_come_back() -> None:

@@ -151,7 +151,7 @@ class Base(ABC):
         the sites read it, or (layers, words, width) where a concept's token is layer-wise.
 
         Raises:
-            MnemonError: as `encode_prompts`.
+            MnemonError: as `encode_prompts`; the sites read no such words, since the text changes from layer to layer.
         """
 
     @abstractmethod

@@ -118,7 +118,7 @@ def _open(folder: Path, family: type[PipelineBase], dtype: torch.dtype, absent: 
             return family.pipeline_class.from_pretrained(
                 str(folder), use_safetensors=True, dtype=dtype, local_files_only=True, **left_out
             )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError) as error:
         raise MnemonError(f"The base in '{folder}' cannot be opened: {_first_line(error)}") from error
 
 

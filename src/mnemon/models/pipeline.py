@@ -39,8 +39,6 @@ class PipelineBase(Base):
         self.vae: Any = pipeline.vae
         for module in modules.values():
             module.requires_grad_(False).eval()
-        if self.vae.config.get("force_upcast") and self.dtype == torch.float16:
-            self.vae.float()  # this autoencoder overflows in fp16
         self.noise = self._noise()
         self.fingerprint = fingerprint or fingerprint_of_modules(modules)
         self.encoders = self._encoders()

@@ -89,8 +89,8 @@ class TransformerBase(PipelineBase):
 
     def heard(self, prompts: Sequence[str]) -> list[Tensor]:
         raise MnemonError(
-            f"In a {self.family} base the text changes from layer to layer, so no layer reads the words as encoded: a "
-            "method that solves for weights from the words' features cannot run. Choose another, such as lora."
+            f"In a {self.family} base the text changes from layer to layer, so no layer reads the words as encoded, "
+            "and a method that works on encoded words cannot run. Choose another, such as lora."
         )
 
     def encode_prompts(self, prompts: Sequence[str]) -> Condition:

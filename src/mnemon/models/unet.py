@@ -20,6 +20,8 @@ class UNetBase(PipelineBase):
     def __init__(self, pipeline: Any, name: str, fingerprint: str | None = None) -> None:
         super().__init__(pipeline, name, fingerprint)
         _refuse_unlike(self.denoiser, self.vae, name)
+        if self.vae.config.force_upcast and self.dtype == torch.float16:
+            self.vae.float()  # this autoencoder overflows in fp16
         self.resolution = self.latent_shape()[1] * pipeline.vae_scale_factor
 
     @abstractmethod
