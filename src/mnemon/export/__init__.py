@@ -2,6 +2,7 @@
 
 from mnemon.export.exporting import KINDS, Exported, export
 from mnemon.export.factors import Fit
+from mnemon.export.importing import Foreign, as_concept, read_foreign
 from mnemon.export.push import push
 
-__all__ = ["KINDS", "Exported", "Fit", "export", "push"]
+__all__ = ["KINDS", "Exported", "Fit", "Foreign", "as_concept", "export", "push", "read_foreign"]

@@ -1,0 +1,140 @@
+"""The keys of LoRA files, in every dialect that is around, to the base's layers.
+
+kohya              lora_unet_<path_with_underscores>.lora_down.weight, .alpha; lora_te_, lora_te1_, lora_te2_
+PEFT               [base_model.model.]<path>.lora_A.weight, unet.<path>.lora_A.weight
+diffusers, new     unet.<path>.lora.down.weight, text_encoder.<path>.lora_linear_layer.down.weight
+diffusers, old     [unet.]<path to attention>.processor.to_k_lora.down.weight
+ComfyUI            <any of these paths>.diff
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from mnemon.errors import MnemonError
+from mnemon.export.checkpoint import PREFIXES, unet_names
+from mnemon.export.naming import CLIP, Naming, split_site
+from mnemon.models import Base
+
+ENDINGS = {
+    ".lora_A.weight": "down",
+    ".lora_B.weight": "up",
+    ".lora_A.default.weight": "down",
+    ".lora_B.default.weight": "up",
+    ".lora.down.weight": "down",
+    ".lora.up.weight": "up",
+    ".lora_linear_layer.down.weight": "down",
+    ".lora_linear_layer.up.weight": "up",
+    ".lora_down.weight": "down",
+    ".lora_up.weight": "up",
+    ".alpha": "alpha",
+    ".diff": "diff",
+}
+OLD = re.compile(r"(?P<module>.+?)(\.processor)?\.to_(?P<name>q|k|v|out)_lora\.(?P<part>down|up)\.weight")
+CLIP_PROJECTIONS = {"q": "q_proj", "k": "k_proj", "v": "v_proj", "out": "out_proj"}
+PROJECTIONS = {"q": "to_q", "k": "to_k", "v": "to_v", "out": "to_out.0"}
+FOREIGN_KOHYA = {"text_encoder": ("lora_te", "lora_te1"), "text_encoder_2": ("lora_te2",)}
+
+
+@dataclass
+class Parts:
+    """The tensors of a file that belong to one layer."""
+
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    """"down", "up", "alpha", "diff"."""
+    strange: list[str] = field(default_factory=list)
+    """Keys of a kind that is not known here, such as those of DoRA or LoKr."""
+
+
+def parts_by_name(tensors: Mapping[str, Tensor]) -> dict[str, Parts]:
+    """The file's tensors by the layer they name, as the file spells it."""
+    parts: dict[str, Parts] = {}
+    for key, tensor in tensors.items():
+        module, kind = _split(key)
+        if kind is None:
+            parts.setdefault(module, Parts()).strange.append(key)
+        else:
+            parts.setdefault(module, Parts()).tensors[kind] = tensor
+    return parts
+
+
+def site_names(base: Base, naming: Naming, sites: Iterable[str]) -> dict[str, str]:
+    """Every way in which a file may spell a layer -> the layer's site."""
+    names: dict[str, str] = {}
+    original = unet_names(base.denoiser) if base.family in PREFIXES else {}
+    for site in sites:
+        part, path = split_site(naming, site)
+        paths = [path, f"text_model.{path}"] if naming.encoders.get(part) in CLIP else [path]
+        if path.endswith(".to_out.0"):
+            paths.append(path.removesuffix(".0"))
+        for spelling in paths:
+            names[f"{part}.{spelling}"] = names[f"{part}.base_model.model.{spelling}"] = site
+            for prefix in _kohya_prefixes(naming, part):
+                names[f"{prefix}_{spelling.replace('.', '_')}"] = site
+            if part == naming.denoiser:
+                names[spelling] = names[f"base_model.model.{spelling}"] = site
+        if part == naming.denoiser and original:
+            own = _original(path, original)
+            names[f"lora_unet_{own.replace('.', '_')}"] = names[f"diffusion_model.{own}"] = site
+    return names
+
+
+def to_diffusers(base: Base, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """For transformer families, whose original layers are fused otherwise: diffusers' own converters.
+
+    Raises:
+        MnemonError: diffusers does not know the file's dialect.
+    """
+    kind: Any = getattr(base, "pipeline_class", None)
+    if kind is None or not hasattr(kind, "lora_state_dict") or all(key.startswith("transformer.") for key in tensors):
+        return dict(tensors)
+    try:
+        answer = kind.lora_state_dict(dict(tensors), return_alphas=True)
+    except (ValueError, KeyError, RuntimeError, AttributeError, IndexError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise MnemonError(
+            f"diffusers cannot convert this file for a base of the family '{base.family}': {reason}"
+        ) from error
+    state, *rest = answer if isinstance(answer, tuple) else (answer,)
+    alphas = rest[0] if rest and isinstance(rest[0], dict) else {}
+    return {**state, **{key: value for key, value in alphas.items() if isinstance(value, Tensor)}}
+
+
+def alpha_in(adapter: Mapping[str, Any], part: str, path: str, rank: int) -> float:
+    """alpha as a PEFT config has it for one layer, for Δ = alpha / rank · up · down; the rank without a config.
+
+    Raises:
+        MnemonError: the config says that the factors are used in another way.
+    """
+    config = {key.removeprefix(f"{part}."): value for key, value in adapter.items()}
+    if config.get("use_dora"):
+        raise MnemonError("The file holds a DoRA, which is more than a change of weights by factors: not carried.")
+    patterns = config.get("alpha_pattern") or {}
+    fits = (value for key, value in patterns.items() if re.fullmatch(rf"(.*\.)?({key})", path))
+    alpha = next(fits, config.get("lora_alpha", rank))
+    return float(alpha) * (rank**0.5 if config.get("use_rslora") else 1.0)
+
+
+def _split(key: str) -> tuple[str, str | None]:
+    old = OLD.fullmatch(key)
+    if old:
+        projections = CLIP_PROJECTIONS if old["module"].endswith("self_attn") else PROJECTIONS
+        return f"{old['module']}.{projections[old['name']]}", old["part"]
+    for ending, kind in ENDINGS.items():
+        if key.endswith(ending):
+            return key.removesuffix(ending), kind
+    module, dot, _ = key.removesuffix(".weight").rpartition(".")
+    return (module if dot else key), None
+
+
+def _kohya_prefixes(naming: Naming, part: str) -> tuple[str, ...]:
+    return ("lora_unet",) if part == "unet" else FOREIGN_KOHYA.get(part, ())
+
+
+def _original(path: str, names: Mapping[str, str]) -> str:
+    """A U-Net layer as the original code calls it."""
+    head = max((known for known in names if path == known or path.startswith(f"{known}.")), key=len, default="")
+    return names[head] + path[len(head) :] if head else path

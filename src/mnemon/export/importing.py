@@ -1,0 +1,235 @@
+"""A LoRA or an embedding that others made becomes a concept like any other."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import Tensor
+
+from mnemon.adapters import Delta, Dense, LowRank
+from mnemon.adapters.checks import matrix_shape
+from mnemon.data.concept import check_name
+from mnemon.errors import MnemonError
+from mnemon.export.dialects import Parts, alpha_in, parts_by_name, site_names, to_diffusers
+from mnemon.export.factors import SAME
+from mnemon.export.naming import embedding_key, naming_of, split_site
+from mnemon.export.numbered import is_numbered, numbered_factors, numbered_vectors
+from mnemon.export.reading import WeightFile, read_weights
+from mnemon.library.sealed import file_sha256
+from mnemon.methods.base import Learned, Method
+from mnemon.models import Base
+from mnemon.models.layers import every_layer, phrase_vectors
+
+SHOWN = 5  # of a long list in an error
+ONE_ENCODER = ("emb_params", "string_to_param.*", "*")
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """What files of others hold, in terms of a base.
+
+    Attributes:
+        tokens: text encoder -> (vectors, width); None if no file holds an embedding.
+        left: what is in the files and not in here, by the files' own keys.
+        trigger: the words that call the concept, as a file's header says.
+        sources: name and sha256 of each file.
+    """
+
+    deltas: Mapping[str, Delta]
+    tokens: Mapping[str, Tensor] | None
+    left: tuple[str, ...] = ()
+    trigger: str | None = None
+    sources: tuple[Mapping[str, str], ...] = field(default_factory=tuple)
+
+
+def read_foreign(paths: Sequence[Path], base: Base, partial: bool = False) -> Foreign:
+    """Read one LoRA, one embedding, or one of each.
+
+    Args:
+        partial: go on without what cannot be carried.
+
+    Raises:
+        MnemonError: a file cannot be read, was made for another base, or holds something that cannot be carried.
+    """
+    deltas: dict[str, Delta] = {}
+    tokens: Mapping[str, Tensor] | None = None
+    left: list[str] = []
+    trigger = None
+    for path in paths:
+        file = read_weights(path)
+        own, more, strange = _contents(file, base)
+        if (own and deltas) or (more and tokens):
+            raise MnemonError(f"'{path}' is the second file of its kind: give one LoRA, one embedding, or one of each.")
+        deltas, tokens = own or deltas, more or tokens
+        left += strange
+        if left and not partial:
+            raise MnemonError(
+                f"'{path}' holds {len(left)} tensors that cannot be carried into '{base.name}': {_listed(left)}. "
+                "Go on without them with --partial; pictures will differ from the original's."
+            )
+        trigger = trigger or _trigger(file)
+    if not deltas and not tokens:
+        raise MnemonError(f"Nothing in {_listed([str(path) for path in paths])} can be carried into '{base.name}'.")
+    sources = tuple({"source": str(path), "sha256": file_sha256(read_weights(path).path)} for path in paths)
+    return Foreign(deltas, tokens, tuple(left), trigger, sources)
+
+
+def as_concept(
+    foreign: Foreign, base: Base, method: Method, name: str, noun: str | None = None, trigger: str | None = None
+) -> Learned:
+    """The files' contents as the concept `name` of a library with this method.
+
+    A LoRA without an embedding is called by ordinary words. `<name>` then stands for these: for `trigger`, for what the
+    file says, or for the name itself. The noun follows where the method says it.
+
+    Raises:
+        MnemonError: the method composes concepts in a way that leaves nothing of one learned elsewhere.
+    """
+    tokens = foreign.tokens
+    if tokens is None:
+        words = trigger or foreign.trigger or re.sub("[-_]", " ", name)
+        if noun and words.lower().endswith(f" {noun.lower()}"):
+            words = words[: -len(noun)].strip()  # the method says it after the token
+        tokens = phrase_vectors(base, words)
+    elif trigger:
+        raise MnemonError("A trigger is for a LoRA without an embedding; here the embedding itself is the trigger.")
+    learned = Learned(check_name(name), noun, foreign.deltas, tokens, {"imported": True})
+    _check_composed(base, method, learned)
+    return learned
+
+
+def _contents(file: WeightFile, base: Base) -> tuple[dict[str, Delta], dict[str, Tensor] | None, list[str]]:
+    """Deltas by site, tokens by text encoder, and keys that cannot be carried."""
+    if is_numbered(file):
+        vectors = numbered_vectors(file)
+        tokens = None if vectors is None else _tokens(file, {"emb_params": vectors}, base)
+        factors = numbered_factors(file, base).items()
+        return {site: LowRank(up, down) for site, (up, down) in factors}, tokens, []
+    if _is_embedding(file, base):
+        return {}, _tokens(file, file.tensors, base), []
+    deltas, left = _deltas(file, base)
+    return deltas, None, left
+
+
+def _is_embedding(file: WeightFile, base: Base) -> bool:
+    keys = set(file.tensors)
+    known = {*ONE_ENCODER, *_embedding_keys(base)}
+    single = len(keys) == 1 and not any(kind in next(iter(keys)) for kind in ("lora", ".diff"))
+    return bool(keys & known) or single
+
+
+def _embedding_keys(base: Base) -> dict[str, str]:
+    """Key of an embedding file -> the text encoder whose vectors it holds."""
+    naming, widths = naming_of(base), base.token_statistics()
+    return {embedding_key(naming, encoder, widths[encoder][0]): encoder for encoder in widths}
+
+
+def _tokens(file: WeightFile, tensors: Mapping[str, Tensor], base: Base) -> dict[str, Tensor]:
+    keys, widths = _embedding_keys(base), base.token_statistics()
+    vectors = {keys[key]: tensor for key, tensor in tensors.items() if key in keys}
+    if not vectors and len(widths) == 1:
+        given = [tensors[key] for key in ONE_ENCODER if key in tensors] or list(tensors.values())
+        vectors = {next(iter(widths)): given[0]}
+    found = {encoder: tensor.reshape(-1, tensor.shape[-1]) for encoder, tensor in vectors.items() if tensor.ndim}
+    wanted = {encoder: width for encoder, (width, _, _) in widths.items()}
+    if {encoder: tensor.shape[1] for encoder, tensor in found.items()} != wanted:
+        held = ", ".join(f"'{key}' {tuple(tensor.shape)}" for key, tensor in tensors.items())
+        needed = ", ".join(f"{encoder} {width}" for encoder, width in wanted.items())
+        raise MnemonError(
+            f"The embedding '{file.path}' holds {held}; the base '{base.name}' ({base.family}) reads vectors of the "
+            f"widths {needed}: it was made for another family."
+        )
+    return {encoder: tensor.float() for encoder, tensor in found.items()}
+
+
+def _deltas(file: WeightFile, base: Base) -> tuple[dict[str, Delta], list[str]]:
+    naming, layers = naming_of(base), every_layer(base)
+    names = site_names(base, naming, layers)
+    tensors = to_diffusers(base, file.tensors) if naming.denoiser == "transformer" else file.tensors
+    deltas: dict[str, Delta] = {}
+    left: list[str] = []
+    parts = parts_by_name(tensors)
+    for name, own in parts.items():
+        site = names.get(name)
+        if site is None or own.strange or not _complete(own):
+            left += own.strange + [name] * bool(own.tensors)
+            continue
+        part, path = split_site(naming, site)
+        deltas[site] = _delta(own, file, part, path)
+        if deltas[site].shape != matrix_shape(layers[site]):
+            raise MnemonError(
+                f"'{file.path}' changes '{name}' by a matrix of {deltas[site].shape}; in '{base.name}' "
+                f"({base.family}) it is {matrix_shape(layers[site])}: {_other_family(file)}."
+            )
+    if not deltas:
+        raise MnemonError(
+            f"None of the {len(parts)} layers that '{file.path}' names is in '{base.name}' ({base.family}), such as "
+            f"{_listed(list(parts))}: {_other_family(file)}."
+        )
+    return deltas, left
+
+
+def _complete(own: Parts) -> bool:
+    kinds = own.tensors.keys() - {"alpha"}
+    return kinds in ({"down", "up"}, {"diff"})
+
+
+def _delta(own: Parts, file: WeightFile, part: str, path: str) -> Delta:
+    if "diff" in own.tensors:
+        return Dense(own.tensors["diff"].flatten(1).clone())
+    up, down = own.tensors["up"].flatten(1), own.tensors["down"].flatten(1)
+    rank = down.shape[0]
+    if up.shape[1] != rank:
+        raise MnemonError(f"The factors of '{path}' in '{file.path}' do not fit together: the file is broken.")
+    alpha = own.tensors["alpha"].item() if "alpha" in own.tensors else alpha_in(file.adapter, part, path, rank)
+    return LowRank(up.clone(), down.clone(), alpha / rank)
+
+
+def _other_family(file: WeightFile) -> str:
+    says = file.header.get("modelspec.architecture") or file.header.get("ss_base_model_version")
+    return "it was made for another base" + (f"; it says '{says}'" if says else "")
+
+
+def _trigger(file: WeightFile) -> str | None:
+    """What the header calls the trigger; embeddings' handles, such as our `<rex>`, are no words."""
+    phrase = file.header.get("modelspec.trigger_phrase", "").split(",")[0].strip()
+    return phrase if phrase and "<" not in phrase else None
+
+
+def _listed(items: Sequence[str]) -> str:
+    more = f" and {len(items) - SHOWN} more" if len(items) > SHOWN else ""
+    return ", ".join(f"'{item}'" for item in items[:SHOWN]) + more
+
+
+def _check_composed(base: Base, method: Method, learned: Learned) -> None:
+    """A concept that was learned elsewhere has to be in the model as it is, when no other is there."""
+    before = base.tokens
+    base.set_tokens(method.tokens([learned]))
+    try:
+        composed = _composed(base, method, learned)
+    except (KeyError, AttributeError, ValueError, RuntimeError):
+        composed = None
+    finally:
+        base.set_tokens(before)
+    if composed is None or any(_unlike(delta, composed.get(site)) for site, delta in learned.deltas.items()):
+        raise MnemonError(
+            f"The method '{method.name}' composes concepts in a way of its own, which leaves out a change that it did "
+            "not learn itself: import into a library of another method, such as 'stamina' or 'lora'."
+        )
+
+
+def _composed(base: Base, method: Method, learned: Learned) -> dict[str, Delta] | None:
+    if not method.per_prompt:
+        return method.compose(base, [learned])
+    if not learned.deltas.keys() <= base.sites().keys():
+        return None  # what changes from picture to picture acts beside the weights, at the sites only
+    ways = method.branches(base, [learned], method.prompt_name(learned.name, learned.noun))
+    return ways[0] if len(ways) == 1 else None
+
+
+def _unlike(delta: Delta, composed: Delta | None) -> bool:
+    matrix = delta.matrix()
+    if composed is None:
+        return bool(matrix.any())
+    return bool((composed.matrix().to(matrix.device) - matrix).norm() > SAME * matrix.norm())

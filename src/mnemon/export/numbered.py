@@ -1,0 +1,98 @@
+"""LoRA files of cloneofsimo/lora: layers have numbers for names, counted as PyTorch lists them.
+
+unet:0:up, unet:0:down, text_encoder:0:up, ...    the header says which classes of modules were counted
+<s1>                                              a token's vector, flagged in the header
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from mnemon.adapters.checks import matrix_shape
+from mnemon.errors import MnemonError
+from mnemon.export.reading import WeightFile
+from mnemon.models import Base
+
+KEY = re.compile(r"(unet|text_encoder):(\d+):(up|down)")
+EMBEDDING = "<embed>"
+CLASSES = {"unet": ["CrossAttention", "Attention", "GEGLU"], "text_encoder": ["CLIPAttention"]}
+ORDERS = (("attn1", "ff", "attn2"), ("attn1", "attn2", "ff"))
+"""In which a transformer block had its parts, before and since diffusers 0.15."""
+
+
+def is_numbered(file: WeightFile) -> bool:
+    return any(KEY.fullmatch(key) for key in file.tensors)
+
+
+def numbered_factors(file: WeightFile, base: Base) -> dict[str, tuple[Tensor, Tensor]]:
+    """Site -> (up, down). The order in which the layers were counted is told by their shapes.
+
+    Raises:
+        MnemonError: the numbers do not fit the base.
+    """
+    factors: dict[str, tuple[Tensor, Tensor]] = {}
+    for part in ("unet", "text_encoder"):
+        pairs = _pairs(file.tensors, part)
+        if pairs:
+            classes = json.loads(file.header[part]) if part in file.header else CLASSES[part]
+            sites = _sites(file, base, part, classes, pairs)
+            factors |= dict(zip(sites, pairs, strict=True))
+    return factors
+
+
+def numbered_vectors(file: WeightFile) -> Tensor | None:
+    """The vectors (vectors, width) of the tokens in the file, in the order of their names, as one concept's."""
+    tokens = sorted(key for key in file.tensors if file.header.get(key) == EMBEDDING)
+    rows = [file.tensors[token].reshape(-1, file.tensors[token].shape[-1]) for token in tokens]
+    return torch.cat(rows) if rows else None
+
+
+def _pairs(tensors: Mapping[str, Tensor], part: str) -> list[tuple[Tensor, Tensor]]:
+    numbers = sorted(int(match[2]) for key in tensors if (match := KEY.fullmatch(key)) and match[1] == part)
+    return [(tensors[f"{part}:{number}:up"], tensors[f"{part}:{number}:down"]) for number in dict.fromkeys(numbers)]
+
+
+def _sites(
+    file: WeightFile, base: Base, part: str, classes: Sequence[str], pairs: Sequence[tuple[Tensor, Tensor]]
+) -> list[str]:
+    shapes = [(up.shape[0], down.shape[1]) for up, down in pairs]
+    for order in ORDERS:
+        layers = list(_counted(_model(base, part), set(classes), order))
+        if [matrix_shape(layer) for _, layer in layers] == shapes:
+            prefix = "" if part == "unet" else f"{part}."
+            return [f"{prefix}{path.removeprefix('text_model.')}" for path, _ in layers]
+    raise MnemonError(
+        f"'{file.path}' numbers its layers, and its {len(pairs)} of the {part} do not fit '{base.name}' "
+        f"({base.family}): it was made for another base."
+    )
+
+
+def _model(base: Base, part: str) -> nn.Module:
+    if part == "unet":
+        return base.denoiser
+    models = {encoder.name: encoder.model for encoder in getattr(base, "encoders", [])}
+    return models[part]
+
+
+def _counted(model: nn.Module, classes: set[str], order: Sequence[str]) -> Iterator[tuple[str, nn.Linear]]:
+    """(path, layer) of the linear layers inside modules of these classes, as they were counted."""
+    if "CrossAttention" in classes:
+        classes = classes | {"Attention"}  # its name since diffusers 0.15
+    for path, module in _in_order("", model, order):
+        if type(module).__name__ in classes:
+            for name, layer in module.named_modules():
+                if isinstance(layer, nn.Linear):
+                    yield f"{path}.{name}" if name else path, layer
+
+
+def _in_order(path: str, module: nn.Module, order: Sequence[str]) -> Iterator[tuple[str, nn.Module]]:
+    """The module and all below it, parents first, the parts of a transformer block in the order given."""
+    yield path, module
+    children = dict(module.named_children())
+    if order[0] in children:
+        children = {name: children[name] for name in order if name in children}
+    for name, child in children.items():
+        yield from _in_order(f"{path}.{name}".lstrip("."), child, order)
