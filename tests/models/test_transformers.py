@@ -50,6 +50,15 @@ def test_prompts_are_encoded_as_the_pipeline_does(base: TransformerBase) -> None
             torch.testing.assert_close(condition.pooled[row], pooled)
 
 
+@torch.no_grad()
+@pytest.mark.filterwarnings("ignore:The prompt")
+def test_long_prompts_are_cut_as_the_pipeline_does(base: TransformerBase) -> None:
+    prompt = " ".join(["dog on the beach"] * 150)
+    condition = base.encode_prompts([prompt])
+    hidden, _ = said(base.family, PIPELINES[base.family](), [prompt])[0]
+    torch.testing.assert_close(condition.hidden[0], hidden[: condition.hidden.shape[1]], atol=1e-5, rtol=1e-4)
+
+
 def pictures_of(pipeline: Any, guidance: float, negative: str | None, prompts: list[str], seeds: list[int]) -> Any:
     """The pipeline's own pictures, with its own scheduler, each drawn alone."""
     pipeline.set_progress_bar_config(disable=True)
@@ -107,6 +116,13 @@ def test_the_schedule_follows_the_size_of_the_picture() -> None:
             assert base.latent_shape()[1] * (4 if "flux2" in family else 2) == side
         assert (levels[1][0] > levels[0][0]) == dynamic and (levels[1][1] > levels[0][1]) == dynamic
         assert abs(levels[0][0] - levels[0][1]) < 40 or family == "sd3", "trained where it is drawn"
+
+
+def test_a_side_between_two_steps_is_refused(base: TransformerBase) -> None:
+    for side in (SIDE + 1, 0):
+        with pytest.raises(MnemonError, match=rf"not {side}: choose"):
+            base.resolution = side
+    assert base.resolution == SIDE
 
 
 def test_the_true_flow_has_no_loss(base: TransformerBase, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,7 +65,7 @@ class PipelineBase(Base):
 
     @property
     def dtype(self) -> torch.dtype:
-        return next(self.denoiser.parameters()).dtype
+        return next(weight.dtype for weight in self.denoiser.parameters() if weight.is_floating_point())
 
     def pipeline(self) -> Any:
         """A plain diffusers pipeline on the same modules: what is folded into the base now is in its pictures too.

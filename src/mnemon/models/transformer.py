@@ -20,7 +20,6 @@ class TransformerBase(PipelineBase):
     """A base whose denoiser is a transformer and whose target is the flow from picture to noise.
 
     Attributes:
-        resolution: side of its pictures in pixels; may be set to any multiple of `step`, and the schedule follows.
         step: what sides of pictures are multiples of, in pixels.
     """
 
@@ -38,7 +37,26 @@ class TransformerBase(PipelineBase):
         self._refuse_unlike()
         self._prompts = RememberedPrompts(self.encoders, self._encode, self.device)
         self.step = 2 * pipeline.vae_scale_factor
-        self.resolution = self._usual_side() * pipeline.vae_scale_factor
+        self._resolution = self._usual_side() * pipeline.vae_scale_factor
+
+    @property
+    def resolution(self) -> int:
+        """Side of its pictures in pixels: what the pipeline draws by default, until it is set. The schedule follows.
+
+        Raises:
+            MnemonError: set to what is no multiple of `step`.
+        """
+        return self._resolution
+
+    @resolution.setter
+    def resolution(self, side: int) -> None:
+        if side < self.step or side % self.step:
+            near = max(1, round(side / self.step)) * self.step
+            raise MnemonError(
+                f"A {self.family} base draws pictures of a multiple of {self.step} pixels a side, not {side}: "
+                f"choose {near}, for example."
+            )
+        self._resolution = side
 
     @abstractmethod
     def _encode(self, prompts: Sequence[str]) -> Condition:
