@@ -32,11 +32,12 @@ SMALL: dict[str, dict[str, Any]] = {
     "mix-of-show": {"rank": 2, "steps": 3, "batch": 2},
     "orthogonal-adaptation": {"rank": 2, "steps": 3, "batch": 2},
     "cidm": {"rank": 2, "steps": 3, "batch": 2},
+    "fl2t": {"rank": 2, "steps": 3, "batch": 2},
 }
 """b0 near zero: so early, some gates are shut and some open."""
 TOKEN_ONLY = {"textual-inversion"}
 """Methods that change no weight: a prompt without the token draws what the bare base draws."""
-COMPARES = {"cidm"}
+COMPARES = {"cidm", "fl2t"}
 """Methods whose steps compare the new concept with each earlier one, so that a step's cost grows with their number."""
 
 VARY = {"cns"}

@@ -11,6 +11,7 @@ from mnemon.methods.cns import Cns
 from mnemon.methods.custom_diffusion import CustomDiffusion
 from mnemon.methods.custom_diffusion_merge import CustomDiffusionMerge
 from mnemon.methods.ewc import Ewc
+from mnemon.methods.fl2t import Fl2t
 from mnemon.methods.joint import Joint
 from mnemon.methods.lora import Lora
 from mnemon.methods.lora_compose import LoraCompose
@@ -42,6 +43,7 @@ METHODS: dict[str, type[Method]] = {
     "mix-of-show": MixOfShow,
     "orthogonal-adaptation": OrthogonalAdaptation,
     "cidm": Cidm,
+    "fl2t": Fl2t,
 }
 
 

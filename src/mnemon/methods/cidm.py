@@ -22,6 +22,8 @@ from mnemon.models.base import Base
 class CidmLearner(ElasticLearner):
     """dW_g = A_g B_g of every site and the layer-wise token; A_i of the earlier concepts; H_i and W_* if R2 counts."""
 
+    method: "Cidm"
+
     def __init__(
         self,
         method: "Cidm",
@@ -32,7 +34,6 @@ class CidmLearner(ElasticLearner):
         generator: torch.Generator,
     ) -> None:
         super().__init__(method, name, noun, base, generator)
-        self.settings = method
         self.past = {site: stacked_ups(earlier, site).to(base.device) for site in self.sites if earlier}
         shared = bool(earlier) and method.shared_weight > 0
         self.subspaces = common_subspaces(earlier, self.sites, base.device) if shared else nn.ModuleList()
@@ -41,23 +42,23 @@ class CidmLearner(ElasticLearner):
         """gamma_1 R1 + gamma_2 R2; zero for the first concept."""
         total = torch.zeros(())
         if self.past:
-            total = self.settings.specific_weight * self.specific()
+            total = self.method.specific_weight * self.specific()
         for subspace, delta in self._common():
-            total = total + self.settings.shared_weight * subspace.distance(delta)
+            total = total + self.method.shared_weight * subspace.distance(delta)
         return total
 
     def specific(self) -> Tensor:
         """R1: the mean over earlier concepts and sites, and the code's pull towards ones if asked for."""
         ups = {site: delta.up for site, delta in self.deltas().items()}
         total = mean_overlap(ups, self.past, "absolute").mean()
-        if self.settings.ones:
+        if self.method.ones:
             total = total + torch.stack([(up - 1).square().mean() for up in ups.values()]).mean()
         return total
 
     def after_step(self) -> None:
         """The second half of a step: tokens and dW_g are held, H_i and W_* descend on R2."""
         for subspace, delta in self._common():
-            subspace.step(delta.detach(), self.settings.rate)
+            subspace.step(delta.detach(), self.method.rate)
 
     def _common(self) -> list[tuple[CommonSubspace, Tensor]]:
         """Each site's subspace and dW_g, if R2 counts."""

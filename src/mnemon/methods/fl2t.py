@@ -1,0 +1,260 @@
+"""FL2T, Forget Less by Learning Together (Kaushik et al., WACV 2026, arXiv 2601.01963).
+
+The authors publish no code, and the paper's printed equations leave much open; what is this project's reading says so
+in the settings. Not covered: one set of proxies a layer, a decoder a concept, factors that start anew in step 2, the
+shared-subspace term R2, relevance with the sign turned, and the revision of concepts that are stored already.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mnemon.methods.aggregation import Elastic, ElasticLearner
+from mnemon.methods.base import Learned, Step
+from mnemon.methods.relations import LambdaForm, Positive, Relations, contrast, relevance
+from mnemon.methods.settings import check_settings
+from mnemon.methods.subspaces import Overlap, mean_overlap
+from mnemon.models.base import Base
+
+Guidance = Literal["proxy", "cosine", "none"]
+EMBEDDING, PROXY = "embedding", "proxy"
+"""Keys in `Learned.extra`: C_i and P_i, (d,)."""
+
+
+class Circle(nn.Module):
+    """The concepts of one run and those learned before, in the order of their names: C, P and A of each, and the
+    network that relates them. One for all learners of the run; the first of them owns it."""
+
+    met: Tensor
+    embeddings: Tensor
+    earlier_proxies: Tensor
+
+    def __init__(
+        self,
+        method: "Fl2t",
+        learners: Sequence["Fl2tLearner"],
+        earlier: Sequence[Learned],
+        base: Base,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.method, self.learners = method, tuple(learners)
+        self.names = sorted([one.name for one in learners] + [one.name for one in earlier])
+        self.new = [self.names.index(one.name) for one in learners]
+        old = [self.names.index(one.name) for one in earlier]
+        width = next(iter(base.sites().values())).in_features  # d, of what the sites hear
+        self.register_buffer("met", torch.tensor(False))  # whether step 2 has begun
+        self.register_buffer("embeddings", torch.zeros(len(self.names), width, device=base.device))
+        self.sites = learners[0].sites
+        for number, (site, delta) in enumerate(learners[0].deltas().items()):
+            stack = torch.zeros(len(self.names), *delta.up.shape, device=base.device)
+            for place, one in zip(old, earlier, strict=True):
+                stack[place] = one.deltas[site].get_parameter("up").detach()
+            self.register_buffer(f"ups_{number}", stack)
+        for place, one in zip(old, earlier, strict=True):
+            self.embeddings[place] = one.extra[EMBEDDING].to(base.device)
+        if method.guidance == "proxy":
+            self.relations = Relations(width, generator, base.device)
+            self.proxies = nn.Parameter(torch.zeros(len(learners), width, device=base.device))
+            stored = torch.zeros(len(self.names), width, device=base.device)
+            for place, one in zip(old, earlier, strict=True):
+                stored[place] = one.extra[PROXY].to(base.device)
+            self.register_buffer("earlier_proxies", stored, persistent=False)
+
+    @property
+    def ups(self) -> dict[str, Tensor]:
+        """A_i of every concept by site, (G, D1, r); of those being learned as they were at the end of step 1."""
+        return {site: self.get_buffer(f"ups_{number}") for number, site in enumerate(self.sites)}
+
+    @torch.no_grad()
+    def meet(self) -> None:
+        """Begin step 2: what step 1 gave is held for the others, and P_i starts at C_i."""
+        for place, learner in zip(self.new, self.learners, strict=True):
+            self.embeddings[place] = learner.encoding().mean((0, 1)).to(self.embeddings)
+            for site, stack in self.ups.items():
+                stack[place] = learner.deltas()[site].up
+        if self.method.guidance == "proxy":
+            self.proxies.copy_(self.embeddings[self.new])
+        self.met.fill_(True)
+
+    def states(self, text: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """P' and S (prompts, G, d) under the prompts (prompts, length, d)."""
+        places = torch.tensor(self.new, device=self.proxies.device)
+        proxies = self.earlier_proxies.index_copy(0, places, self.proxies)
+        decoded, states = self.relations(proxies, self.embeddings, text, mask)
+        return decoded, states
+
+    def relate(self, own: int, text: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """lambda (G,) of every concept to the concept number `own`, the mean over the prompts, and R3."""
+        method, embedding = self.method, self.embeddings[own]
+        others = torch.arange(len(self.names), device=text.device) != own
+        if method.guidance != "proxy":
+            cosines = functional.cosine_similarity(embedding, self.embeddings, dim=-1).clamp_min(0)
+            return others * (cosines if method.guidance == "cosine" else 1.0), torch.zeros((), device=text.device)
+        decoded, states = self.states(text, mask)
+        towards = {"itself": states, EMBEDDING: self.embeddings.expand_as(states), PROXY: decoded}[method.positive]
+        weights = relevance(embedding, states, own, method.lambda_form, method.lambda_temperature).mean(0)
+        return weights if method.lambda_grad else weights.detach(), contrast(states, towards, method.temperature)
+
+    def penalty(self, number: int, condition_text: Tensor, mask: Tensor | None) -> Tensor:
+        """The weight of R1' times R1', and gamma_2 R3, for the run's concept number `number`."""
+        own = self.new[number]
+        ups = {site: delta.up for site, delta in self.learners[number].deltas().items()}
+        weights, apart = self.relate(own, condition_text, mask)
+        constraint = weights @ mean_overlap(ups, self.ups, self.method.overlap) / (len(self.names) - 1)
+        return self.method.relevance_weight * constraint + self.method.contrast_weight * apart
+
+    def kept(self, number: int) -> dict[str, Tensor]:
+        """C_i and P_i of the run's concept number `number`, on the CPU; of a run that ended before step 2, both as they
+        would be at its beginning."""
+        if not self.met:
+            self.meet()
+        kept = {EMBEDDING: self.embeddings[self.new[number]].cpu().clone()}
+        if self.method.guidance == "proxy":
+            kept[PROXY] = self.proxies[number].detach().cpu().clone()
+        return kept
+
+
+class Fl2tLearner(ElasticLearner):
+    """dW_g = A_g B_g of every site, the layer-wise token, and a place in the circle of concepts."""
+
+    method: "Fl2t"
+    circle: Circle
+
+    def __init__(self, method: "Fl2t", name: str, noun: str | None, base: Base, generator: torch.Generator) -> None:
+        super().__init__(method, name, noun, base, generator)
+        self.number = 0  # of its lesson
+        self.norm_apart = 0.0
+
+    def join(self, circle: Circle, number: int) -> None:
+        """Take part in the circle; the run's first concept owns it, so that its tensors are held once."""
+        self.number = number
+        if number == 0:
+            self.circle = circle
+        else:
+            object.__setattr__(self, "circle", circle)  # known, but not registered
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        groups = super().parameter_groups()
+        if self.number == 0 and (shared := list(self.circle.parameters())):
+            groups.append({"params": shared, "lr": self.method.network_rate})
+        return groups
+
+    def penalty(self, step: Step | None = None) -> Tensor:
+        """R1' and R3 in step 2, if there are other concepts; zero in step 1."""
+        circle = self.circle
+        if step is None or step.progress < self.method.share or len(circle.names) == 1:
+            return torch.zeros(())
+        if not circle.met:
+            circle.meet()
+        rows = torch.nonzero(step.lessons == self.number).flatten()
+        if not len(rows):  # this part of the step has no picture of the concept
+            return torch.zeros(())
+        condition = step.condition[rows.to(step.base.device)].detach()
+        hidden = condition.hidden.float()
+        return circle.penalty(self.number, hidden.mean(1) if hidden.ndim == 4 else hidden, condition.mask)
+
+    def finish(self) -> Learned:
+        learned, circle = super().finish(), self.circle
+        extra = {**learned.extra, **circle.kept(self.number)}
+        apart = (stack[circle.new[self.number]] for stack in circle.ups.values())
+        facts = {
+            "factor_norm_apart": _norm(list(apart)),  # |A_g| at the end of step 1 and now: R1' also shrinks
+            "factor_norm": _norm([delta.up for delta in self.deltas().values()]),
+        }
+        return replace(learned, facts=facts, extra=extra)
+
+
+def _norm(ups: Sequence[Tensor]) -> float:
+    return torch.stack([up.detach().square().sum() for up in ups]).sum().sqrt().item()
+
+
+@dataclass(frozen=True)
+class Fl2t(Elastic):
+    """Concepts that first learn each for itself, and then look at one another.
+
+    Step 1, the first `share` of the steps: L_diffusion alone, each concept by itself. It ends with a stable embedding
+    C_i, the mean encoding of concept i's token, and factors A_i. Step 2, for concept g and its prompts p:
+
+        P'  = decoder(P; p)              P_i learnable proxies, start at C_i; see `relations.Relations`
+        S_i = MLP([C_i ; P'_i])
+        l_i = (G - 1) softmax_{i != g}(cos(C_g, S_i) / tau_l)                                relevance
+        R1' = mean over i != g and sites of l_i mean | A_i (A_g)^T |                         Eq. 5
+        R3  = mean_i -log( exp(cos(S_i, S_i) / tau) / sum_j exp(cos(S_i, S_j) / tau) )       Eq. 4
+        L   = L_diffusion + gamma_1' R1' + gamma_2 R3                                        Eq. 6, without R2
+
+    The sums run over all other concepts: those learned in the same run, with A_i and C_i as step 1 left them, and those
+    stored already, with A_i, C_i and P_i as stored. Neither is changed by g. Decoder and MLP are shared by the concepts
+    of a run and end with it. The prompt's weights when drawing are CIDM's, `aggregation.Elastic`.
+    """
+
+    name: ClassVar[str] = "fl2t"
+    trains: ClassVar[str] = "low-rank factors of the cross-attention keys and values, a token for each layer, a proxy"
+    stores: ClassVar[str] = "the factors, the token's vectors for each layer, their encoding, and the proxy"
+    order_free: ClassVar[bool] = True
+    source: ClassVar[str] = "arXiv 2601.01963"
+
+    guidance: Guidance = "proxy"
+    """l_i: `proxy` as above; `cosine`: cos(C_g, C_i) where positive; `none`: 1."""
+    share: float = 0.5
+    """Share of the steps that are step 1."""
+    relevance_weight: float = 0.1
+    """gamma_1', for the mean over concepts, sites and entries. The paper prints none; CIDM has 0.1."""
+    overlap: Overlap = "absolute"
+    """Of A_i A_g^T the mean of `absolute` entries, `square`s, or entries as they are (`signed`, as printed); `gram`:
+    the mean absolute entry of A_i^T A_g, which does not shrink A_g where the columns are orthogonal."""
+    lambda_form: LambdaForm = "softmax"
+    """`softmax` as above; `cosine` where positive; `sigmoid` of cos / tau_l; `inner`: C_g S_i^T, as printed, with which
+    negative relevance pays."""
+    lambda_temperature: float = 0.5
+    """tau_l."""
+    lambda_grad: bool = True
+    """Whether R1' trains decoder, MLP and proxies too; otherwise R3 alone does."""
+    contrast_weight: float = 0.1
+    """gamma_2."""
+    temperature: float = 0.1
+    """tau."""
+    positive: Positive = "itself"
+    """What S_i is drawn to in R3: `itself`, as printed; its `embedding` C_i; or its `proxy` P'_i."""
+    network_rate: float = 1e-3
+    """Learning rate of decoder, MLP and proxies."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive = ("lambda_temperature", "temperature", "network_rate")
+        check_settings(self, positive, ("share", "relevance_weight", "contrast_weight"))
+
+    def begin(
+        self, name: str, noun: str | None, base: Base, earlier: Sequence[Learned], generator: torch.Generator
+    ) -> Fl2tLearner:
+        return self._circle([(name, noun)], base, earlier, [generator])[0]
+
+    def begin_together(
+        self,
+        names: Sequence[tuple[str, str | None]],
+        base: Base,
+        earlier: Sequence[Learned],
+        generators: Sequence[torch.Generator],
+    ) -> list[Any]:
+        if len(names) == 1:
+            return super().begin_together(names, base, earlier, generators)
+        return self._circle(names, base, earlier, generators)
+
+    def _circle(
+        self,
+        names: Sequence[tuple[str, str | None]],
+        base: Base,
+        earlier: Sequence[Learned],
+        generators: Sequence[torch.Generator],
+    ) -> list[Fl2tLearner]:
+        """A learner for each, all of one circle."""
+        pairs = zip(names, generators, strict=True)
+        learners = [Fl2tLearner(self, name, noun, base, generator) for (name, noun), generator in pairs]
+        circle = Circle(self, learners, earlier, base, generators[0])
+        for number, learner in enumerate(learners):
+            learner.join(circle, number)
+        return learners
