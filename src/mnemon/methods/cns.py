@@ -7,7 +7,7 @@ from the attention's outputs, one general score pooled over all captions, and dr
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -16,16 +16,17 @@ from torch import Tensor, nn
 from mnemon.adapters import Delta, Sparse, sum_deltas
 from mnemon.errors import MnemonError
 from mnemon.methods import importance, parts
-from mnemon.methods.base import Learned, Learner, Losses, Method, Step
+from mnemon.methods.base import Learned, Losses, Method, Step
 from mnemon.methods.importance import Masks, Scope
 from mnemon.methods.settings import check_settings
+from mnemon.methods.token_learner import TokenLearner
 from mnemon.models.base import Base, Tokens
 
 DRAWS = 64
 """Gradients of single pictures, each at one timestep, that make a score."""
 
 
-class CnsLearner(Learner):
+class CnsLearner(TokenLearner):
     """The entries of D_t under M^t, of all sites in one vector, and the token vector V*_t."""
 
     moved: Tensor
@@ -40,10 +41,10 @@ class CnsLearner(Learner):
         earlier: Sequence[Learned],
         generator: torch.Generator,
     ) -> None:
-        super().__init__()
-        self.method, self.name, self.noun, self.base, self.earlier = method, name, noun, base, earlier
         random = parts.start_vectors(base, 1, generator)
-        self.token = parts.VectorToken(parts.word_vectors(base, noun, 1) if noun else random)
+        token = parts.VectorToken(parts.word_vectors(base, noun, 1) if noun else random)
+        super().__init__(name, noun, token, method.token_rate)
+        self.method, self.base, self.earlier = method, base, earlier
         self.sites = base.sites()
         self.bare = {site: layer.weight.detach() for site, layer in self.sites.items()}  # W_0, shared with the base
         self.values = nn.Parameter(torch.zeros(0, device=base.device))
@@ -59,14 +60,8 @@ class CnsLearner(Learner):
     def deltas(self) -> Mapping[str, Sparse]:
         return self._now
 
-    def tokens(self) -> Mapping[str, Tensor]:
-        return self.token()
-
     def parameter_groups(self) -> list[dict[str, Any]]:
-        return [
-            {"params": [self.values], "lr": self.method.rate},
-            {"params": list(self.token.parameters()), "lr": self.token.rate(self.method.token_rate)},
-        ]
+        return [{"params": [self.values], "lr": self.method.rate}, *super().parameter_groups()]
 
     def prepare(self, losses: Losses, general: Losses | None, generator: torch.Generator) -> None:
         """Where gradients are the score, the masks come from here: W_{t-1} is at work in the base now."""
@@ -78,7 +73,7 @@ class CnsLearner(Learner):
         self._scatter()
 
     def penalty(self, step: Step | None = None) -> Tensor:
-        """lambda · L_reg, on the trained entries alone: elsewhere W = W_{t-1}, which adds nothing or a constant."""
+        """lambda · L_reg, on the trained entries alone: the others add nothing."""
         if self.method.reg == "none":
             return torch.zeros(())
         if self.method.reg == "c-lora":  # the square makes |W_{t-1} - W_0| needless
@@ -93,7 +88,7 @@ class CnsLearner(Learner):
         kept = {
             site: Sparse(mask.cpu(), own.clone()) for (site, mask), own in zip(self.masks.items(), values, strict=True)
         }
-        return Learned(self.name, self.noun, kept, self.token.kept(), {**self._facts, **self._overlap()})
+        return replace(super().finish(), deltas=kept, facts={**self._facts, **self._overlap()})
 
     def _past(self) -> dict[str, Tensor]:
         """W_{t-1} - W_0 by site."""
@@ -134,6 +129,8 @@ class CnsLearner(Learner):
         if general is None:
             return base
         chosen = {site: mask & ~general[site] for site, mask in base.items()}
+        if not importance.entries(chosen):
+            raise MnemonError(f"All base neurons of '{self.name}' are general: set 'q' higher, or 'p' lower.")
         self._facts["general_share"] = 1 - importance.entries(chosen) / importance.entries(base)
         return chosen if self.method.mask == "base-general" else importance.shuffled(chosen, generator)
 
@@ -143,9 +140,9 @@ class CnsLearner(Learner):
         taken = importance.union(self.earlier, masks)  # U_{t-1}
         self.register_buffer("taken", _under(masks, taken), persistent=False)
         self.register_buffer("moved", _under(masks, past), persistent=False)
+        for site, mask in masks.items():  # with nothing in a graph, which would remember the vector's old length
+            self._now[site].mask, self._now[site].values = mask, self.taken[:0]
         self.values.data = torch.zeros_like(self.taken)
-        for site, mask in masks.items():
-            self._now[site].mask = mask
         self._scatter()
 
     def _scatter(self) -> None:
