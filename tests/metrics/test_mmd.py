@@ -56,3 +56,12 @@ def test_sets_may_be_of_unequal_size():
     """A set and the same set twice over. The kernel is 4 for equal rows and 1 for others, whatever their length."""
     x = kernel_scaled(5 * AXES)  # (cosine + 1)²
     assert mmd_squared(x, x.repeat(2, 1)) == pytest.approx(1 + (6 * 4 + 24 * 1) / 30 - 2 * (4 + 1 + 1) / 3)
+
+
+def test_paired_pictures_are_not_compared_with_one_another():
+    drawn = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    assert mmd_squared(drawn, drawn) < -0.1
+    assert mmd_squared(drawn, drawn, paired=True) == pytest.approx(0, abs=1e-12)
+    assert f_mmd([drawn, drawn], [drawn, -drawn], paired=True) == pytest.approx(0, abs=1e-12)
+    with pytest.raises(ValueError, match="6 pictures cannot be paired with 5"):
+        mmd_squared(drawn, drawn[:5], paired=True)

@@ -28,8 +28,11 @@ class Interval:
 
 
 def interval(values: Sequence[float | None]) -> Interval:
-    """Of the values that are known. Runs are taken as independent draws from a normal distribution: runs of one sequence
-    share its concepts, so it holds for orders and seeds, not for other concepts."""
+    """Of the values that are known.
+
+    Runs are taken as independent draws from a normal distribution. Those of one sequence share its concepts, so the
+    interval holds for other orders and seeds, not for other concepts.
+    """
     known = np.array([value for value in values if value is not None], float)
     if not len(known):
         return Interval(None, None, None, 0)
@@ -56,9 +59,8 @@ def _within(t: float, freedom: int) -> float:
     angle = math.atan(t / math.sqrt(freedom))
     sine, cosine = math.sin(angle), math.cos(angle)
     odd = freedom % 2
-    term, total = (cosine, 0.0) if odd else (1.0, 0.0)
-    for power in range(odd + 1, freedom, 2):  # 1, 3, .. or 2, 4, ..: the power of the next factor
+    term, total = (cosine if odd else 1.0), 0.0
+    for power in range(odd, freedom - 1, 2):  # of the cosine in `term`
         total += term
-        term *= cosine**2 * power / (power + 1)
-    total = total + term if not odd else total
-    raise NotImplementedError(total)
+        term *= cosine**2 * (power + 1) / (power + 2)
+    return 2 / math.pi * (angle + sine * total) if odd else sine * total

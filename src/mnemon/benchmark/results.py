@@ -49,7 +49,7 @@ class Results:
     @property
     def methods(self) -> tuple[str, ...]:
         """Every method that was tried."""
-        return tuple(sorted({one.method for one in (*self.records, *self.problems)}))
+        return tuple(sorted({*(one.method for one in self.records), *(one.method for one in self.problems)}))
 
     def of(self, method: str) -> list[RunRecord]:
         return [record for record in self.records if record.method == method]

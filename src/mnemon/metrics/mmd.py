@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 
-def mmd_squared(left: Tensor, right: Tensor, degree: int = 2) -> float:
+def mmd_squared(left: Tensor, right: Tensor, degree: int = 2, paired: bool = False) -> float:
     """Unbiased squared maximum mean discrepancy of features (m, d) and (n, d) with a polynomial kernel.
 
         MMD²_u = mean_{i≠j} k(x_i, x_j) + mean_{i≠j} k(y_i, y_j) - 2 mean_{i,j} k(x_i, y_j),   k(x, y) = (<x, y>/d + 1)²
@@ -22,15 +22,20 @@ def mmd_squared(left: Tensor, right: Tensor, degree: int = 2) -> float:
 
     Args:
         degree: of the kernel; 2 is the quadratic one.
+        paired: rows i of both sides belong together (same prompt and seed), so they are not independent, and the last
+            mean leaves out i = j as well (equation 4). Two equal sets score 0 so, and below it otherwise.
 
     Raises:
-        ValueError: fewer than two rows on a side.
+        ValueError: fewer than two rows on a side, or `paired` sides of unequal size.
     """
     if min(len(left), len(right)) < 2:
         raise ValueError("the unbiased MMD needs at least two pictures on each side")
+    if paired and len(left) != len(right):
+        raise ValueError(f"{len(left)} pictures cannot be paired with {len(right)}")
     x, y = left.double(), right.double()
     within = _mean_off_diagonal(_kernel(x, x, degree)) + _mean_off_diagonal(_kernel(y, y, degree))
-    return float(within - 2 * _kernel(x, y, degree).mean())
+    across = _kernel(x, y, degree)
+    return float(within - 2 * (_mean_off_diagonal(across) if paired else across.mean()))
 
 
 def kid(left: Tensor, right: Tensor) -> float:
@@ -55,14 +60,13 @@ def a_mmd(photos: Sequence[Tensor], final: Sequence[Tensor]) -> float:
     return _mean([mmd_squared(x, y) for x, y in zip(photos, final, strict=True)])
 
 
-def f_mmd(just_learned: Sequence[Tensor], final: Sequence[Tensor]) -> float:
+def f_mmd(just_learned: Sequence[Tensor], final: Sequence[Tensor], paired: bool = False) -> float:
     """F_mmd = (1/(N-1)) Σ_{j<N} MMD²_u(pictures of j when just learned, pictures of j at the end): drift.
 
-    Lower is better, but a model that never learned does not drift: read it beside `a_mmd`. nan for one concept. With
-    the same prompts and seeds both times the two sets are paired, not independent, and a model that did not change at
-    all scores a little below zero.
+    Lower is better, but a model that never learned does not drift: read it beside `a_mmd`. nan for one concept.
+    Pictures of the same prompts and seeds both times are `paired`; then a model that did not change scores 0.
     """
-    return _mean([mmd_squared(x, y) for x, y in list(zip(just_learned, final, strict=True))[:-1]])
+    return _mean([mmd_squared(x, y, paired=paired) for x, y in list(zip(just_learned, final, strict=True))[:-1]])
 
 
 def _kernel(x: Tensor, y: Tensor, degree: int) -> Tensor:
