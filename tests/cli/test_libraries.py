@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,14 @@ def test_show_one_concept(mnemon: Command, taught: Path) -> None:
     assert "<sip> mug: learned" in mnemon("show", "sip", *LIB).out
     unknown = mnemon("show", "rex", *LIB)
     assert unknown.code == 1 and "sip, tom" in unknown.err
+
+
+def test_show_what_the_method_noted(mnemon: Command, taught: Path) -> None:
+    library = Library.open(taught)
+    facts = {"mask_density": 0.0632, "shared_with": {"sip": 0.25, "tom": 0.125}}
+    library.commit(replace(library.learned()[0], name="rex", facts=facts))
+    shown = mnemon("show", "rex", *LIB).out
+    assert "mask density: 0.063\n" in shown and "shared with: sip 0.250, tom 0.125\n" in shown
 
 
 def test_remove(mnemon: Command, taught: Path) -> None:

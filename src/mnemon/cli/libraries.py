@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.padding import Padding
 
-from mnemon.cli.printing import note, number, out, print_json, progress, row_table, say, table
+from mnemon.cli.printing import fact, note, number, out, print_json, progress, row_table, say, table
 from mnemon.errors import MnemonError
 
 LibraryPath = Annotated[Path, typer.Option("--library", "-l", help="The library's folder.")]
@@ -209,6 +209,8 @@ def show(
         if not json_output:
             called = f"<{name}> {entry.noun or ''}".strip()
             say(f"{called}: learned {entry.time} as state {entry.number}")
+            for key, noted in entry.facts.items():
+                say(f"  {key.replace('_', ' ')}: {fact(noted)}")
             lines = [(s, number(v["identity_alignment"]), number(v["image_alignment"]), number(v["text_alignment"]))
                      for s, v in scores.items()]  # fmt: skip
             out.print(table(("state", "identity", "image", "text"), lines))

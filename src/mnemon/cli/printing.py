@@ -92,5 +92,12 @@ def number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
+def fact(value: Any) -> str:
+    """What a method noted about a concept: a number, a word, or several of them by name."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {fact(one)}" for name, one in value.items()) or "none"
+    return number(value) if isinstance(value, float) else str(value)
+
+
 def share(value: float | None, whole: float | None) -> str:
     return "–" if value is None or not whole else f"{value / whole:.0%}"
