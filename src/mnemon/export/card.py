@@ -29,7 +29,7 @@ def draw_gallery(selection: Selection, folder: Path, number: int) -> list[tuple[
     ]
     if not wanted:
         return []
-    with Composed(base, library.method, selection.learned) as composed:
+    with Composed(base, library.method, selection.learned, selection.deltas) as composed:
         pictures = composed.draw(
             [prompt for _, prompt, _ in wanted], seeds=[seed for *_, seed in wanted], guidance=GUIDANCE, steps=STEPS
         )

@@ -58,7 +58,8 @@ def select(library: Library, base: Base, names: Sequence[str] = ()) -> Selection
         raise MnemonError(f"{library.path} has no concept yet: there is nothing to export.")
     tokens = library.method.tokens(learned)
     _refuse_layerwise(tokens)
-    return Selection(library, base, learned, _compose(library.method, base, learned), tokens)
+    kept = library.fused() if len(learned) == len(known) else None
+    return Selection(library, base, learned, kept or _compose(library.method, base, learned), tokens)
 
 
 def _compose(method: Method, base: Base, learned: Sequence[Learned]) -> dict[str, Delta]:

@@ -1,0 +1,100 @@
+"""To and from the files of other tools: export concepts, import a LoRA or an embedding."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from mnemon.api.opening import base_of, opened_or_created
+from mnemon.data.concept import NAME
+from mnemon.errors import MnemonError
+from mnemon.export import Exported, Fit, as_concept, export, push, read_foreign
+from mnemon.library import Library
+from mnemon.methods.base import Method
+from mnemon.models import Base
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What `import_concept` did: the concept's name, the library's new state, how many layers it changes, how many
+    vectors its token has, and what of the files was left out."""
+
+    concept: str
+    state: int
+    layers: int
+    vectors: int
+    left: tuple[str, ...]
+
+
+def export_concepts(
+    library: str | Path | Library,
+    out: str | Path,
+    names: Sequence[str] = (),
+    *,
+    kind: str = "diffusers",
+    base: str | Base | None = None,
+    fit: Fit | None = None,
+    half: bool = False,
+    pictures: int = 0,
+    repository: str | None = None,
+) -> Exported:
+    """Write concepts of a library, all without `names`, as files that other tools read; see `mnemon.export.export`.
+
+    Args:
+        half: store weights in 16 bits.
+        repository: upload the folder to this repository of the Hugging Face hub as well.
+
+    Raises:
+        MnemonError: an unknown concept, a folder that is not empty, something the files cannot hold, or the hub's no.
+    """
+    opened = Library.open(library) if isinstance(library, str | Path) else library
+    dtype = torch.float16 if half else torch.float32
+    made = export(opened, base_of(opened, base), Path(out), names, kind=kind, fit=fit, dtype=dtype, pictures=pictures)
+    if repository:
+        push(made.folder, repository)
+    return made
+
+
+def import_concept(
+    library: str | Path,
+    files: Sequence[str | Path],
+    name: str | None = None,
+    noun: str | None = None,
+    *,
+    trigger: str | None = None,
+    partial: bool = False,
+    base: str | Base | None = None,
+    method: str | Method | None = None,
+) -> Imported:
+    """Take a LoRA, an embedding, or one of each, that others made, into a library as one concept.
+
+    A library that does not exist yet is made, as `learn` makes it.
+
+    Args:
+        name: what to call it; without one the first file's name, as far as it may be one.
+        trigger: the words that call a LoRA without an embedding; `<name>` then stands for them.
+        partial: go on without what cannot be carried.
+
+    Raises:
+        MnemonError: a file cannot be read, does not fit the base, or holds what cannot be carried; the name is taken;
+            the method composes in a way that leaves nothing of it.
+    """
+    paths = [Path(file) for file in files]
+    called = name or _name_of(paths[0])
+    with opened_or_created(Path(library), base, method) as (opened, found), opened.lock():
+        opened.check_name(called)
+        foreign = read_foreign(paths, found, partial)
+        learned = as_concept(foreign, found, opened.method, called, noun, trigger)
+        sources = {"files": [dict(source) for source in foreign.sources], "left": list(foreign.left)}
+        state = opened.commit(learned, settings={"imported": sources})
+    vectors = max(len(tensor) for tensor in learned.tokens.values())
+    return Imported(called, state, len(learned.deltas), vectors, foreign.left)
+
+
+def _name_of(path: Path) -> str:
+    name = re.sub("[^a-z0-9_-]+", "-", path.stem.lower()).strip("-_")
+    if not NAME.fullmatch(name):
+        raise MnemonError(f"'{path.name}' gives the concept no name: choose one with --name.")
+    return name

@@ -1,0 +1,117 @@
+"""The commands that carry concepts to other tools and back: export, import."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from mnemon.cli.libraries import DEFAULT_LIBRARY, At, Json, LibraryPath
+from mnemon.cli.printing import note, print_json, say
+
+if TYPE_CHECKING:
+    from mnemon.export import Exported
+
+Kind = Literal["diffusers", "kohya", "comfy", "embedding", "folder", "checkpoint"]
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command("export")(export)
+    app.command("import")(import_)
+
+
+def export(
+    names: Annotated[list[str] | None, typer.Argument(help="Concepts; all of the library without any.")] = None,
+    library: LibraryPath = DEFAULT_LIBRARY,
+    to: Annotated[Path, typer.Option("--out", "-o", help="A new folder.")] = Path("export"),
+    kind: Annotated[
+        Kind,
+        typer.Option(
+            "--as",
+            help="LoRA and embeddings for diffusers, for kohya's readers (A1111, ComfyUI), or for ComfyUI alone (FLUX, "
+            "SD 3, Qwen-Image, Z-Image); the embeddings alone; a whole diffusers folder; a single-file checkpoint.",
+        ),
+    ] = "diffusers",
+    rank: Annotated[int | None, typer.Option(help="Of the LoRA at most; what does not fit is cut off.")] = None,
+    energy: Annotated[
+        float | None, typer.Option(help="Share of the change that the LoRA keeps, such as 0.99, in as few ranks.")
+    ] = None,
+    half: Annotated[bool, typer.Option("--half", help="Store weights in 16 bits.")] = False,
+    pictures: Annotated[int, typer.Option(min=0, help="Of each concept, drawn for the model card.")] = 0,
+    push: Annotated[str | None, typer.Option(metavar="OWNER/NAME", help="Upload to the Hugging Face hub too.")] = None,
+    at: At = None,
+    json_output: Json = False,
+) -> None:
+    """Write concepts as files that other tools read, with a model card that tells how to use them.
+
+    Several concepts become one change of the weights. Changes that are not low-rank are written exactly, and larger,
+    unless --rank or --energy is given; how far the file is then from what was learned is printed.
+
+    Example: mnemon export rex --as kohya --out rex-for-comfy
+    """
+    from mnemon import api
+    from mnemon.export import Fit
+    from mnemon.library import Library
+
+    opened = Library.open(library, at)
+    made = api.export_concepts(
+        opened, to, names or (), kind=kind, fit=Fit(rank, energy), half=half, pictures=pictures, repository=push
+    )
+    lora = made.lora
+    if json_output:
+        print_json(_as_json(made, push))
+        return
+    say(f"{', '.join(f'<{name}>' for name in made.concepts)} as {kind} in {made.folder}:")
+    for file in made.files:
+        say(f"  {file}")
+    if lora is not None and lora.ranks:
+        say(f"The LoRA has rank {max(lora.ranks.values())} in {len(lora.ranks)} layers.")
+    for text in made.notes:
+        note(text)
+    say(f"Pushed to https://huggingface.co/{push}" if push else f"How to use it: {made.folder / 'README.md'}")
+
+
+def import_(
+    files: Annotated[list[Path], typer.Argument(help="A LoRA, an embedding, or one of each (safetensors).")],
+    library: LibraryPath = DEFAULT_LIBRARY,
+    name: Annotated[str | None, typer.Option(help="What to call it; the file's name by default.")] = None,
+    noun: Annotated[str | None, typer.Option(help="Its class, such as dog. Leave out for a style.")] = None,
+    trigger: Annotated[
+        str | None, typer.Option(help="The words that call a LoRA without an embedding; <name> then stands for them.")
+    ] = None,
+    partial: Annotated[bool, typer.Option("--partial", help="Go on without what cannot be carried.")] = False,
+    base: Annotated[str | None, typer.Option(help="world, a diffusers folder or a hub id, for a new library.")] = None,
+    method: Annotated[str | None, typer.Option(help="For a new library; stamina by default.")] = None,
+    json_output: Json = False,
+) -> None:
+    """Take a LoRA or an embedding that others made into the library, as a concept like any other.
+
+    Read are the dialects of kohya, PEFT, diffusers (new and old), ComfyUI's .diff, cloneofsimo, and A1111's embeddings.
+    Nothing of a file is dropped unsaid.
+
+    Example: mnemon import rex.safetensors --name rex --noun dog --trigger sks
+    """
+    from mnemon import api
+
+    made = api.import_concept(
+        library, files, name, noun, trigger=trigger, partial=partial, base=base, method=method
+    )  # fmt: skip
+    if json_output:
+        print_json({**vars(made), "left": list(made.left)})
+        return
+    say(
+        f"<{made.concept}>: {made.layers} layers changed, {made.vectors} vectors; the library is at state {made.state}."
+    )
+    for key in made.left:
+        note(f"Left out: {key}")
+
+
+def _as_json(made: "Exported", pushed: str | None) -> dict[str, Any]:
+    lora = made.lora
+    facts = lora and {
+        "layers": len(lora.ranks) + len(lora.whole),
+        "whole": len(lora.whole),
+        "rank": max(lora.ranks.values(), default=0),
+        "error": lora.error,
+    }
+    value = {"folder": str(made.folder), "files": list(made.files), "concepts": list(made.concepts), "lora": facts}
+    return {**value, "notes": list(made.notes), "pushed": pushed}
