@@ -12,6 +12,7 @@ from mnemon.methods.base import Learned, named
 from mnemon.methods.lora import Lora
 from mnemon.models.base import Base
 from mnemon.sampling import Composed, draw
+from mnemon.sampling.regions import Region
 from tests.tiny import tiny_sd_base, tiny_sdxl_base
 
 HOW: dict[str, Any] = {"guidance": 3.0, "steps": 3}
@@ -146,3 +147,27 @@ def test_layer_wise_tokens_tell_each_layer_its_own(base: Base) -> None:
     torch.testing.assert_close(pictures[1][0], pictures[2][0], atol=1e-5, rtol=0)
     assert not torch.allclose(pictures[1][1], pictures[2][1], atol=1e-4)
     assert not any(module._forward_pre_hooks for module in base.denoiser.modules())
+
+
+def test_a_region_hears_its_own_prompt_under_its_own_changes(base: Base) -> None:
+    whole, half = [Region("<mia>", (0.0, 0.0, 1.0, 1.0))], [Region("<mia>", (0.0, 0.0, 0.5, 1.0))]
+    nothing = [Region("<mia>", (0.0, 0.0, 1e-6, 1e-6))]
+    with Composed(base, PerPrompt(), [concept(base, "rex", 1), concept(base, "mia", 2)]) as model:
+        mia, rex = model.draw(["<mia>", "<rex>"], seeds=[1, 1], **HOW)
+        everywhere, left, nowhere = model.draw(["<rex>"] * 3, seeds=[1] * 3, regions=[whole, half, nothing], **HOW)
+    torch.testing.assert_close(nowhere, rex, atol=1e-5, rtol=0)
+    assert not torch.allclose(left, rex, atol=1e-3) and not torch.allclose(left, mia, atol=1e-3)
+    if base.family == "sd":  # SDXL hears the picture's own prompt as a whole too
+        torch.testing.assert_close(everywhere, mia, atol=1e-5, rtol=0)
+    assert not any(module._forward_pre_hooks or module._forward_hooks for module in base.denoiser.modules())
+
+
+def test_regions_of_layer_wise_concepts_and_of_several_branches(base: Base) -> None:
+    rex, mia = concept(base, "rex", 1), concept(base, "mia", 2)
+    layers = len(base.layers())
+    deep = Learned("deep", None, {}, {encoder: v.expand(layers, -1, -1) for encoder, v in mia.tokens.items()})
+    halves = [Region("<rex>", (0.0, 0.0, 0.5, 1.0)), Region("<deep>", (0.5, 0.0, 1.0, 1.0))]
+    with Composed(base, Branching(), [rex, mia, deep]) as model:
+        regional = model.draw(["a dog", "<rex> and <mia>"], seeds=[1, 2], regions=[halves, halves], **HOW)
+        alone = model.draw(["<rex> and <mia>"], seeds=[2], regions=[halves], feather=0.0, **HOW)
+    torch.testing.assert_close(regional[1:], alone, atol=1e-5, rtol=0)

@@ -2,11 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from mnemon.errors import MnemonError
 
 Tokens = Mapping[str, Tensor]
 """A concept's vectors: text encoder name ("text_encoder", "text_encoder_2") -> (vectors, width), or layer-wise
@@ -192,6 +195,19 @@ class Base(ABC):
     @abstractmethod
     def gradient_checkpointing(self, on: bool) -> None:
         """Trade time for memory in the denoiser's backward pass; the numbers stay the same."""
+
+    def listening(self, inside: Sequence[Condition], places: Tensor) -> AbstractContextManager[object]:
+        """Within the block `predict` hears other texts beside its condition, each in its own places of the picture.
+
+        Args:
+            inside: for each region what it hears, in as many rows as the condition will have.
+            places: (rows, 1 + regions, height, width) weights in 0..1 that sum to one: how much of a place hears the
+                condition, and how much each region.
+
+        Raises:
+            MnemonError: pictures of this family are not drawn by regions.
+        """
+        raise MnemonError(f"Pictures of the family '{self.family}' are not drawn by regions: leave the regions out.")
 
     @abstractmethod
     def latent_shape(self) -> tuple[int, int, int]:

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from mnemon.errors import MnemonError
 from mnemon.models.base import Condition
 from mnemon.models.noise import Noise, noise_from
 from mnemon.models.pipeline import PipelineBase
+from mnemon.models.regional import listening_apart
 
 
 class UNetBase(PipelineBase):
@@ -23,6 +24,8 @@ class UNetBase(PipelineBase):
         if self.vae.config.force_upcast and self.dtype == torch.float16:
             self.vae.float()  # this autoencoder overflows in fp16
         self.resolution = self.latent_shape()[1] * pipeline.vae_scale_factor
+
+    _inside: tuple[list[Condition], Tensor] | None = None  # while pictures listen by regions
 
     @abstractmethod
     def _encode(self, prompts: Sequence[str], layers: Sequence[int] | None = None) -> Condition:
@@ -83,12 +86,31 @@ class UNetBase(PipelineBase):
         """The U-Net's answer in the dtype of `noisy`, which is cast to the U-Net's on the way."""
         hidden = condition.hidden.to(self.dtype)
         told = self._heard(condition)
-        if hidden.ndim == 3:
-            answer = self.denoiser(noisy.to(self.dtype), timesteps, encoder_hidden_states=hidden, **told)
-        else:
-            with _told_apart([self.denoiser.get_submodule(layer) for layer in self.layers()], hidden):
-                answer = self.denoiser(noisy.to(self.dtype), timesteps, encoder_hidden_states=hidden[:, 0], **told)
+        with self._apart(condition):
+            first = hidden if hidden.ndim == 3 else hidden[:, 0]
+            answer = self.denoiser(noisy.to(self.dtype), timesteps, encoder_hidden_states=first, **told)
         return answer.sample.to(noisy.dtype)
+
+    @contextmanager
+    def listening(self, inside: Sequence[Condition], places: Tensor) -> Iterator[None]:
+        self._inside = (list(inside), places)
+        try:
+            yield
+        finally:
+            self._inside = None
+
+    def _apart(self, condition: Condition) -> AbstractContextManager[None]:
+        """Within the block each cross-attention layer hears its own: for layer-wise tokens, and in regions."""
+        inside, places = self._inside or ([], None)
+        texts = [self._by_layer(one.hidden.to(self.dtype)) for one in [condition, *inside]]
+        layers = [self.denoiser.get_submodule(layer) for layer in self.layers()]
+        if places is not None:
+            return listening_apart(layers, [torch.stack(told, dim=1) for told in zip(*texts, strict=True)], places)
+        return _told_apart(layers, texts[0]) if condition.hidden.ndim == 4 else nullcontext()
+
+    def _by_layer(self, hidden: Tensor) -> Sequence[Tensor]:
+        """For each cross-attention layer (batch, length, width)."""
+        return hidden.unbind(1) if hidden.ndim == 4 else [hidden] * len(self.layers())
 
     def latent_shape(self) -> tuple[int, int, int]:
         unet: Any = self.denoiser
@@ -98,15 +120,15 @@ class UNetBase(PipelineBase):
 
 
 @contextmanager
-def _told_apart(layers: Sequence[nn.Module], hidden: Tensor) -> Iterator[None]:
-    """Within the block, cross-attention layer l hears hidden[:, l] of hidden (batch, layers, length, width)."""
+def _told_apart(layers: Sequence[nn.Module], texts: Sequence[Tensor]) -> Iterator[None]:
+    """Within the block each cross-attention layer hears its own text (batch, length, width)."""
 
     def telling(own: Tensor) -> Any:
         return lambda module, args, options: (args, {**options, "encoder_hidden_states": own})
 
     handles = [
         layer.register_forward_pre_hook(telling(own), with_kwargs=True)
-        for layer, own in zip(layers, hidden.unbind(1), strict=True)
+        for layer, own in zip(layers, texts, strict=True)
     ]
     try:
         yield

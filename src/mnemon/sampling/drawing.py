@@ -9,6 +9,7 @@ from torch import Tensor
 from mnemon.adapters import Delta, Routed
 from mnemon.errors import MnemonError
 from mnemon.models.base import Base, Condition
+from mnemon.sampling.regions import Region, shares
 
 OnStep = Callable[[int, int], None]
 """Called after each denoising step with (steps done, steps in all), all batches counted."""
@@ -28,6 +29,8 @@ def draw(
     batch: int = 16,
     on_step: OnStep | None = None,
     branches: Branches | None = None,
+    regions: Sequence[Sequence[Region]] | None = None,
+    feather: float = 0.0,
 ) -> Tensor:
     """One picture for each prompt and seed, (n, 3, height, width) in 0..1 on the CPU.
 
@@ -39,6 +42,9 @@ def draw(
             half the time. A base with guidance built in (`Base.distilled`) is told it instead.
         batch: pictures drawn at once.
         branches: for each prompt the sets of changes under which it is denoised; of several, the mean prediction.
+        regions: for each picture its regions, as many for all of them; a region hears its own prompt (under the changes
+            of that prompt), the rest of the picture the picture's.
+        feather: width of the fading at the regions' edges, as a fraction of the picture's side.
 
     Raises:
         MnemonError: as many seeds as prompts are needed; steps or batch out of range; an unknown concept in a prompt.
@@ -46,7 +52,8 @@ def draw(
     check_request(base, prompts, seeds, steps, batch)
     if base.distilled and negative:
         raise MnemonError(f"'{base.name}' has its guidance built in and hears no negative prompt: leave it out.")
-    texts, rows = _distinct(prompts)
+    everything = [*prompts, *(region.prompt for own in regions or [] for region in own)]
+    texts, rows = _distinct(everything)
     conditions = _encode(base, texts, batch)
     if base.distilled:
         conditions, guidance = conditions.guided(guidance), 1
@@ -54,72 +61,104 @@ def draw(
     pictures = []
     starts = range(0, len(prompts), batch)
     for index, start in enumerate(starts):
-        chosen = torch.tensor(rows[start : start + batch])
-        latents = _noise(base, seeds[start : start + batch])
+        part = slice(start, start + batch)
+        heard = _Heard(base, prompts[part], branches, regions[part] if regions else None, feather)
+        told = [conditions[torch.tensor([rows[everything.index(text)] for text in said])] for said in heard.texts]
         step = shifted(on_step, index * steps, len(starts) * steps)
-        with _Branched(base, [texts[row] for row in chosen], branches) as branched:
-            latents = _denoise(branched, latents, conditions[chosen], unconditional, guidance, steps, step)
+        with heard:
+            latents = _denoise(heard, _noise(base, seeds[part]), told, unconditional, guidance, steps, step)
         pictures.append(base.decode_latents(latents).cpu())
     return torch.cat(pictures) if pictures else torch.zeros(0, 3, base.resolution, base.resolution)
 
 
-class _Branched:
-    """The predictions for some pictures, each under its own sets of changes: a row of the batch for each set."""
+class _Heard:
+    """What some pictures hear, and under which changes: a row of the batch for each picture and each of its branches, in
+    every row a text for the whole picture and one for each region."""
 
-    def __init__(self, base: Base, prompts: Sequence[str], branches: Branches | None) -> None:
+    def __init__(
+        self,
+        base: Base,
+        prompts: Sequence[str],
+        branches: Branches | None,
+        regions: Sequence[Sequence[Region]] | None,
+        feather: float,
+    ) -> None:
         self.base = base
-        ways = {prompt: branches(prompt) if branches else [{}] for prompt in dict.fromkeys(prompts)}
-        sets = [(prompt, way) for prompt, found in ways.items() for way in range(len(found))]
-        rows = [(picture, sets.index((p, way))) for picture, p in enumerate(prompts) for way in range(len(ways[p]))]
+        within = regions or [[] for _ in prompts]
+        self.texts = [list(prompts), *map(list, zip(*([r.prompt for r in own] for own in within), strict=True))]
+        ways = {text: branches(text) if branches else [{}] for said in self.texts for text in dict.fromkeys(said)}
+        sets = [(text, way) for text, found in ways.items() for way in range(len(found))]
+        rows = [(picture, way) for picture, text in enumerate(prompts) for way in range(len(ways[text]))]
         self.picture = torch.tensor([picture for picture, _ in rows])  # (rows,): whose row it is
-        self.set = torch.tensor([number for _, number in rows])  # (rows,): under which changes
         self.share = 1 / self.picture.bincount().float()  # (pictures,)
-        self._sets = [ways[prompt][way] for prompt, way in sets] if branches else []
+        self.set = torch.tensor(  # (rows · texts,): under which changes
+            [
+                sets.index((said[picture], 0 if index else way))
+                for picture, way in rows
+                for index, said in enumerate(self.texts)
+            ]
+        )
+        self._sets = [ways[text][way] for text, way in sets] if branches else []
+        self.places = None
+        if regions:
+            self.places = torch.stack([shares(own, base.resolution, feather) for own in within]).to(base.device)
 
-    def __enter__(self) -> "_Branched":
+    def __enter__(self) -> "_Heard":
         self._routed = Routed(self.base.sites(), self._sets)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._routed.remove()
 
-    def predict(self, latents: Tensor, time: Tensor, condition: Condition) -> Tensor:
-        """The predictions for `latents` (k · pictures, ...): all pictures once, or twice for guidance."""
-        times = len(latents) // len(self.share)
-        if len(self.picture) > len(self.share):  # rows beyond one a picture
-            rows = torch.cat([self.picture + turn * len(self.share) for turn in range(times)]).to(latents.device)
-            answers = self._answers(latents[rows], time, condition[rows], times)
-            total = torch.zeros_like(latents).index_add_(0, rows, answers)
-            return total * self.share.to(latents).repeat(times)[:, None, None, None]
-        return self._answers(latents, time, condition, times)
+    def predict(self, latents: Tensor, time: Tensor, told: Sequence[Condition]) -> Tensor:
+        """The predictions for `latents` (k · pictures, ...): all pictures once, or twice for guidance.
 
-    def _answers(self, latents: Tensor, time: Tensor, condition: Condition, times: int) -> Tensor:
+        `told` are the conditions of the whole picture and of each region, in rows like the latents.
+        """
+        times = len(latents) // len(self.share)
+        if len(self.picture) == len(self.share):
+            return self._answers(latents, time, told, times, self.places)
+        # Several rows a picture: the mean of their predictions.
+        rows = torch.cat([self.picture + turn * len(self.share) for turn in range(times)]).to(latents.device)
+        places = None if self.places is None else self.places[self.picture.to(self.places.device)]
+        answers = self._answers(latents[rows], time, [one[rows] for one in told], times, places)
+        total = torch.zeros_like(latents).index_add_(0, rows, answers)
+        return total * self.share.to(latents).repeat(times)[:, None, None, None]
+
+    def _answers(
+        self, latents: Tensor, time: Tensor, told: Sequence[Condition], times: int, places: Tensor | None
+    ) -> Tensor:
         self._routed.route(self.set.repeat(times))
-        return self.base.predict(latents, time.expand(len(latents)), condition)
+        whole, *inside = told
+        if places is None:
+            return self.base.predict(latents, time.expand(len(latents)), whole)
+        with self.base.listening(inside, places.repeat(times, 1, 1, 1)):
+            return self.base.predict(latents, time.expand(len(latents)), whole)
 
 
 def _denoise(
-    branched: _Branched,
+    heard: _Heard,
     latents: Tensor,
-    condition: Condition,
+    told: Sequence[Condition],
     unconditional: Condition | None,
     guidance: float,
     steps: int,
     on_step: OnStep | None,
 ) -> Tensor:
-    scheduler: Any = branched.base.sampling_scheduler()
+    scheduler: Any = heard.base.sampling_scheduler()
     scheduler.set_timesteps(steps, device=latents.device)
     latents = latents * getattr(scheduler, "init_noise_sigma", 1.0)
     if unconditional is not None:
-        condition = Condition.cat([unconditional[torch.zeros(len(latents), dtype=torch.long)], condition])
+        nothing = unconditional[torch.zeros(len(latents), dtype=torch.long)]
+        told = [Condition.cat([nothing, one]) for one in told]
     for done, time in enumerate(scheduler.timesteps, start=1):
         inputs = scheduler.scale_model_input(latents, time) if hasattr(scheduler, "scale_model_input") else latents
         if unconditional is not None:  # both halves in one pass
             inputs = torch.cat([inputs, inputs])
-        prediction = branched.predict(inputs, time, condition)
+        prediction = heard.predict(inputs, time, told)
         if unconditional is not None:
             without, along = prediction.chunk(2)
-            prediction = branched.base.guided(without, along, guidance)
+            prediction = heard.base.guided(without, along, guidance)
         latents = scheduler.step(prediction, time, latents).prev_sample
         if on_step is not None:
             on_step(done, steps)
