@@ -182,8 +182,8 @@ class Library:
         """
         if not self.method.can_remove:
             raise MnemonError(
-                f"The method '{self.method.name}' cannot remove a concept, because later ones are learned on top "
-                "of it: open the library at an earlier state instead."
+                f"The method '{self.method.name}' cannot remove a concept, because what it has learned of one cannot "
+                "be told from the others: open the library at an earlier state, or learn the others in a new one."
             )
         with self.lock():
             self._check_writable()

@@ -46,7 +46,7 @@ class CustomDiffusionMerge(CustomDiffusion):
 
     captions: int = 200
     """Captions in C_reg."""
-    ridge: float = 1e-4
+    ridge: float = 1e-3
     """What is added to the diagonal of G, as a share of its mean."""
 
     def __post_init__(self) -> None:

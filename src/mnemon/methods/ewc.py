@@ -78,7 +78,7 @@ class Ewc(CustomDiffusion):
     stores: ClassVar[str] = "the changes of these weights and their importance, every entry, and the token's vector"
     source: ClassVar[str] = "arXiv 1612.00796, on the weights of arXiv 2212.04488"
 
-    forget_weight: float = 1e4
+    forget_weight: float = 1e6
     """lambda, for the sum over layers and entries."""
     draws: int = 100
     """Single draws of picture, timestep and noise over which F_t is averaged."""
