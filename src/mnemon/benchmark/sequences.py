@@ -1,7 +1,7 @@
 """Sequences of concepts: what a run learns, in which order.
 
-The shipped ones are JSON files in `data/`: concepts of the built-in world by their seeds. Names that end in -dev are for
-choosing settings (seeds from 5001 upward); results are reported on the others (seeds from 1001 upward) only.
+The shipped ones are JSON files in `data/`: concepts of the built-in world by their seeds. Those whose names end in -dev
+are for choosing settings (seeds from 5001 upward); results are reported on the others (from 1001 upward) only.
 """
 
 import json

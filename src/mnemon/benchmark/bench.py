@@ -1,0 +1,48 @@
+"""A benchmark: all jobs by an engine, and then the report."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mnemon.benchmark.engines import Engine, Hear
+from mnemon.benchmark.jobs import Job, JobFolder, Progress
+from mnemon.benchmark.runner import run_job
+from mnemon.benchmark.sequences import open_sequence
+from mnemon.library.lock import exclusive
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a benchmark ended: its jobs, how many of them were done before, and of those that failed why."""
+
+    jobs: int
+    before: int
+    failed: dict[str, str]
+
+
+def run_bench(jobs: Sequence[Job], engine: Engine, hear: Hear = lambda job, progress: None) -> Ended:
+    """Do the jobs that are not done yet; those that failed before are tried again. All are for one results folder.
+
+    Raises:
+        MnemonError: somebody else is writing to the results folder.
+    """
+    out = jobs[0].out
+    out.mkdir(parents=True, exist_ok=True)
+    with exclusive(out / "lock"):
+        count = len(open_sequence(jobs[0].sequence).concepts)
+        open_jobs = []
+        for job in jobs:
+            if JobFolder(job.folder).finished(count):
+                hear(job, Progress(count, count, "done before"))
+                hear(job, None)
+            else:
+                open_jobs.append(job)
+        engine.run(open_jobs, run_job, hear)
+        write_report(out)
+    failures = {job.title: JobFolder(job.folder).failure() for job in jobs}
+    failed = {title: failure for title, failure in failures.items() if failure is not None}
+    return Ended(len(jobs), len(jobs) - len(open_jobs), failed)
+
+
+def write_report(out: Path) -> None:
+    """Summary and page of all that lies in the results folder."""

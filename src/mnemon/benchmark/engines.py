@@ -1,0 +1,206 @@
+"""Where jobs run: in this process, in worker processes of this machine, or on a Ray cluster; the same jobs everywhere.
+
+A job writes what it does and how it ended to its own folder, so an engine has to start it, to see that its worker
+lives, and to pass its progress on. What a job began in a worker that died is gone on with in the next.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from mnemon.benchmark.jobs import Job, JobFolder, Progress, Tell
+from mnemon.errors import MnemonError
+
+TRIES = 3  # of a job whose worker dies
+ENGINES = ("here", "processes", "ray")
+_EVERY = 1.0  # seconds between looks at the jobs
+
+Work = Callable[[Job, Tell], None]
+"""Does a job; any function of a module that workers can import."""
+Hear = Callable[[Job, Progress | None], None]
+"""Hears how far a job is, and None when it has ended."""
+
+
+class Engine(Protocol):
+    def run(self, jobs: Sequence[Job], work: Work, hear: Hear) -> None:
+        """Do all jobs. Returns when each has ended, well or not; the jobs' folders say how."""
+
+
+class Here:
+    """One job after another, in this process."""
+
+    def run(self, jobs: Sequence[Job], work: Work, hear: Hear) -> None:
+        for job in jobs:
+            work(job, lambda progress, job=job: hear(job, progress))  # type: ignore[misc]
+            hear(job, None)
+
+
+class Processes:
+    """`workers` jobs at a time, each in a process of its own; the cores are shared out among them."""
+
+    def __init__(self, workers: int) -> None:
+        if workers < 1:
+            raise MnemonError(f"{workers} worker processes cannot do any job: ask for 1 or more.")
+        self.workers = workers
+        self._context = multiprocessing.get_context("spawn")  # a fork would share locks and threads of torch
+
+    def run(self, jobs: Sequence[Job], work: Work, hear: Hear) -> None:
+        waiting, running, tries = deque(jobs), dict[Path, tuple[Job, BaseProcess]](), Counter[Path]()
+        try:
+            while waiting or running:
+                while waiting and len(running) < self.workers:
+                    job = waiting.popleft()
+                    tries[job.folder] += 1
+                    running[job.folder] = job, self._start(job, work)
+                wait([process.sentinel for _, process in running.values()], timeout=_EVERY)
+                for folder, (job, process) in list(running.items()):
+                    if process.is_alive():
+                        _pass_on(job, hear)
+                        continue
+                    del running[folder]
+                    if process.exitcode != 0 and tries[folder] < TRIES:
+                        waiting.appendleft(job)
+                        continue
+                    _ended(job, hear, None if process.exitcode == 0 else f"it ended with code {process.exitcode}")
+        finally:
+            for _, process in running.values():
+                process.terminate()
+                process.join()
+
+    def _start(self, job: Job, work: Work) -> BaseProcess:
+        threads = max((os.cpu_count() or 1) // self.workers, 1)
+        process = self._context.Process(target=_in_worker, args=(job, work, threads), name=job.title)
+        process.start()
+        return process
+
+
+class Ray:
+    """Tasks of a Ray cluster, `cores` for each, and a GPU where the cluster has some.
+
+    mnemon must be installed on its machines, and the results folder be one that all of them see. A Ray that this
+    process has started or joined is used; else `address` is joined: "auto" for the cluster of this machine,
+    "ray://host:port" for another, None to start one here.
+    """
+
+    def __init__(self, address: str | None = None, cores: int = 1) -> None:
+        self.address, self.cores = address, cores
+
+    def run(self, jobs: Sequence[Job], work: Work, hear: Hear) -> None:
+        ray = _imported_ray()
+        joined = not ray.is_initialized()
+        if joined:
+            _join(ray, self.address)
+        try:
+            self._run(ray, jobs, work, hear)
+        finally:
+            if joined:
+                ray.shutdown()
+
+    def _run(self, ray: Any, jobs: Sequence[Job], work: Work, hear: Hear) -> None:
+        gpus = 1 if ray.cluster_resources().get("GPU") else 0
+        task = ray.remote(num_cpus=self.cores, num_gpus=gpus, max_retries=TRIES - 1)(_in_task)
+        pending = {task.remote(job, work, self.cores): job for job in jobs}
+        while pending:
+            done, _ = ray.wait(list(pending), timeout=_EVERY)
+            for reference in done:
+                job, error = pending.pop(reference), None
+                try:
+                    ray.get(reference)
+                except ray.exceptions.RayError as lost:
+                    error = str(lost).strip().splitlines()[0]
+                _ended(job, hear, error)
+            for job in pending.values():
+                _pass_on(job, hear)
+
+
+def engine_named(name: str, workers: int = 1, address: str | None = None) -> Engine:
+    """One of `ENGINES`; `workers` are processes, or cores for each job on Ray.
+
+    Raises:
+        MnemonError: there is no such engine, or it is not installed.
+    """
+    if name == "here":
+        return Here()
+    if name == "processes":
+        return Processes(workers)
+    if name == "ray":
+        _imported_ray()
+        return Ray(address, workers)
+    raise MnemonError(f"There is no engine '{name}': choose from {', '.join(ENGINES)}.")
+
+
+def _in_task(job: Job, work: Work, cores: int) -> None:
+    torch.set_num_threads(cores)
+    work(job, _Written(job))
+
+
+def _in_worker(job: Job, work: Work, threads: int) -> None:
+    """The process of one job. It ends with the one that started it, however that ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the starting process ends its workers itself
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    torch.set_num_threads(threads)
+    work(job, _Written(job))
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+class _Written:
+    """Progress for whoever looks into the job's folder, written at most once a second."""
+
+    def __init__(self, job: Job) -> None:
+        self._folder, self._due = JobFolder(job.folder), threading.Event()
+        self._due.set()
+
+    def __call__(self, progress: Progress) -> None:
+        if self._due.is_set():
+            self._due.clear()
+            self._folder.write_progress(progress)
+            timer = threading.Timer(_EVERY, self._due.set)
+            timer.daemon = True
+            timer.start()
+
+
+def _pass_on(job: Job, hear: Hear) -> None:
+    progress = JobFolder(job.folder).progress()
+    if progress is not None:
+        hear(job, progress)
+
+
+def _ended(job: Job, hear: Hear, died: str | None) -> None:
+    folder = JobFolder(job.folder)
+    if died is not None:
+        progress = folder.progress()
+        folder.fail(f"The worker died {TRIES} times: {died}.", progress.doing if progress else "starting")
+    folder.end()
+    hear(job, None)
+
+
+def _join(ray: Any, address: str | None) -> None:
+    try:
+        ray.init(address=address, include_dashboard=None if address else False, log_to_driver=False)
+    except ConnectionError as error:
+        raise MnemonError(
+            f"There is no Ray cluster at '{address}' ({error}): start one with `ray start --head`."
+        ) from None
+
+
+def _imported_ray() -> Any:
+    try:
+        import ray
+    except ImportError:
+        raise MnemonError("The engine 'ray' needs Ray: install it with `pip install 'mnemon[cluster]'`.") from None
+    return ray

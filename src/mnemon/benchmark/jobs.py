@@ -1,0 +1,203 @@
+"""Jobs: one method on one order with one seed each, and the folder where a job keeps all it has done so far.
+
+<out>/<method>/order-<o>-seed-<s>/
+  job.json              what was asked, versions, machine
+  rows.json             {"<t>": row}; 0 is the bare base
+  features.safetensors  "pictures/<t>/<name>/image|identity", "references/<name>/image|identity", "general/<t>/image"
+  costs.json            seconds, bytes, parameters, memory
+  strips/<t>-<name>.png the first pictures of a scored cell
+  library/              the concepts learned so far, as any library
+  training/             the snapshot of the concept being learned
+  failed.json           {"error", "where", "traceback"}, if the job failed
+  progress.json         how far the job is, while it runs in another process
+"""
+
+import json
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
+
+from mnemon.benchmark.scoring import Scored, Scoring
+from mnemon.benchmark.sequences import open_sequence
+from mnemon.checkpoints import write_json, write_safetensors
+from mnemon.errors import MnemonError
+from mnemon.methods import method_from, method_settings
+from mnemon.methods.base import Method
+from mnemon.sampling import to_image
+
+_NOT_COMPARED = ("versions", "machine", "concepts")
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a worker has to know; it travels between processes and machines.
+
+    Attributes:
+        out: the results folder; on a cluster, one that all machines see.
+        sequence: a name or path, for `open_sequence`.
+        settings: of the method; those not given keep their defaults.
+        base: a base's name.
+    """
+
+    out: Path
+    sequence: str
+    method: str
+    order: int
+    seed: int
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    base: str = "world"
+    scoring: Scoring = field(default_factory=Scoring)
+
+    @property
+    def folder(self) -> Path:
+        return self.out / self.method / f"order-{self.order}-seed-{self.seed}"
+
+    @property
+    def title(self) -> str:
+        return f"{self.method}, order {self.order}, seed {self.seed}"
+
+    def made_method(self) -> Method:
+        return method_from(self.method, self.settings)
+
+    def to_json(self, count: int) -> dict[str, Any]:
+        """What decides the outcome, for a sequence of `count` concepts."""
+        settings = method_settings(self.made_method())
+        score = {**self.scoring.to_json(), "points": self.scoring.whole_rows(count)}
+        identity = {"sequence": self.sequence, "base": self.base, "method": self.method, "settings": settings}
+        return {**identity, "order": self.order, "seed": self.seed, "score": score}
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a job is: concepts done, where learning and scoring are half of each, concepts in all, and what it does
+    now."""
+
+    done: float
+    total: int
+    doing: str
+
+
+Tell = Callable[[Progress], None]
+
+
+def plan(
+    out: Path,
+    sequence: str,
+    methods: Sequence[str],
+    orders: int,
+    seeds: int,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    base: str = "world",
+    scoring: Scoring | None = None,
+) -> list[Job]:
+    """The jobs for every method, order and seed; `settings` are by method.
+
+    Raises:
+        MnemonError: an unknown method, setting or sequence, or a job in `out` was begun in another way.
+    """
+    given, scoring = settings or {}, scoring or Scoring()
+    stray = [name for name in given if name not in methods]
+    if stray:
+        raise MnemonError(f"There are settings for '{stray[0]}', which is not among the methods: {', '.join(methods)}.")
+    jobs = [
+        Job(out, sequence, method, order, seed, dict(given.get(method, {})), base, scoring)
+        for seed in range(seeds)
+        for order in range(orders)
+        for method in dict.fromkeys(methods)
+    ]
+    count = len(open_sequence(sequence).concepts)
+    for job in jobs:
+        JobFolder(job.folder).check_same(job.to_json(count))
+    return jobs
+
+
+class JobFolder:
+    """What a job has written so far, read on opening; every writing leaves the old or the new file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: dict[str, dict[str, Any]] = _read(path / "rows.json")
+        self.costs: dict[str, Any] = _read(path / "costs.json")
+
+    def check_same(self, asked: Mapping[str, Any]) -> None:
+        """Raises:
+        MnemonError: the job was begun with other settings.
+        """
+        begun = _read(self.path / "job.json")
+        for key in asked if begun else ():
+            if key not in _NOT_COMPARED and begun.get(key) != json.loads(json.dumps(asked[key])):
+                raise MnemonError(
+                    f"{self.path} was begun with another {key} ({_difference(begun.get(key), asked[key])}): "
+                    "ask for the same, or choose another results folder."
+                )
+
+    def begin(self, facts: Mapping[str, Any]) -> None:
+        """Note what is done and where; an earlier failure is taken back."""
+        write_json(self.path / "job.json", facts)
+        (self.path / "failed.json").unlink(missing_ok=True)
+
+    def finished(self, count: int) -> bool:
+        """Whether all of `count` concepts are learned and scored."""
+        return str(count) in self.rows and bool(self.costs) and not (self.path / "failed.json").exists()
+
+    def features(self) -> dict[str, Tensor]:
+        path = self.path / "features.safetensors"
+        return load_file(path) if path.exists() else {}
+
+    def write_scored(self, state: int, scored: Scored, features: Mapping[str, Tensor]) -> None:
+        """Keep what was measured; a state is measured once its row is there, so that comes last."""
+        for name, pictures in scored.shown.items():
+            strip = np.concatenate([np.asarray(to_image(picture)) for picture in pictures], axis=1)
+            path = self.path / "strips" / f"{state}-{name}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(strip).save(path)
+        write_safetensors(self.path / "features.safetensors", features)
+        self.write_costs()
+        self.rows[str(state)] = scored.row
+        write_json(self.path / "rows.json", self.rows)
+
+    def write_costs(self) -> None:
+        write_json(self.path / "costs.json", self.costs)
+
+    def fail(self, error: str, where: str, details: BaseException | None = None) -> None:
+        lines = traceback.format_exception(details) if details else []
+        write_json(self.path / "failed.json", {"error": error, "where": where, "traceback": "".join(lines)})
+
+    def failure(self) -> str | None:
+        failed = _read(self.path / "failed.json")
+        return f"{failed['where']}: {failed['error']}" if failed else None
+
+    def write_progress(self, progress: Progress) -> None:
+        write_json(self.path / "progress.json", asdict(progress))
+
+    def progress(self) -> Progress | None:
+        found = _read(self.path / "progress.json")
+        return Progress(**found) if found else None
+
+    def end(self) -> None:
+        (self.path / "progress.json").unlink(missing_ok=True)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A JSON object; {} if there is none yet."""
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return found
+    except FileNotFoundError:
+        return {}
+    except ValueError:
+        raise MnemonError(f"{path} is damaged: delete its folder, and the job is done again.") from None
+
+
+def _difference(begun: Any, asked: Any) -> str:
+    if isinstance(begun, dict) and isinstance(asked, dict):
+        other = [key for key in asked if begun.get(key) != asked[key]]
+        return ", ".join(f"{key} {begun.get(key)}, not {asked[key]}" for key in other)
+    return f"{begun}, not {asked}"

@@ -1,0 +1,253 @@
+"""One job: learn the concepts of a sequence one after another, and score after each. A killed job goes on where it was.
+
+A concept counts as learned once it is in the job's library, a state as scored once its row is written; between the two
+lies a training snapshot. Methods whose concepts can be learned in the same steps learn five at a time, and what the
+model knew after each of them is composed exactly from the first so many. One that learns all at once has a last row
+only.
+"""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from mnemon.api import learns_together
+from mnemon.api.opening import base_named, encoders_of
+from mnemon.benchmark.jobs import Job, JobFolder, Progress, Tell
+from mnemon.benchmark.measuring import PeakMemory, machine_facts, package_versions, parameter_count
+from mnemon.benchmark.scoring import References, Scoring, score_bare, score_state
+from mnemon.benchmark.sequences import Member, open_sequence
+from mnemon.checkpoints import write_safetensors
+from mnemon.data import photos_tensor
+from mnemon.errors import MnemonError
+from mnemon.lessons import examples_of
+from mnemon.library import Library
+from mnemon.methods import method_from
+from mnemon.methods.base import Learned, Method
+from mnemon.metrics import Encoders, reference_features
+from mnemon.models import Base
+from mnemon.sampling import Composed
+from mnemon.sampling.drawn import calibration, rehearsed
+from mnemon.training import Examples, Lesson, TrainingSettings, discard_snapshot, train_together
+
+TOGETHER = 5  # concepts that learn in the same steps, where a method lets them
+
+
+def run_job(job: Job, tell: Tell = lambda progress: None) -> None:
+    """Do the job, or what is left of it. Any error is written to its folder instead of raised."""
+    folder = JobFolder(job.folder)
+    run: _Run | None = None
+    try:
+        run = _Run(job, folder, tell)
+        run.complete()
+    except Exception as error:
+        text = str(error) if isinstance(error, MnemonError) else f"{type(error).__name__}: {error}"
+        folder.fail(text, run.doing if run else "opening base and sequence", error)
+
+
+class _Run:
+    """The state of one job."""
+
+    def __init__(self, job: Job, folder: JobFolder, tell: Tell) -> None:
+        self.job, self.folder, self.tell, self.doing = job, folder, tell, "beginning"
+        self.base, self.encoders = _opened(job.base)
+        self.members = open_sequence(job.sequence).ordered(job.order).concepts
+        self.method = job.made_method()
+        self.features = folder.features()
+        self.library = _library(folder.path / "library", self.base, self.method)
+        self.learned = self.library.learned()
+        self.whole = job.scoring.whole_rows(len(self.members))
+
+    def complete(self) -> None:
+        with self.library.lock(), PeakMemory(self.base.device) as memory:
+            self._begin()
+            for start, group in groups(self.method, self.members):
+                self._learn(start, group)
+                for state in range(start + 1, start + len(group) + 1):
+                    if not self.method.at_once or state == len(self.members):
+                        self._score(state, memory)
+
+    def _begin(self) -> None:
+        count = len(self.members)
+        concepts = [
+            {"name": one.name, "noun": one.noun, "kind": one.kind, "held_out": one.photos().held_out}
+            for one in self.members
+        ]
+        facts = {"versions": package_versions(), "machine": machine_facts(self.base.device)}
+        self.folder.begin({**self.job.to_json(count), "concepts": concepts, **facts})
+        scores, image = _bare(self.job.out, self.base, self.encoders, self.job.scoring)
+        self.folder.rows["0"] = {"concepts": {}, "general": scores}
+        self.features["general/0/image"] = image
+        if "parameters" not in self.folder.costs:
+            self.folder.costs |= {"parameters": self._parameters(), "peak_memory_bytes": 0}
+            self.folder.costs |= {"fusion_seconds": 0.0, "fusion_peak_bytes": 0}
+
+    def _parameters(self) -> int:
+        """Numbers trained for the first concept."""
+        first, start = self.members[0], torch.Generator(self.base.device).manual_seed(0)
+        return parameter_count(self.method.begin(first.name, first.noun, self.base, [], start).parameter_groups())
+
+    def _learn(self, start: int, group: Sequence[Member]) -> None:
+        """Train the group and commit it. Concepts of it that were committed before a kill are learned once more with
+        the others, from the snapshot, so that these come out the same."""
+        known = self.library.names()
+        if all(one.name in known for one in group):
+            return
+        self._now("learning " + " ".join(f"<{one.name}>" for one in group))
+        calibrated = self._calibration
+        began, clock = time.monotonic(), _StepClock()
+        earlier, training = self.learned[:start], TrainingSettings(seed=self.job.seed)
+        again = rehearsed(self.base, self.method, earlier, self.job.seed)
+        lessons = [self._lesson(one, again) for one in group]
+
+        def on_step(done: int, steps: int, logs: Mapping[str, float]) -> None:
+            clock.tick(steps)
+            self._now(self.doing, len(group) * done / steps)
+
+        folder = self.folder.path / "training"
+        found = train_together(
+            self.base, self.method, lessons, earlier, training, folder, on_step=on_step, calibration=calibrated
+        )
+        seconds = (time.monotonic() - began + clock.missed) / len(group)
+        for one, learned in zip(group, found, strict=True):
+            if one.name not in known:
+                self._commit(one, learned, seconds)
+        discard_snapshot(folder)
+        self.learned = self.library.learned()
+
+    def _lesson(self, one: Member, again: Examples | None) -> Lesson:
+        examples = examples_of(self.base, self.method, one.photos().trained, seed=self.job.seed)
+        return Lesson(one.name, one.noun, examples, again)
+
+    def _commit(self, one: Member, learned: Learned, seconds: float) -> None:
+        photos = one.photos()
+        sources = [{"source": photo.source, "sha256": photo.sha256} for photo in photos.trained.photos]
+        settings = {"seed": self.job.seed, "seconds": round(seconds, 3), "held_out": photos.held_out}
+        self.library.commit(learned, sources, settings, self._reference(one))
+
+    def _score(self, state: int, memory: PeakMemory) -> None:
+        if str(state) in self.folder.rows:
+            return
+        self._now(f"scoring after {state}")
+        known, whole, fuses = self.members[:state], state in self.whole, self.method.fuses
+        references: References = {one.name: self._reference(one) for one in known}
+        with ExitStack() as stack:
+            began = time.monotonic()
+            with PeakMemory(self.base.device) as fusing:  # on entering, the concepts are fused
+                composed = stack.enter_context(Composed(self.base, self.method, self.learned[:state]))
+            fused = time.monotonic() - began
+            drawn = known if whole else known[-1:]
+            scored = score_state(composed, known, drawn, references, self.encoders, self.job.scoring, whole)
+        self.features |= scored.features
+        costs = self.folder.costs
+        costs["peak_memory_bytes"] = max(costs["peak_memory_bytes"], memory.peak)
+        costs["draw_seconds_per_picture"] = scored.seconds / scored.pictures
+        if fuses:
+            costs |= {"fusion_seconds": fused, "fusion_peak_bytes": fusing.peak - fusing.start}
+        costs |= self._kept()
+        self.folder.write_scored(state, scored, self.features)
+
+    def _kept(self) -> dict[str, dict[str, Any]]:
+        """What each concept took to train and takes to store."""
+        entries = self.library.concepts()
+        return {
+            "seconds": {name: entry.settings["seconds"] for name, entry in entries.items()},
+            "bytes": {name: entry.stored_bytes for name, entry in entries.items()},
+        }
+
+    def _reference(self, one: Member) -> dict[str, Tensor]:
+        """Features of the pictures the concept is scored against; computed once."""
+        prefix = f"references/{one.name}/"
+        known = {key.removeprefix(prefix): value for key, value in self.features.items() if key.startswith(prefix)}
+        if not known:
+            known = reference_features(self.encoders, photos_tensor(one.photos().references, self.base.resolution))
+            self.features |= {prefix + kind: value for kind, value in known.items()}
+        return known
+
+    @cached_property
+    def _calibration(self) -> Examples | None:
+        return _calibrated(self.job.out, self.base, self.method)
+
+    def _now(self, doing: str, learning: float = 0.0) -> None:
+        """Tell what is done; `learning` are concepts' worth of training beyond those that are learned."""
+        self.doing, count = doing, len(self.members)
+        scored = max((int(state) for state in self.folder.rows), default=0)
+        self.tell(Progress((len(self.learned) + learning + scored) / 2, count, doing))
+
+
+class _StepClock:
+    """How long the steps took that were done before a kill, if they were like those done since."""
+
+    def __init__(self) -> None:
+        self._times: list[float] = []
+        self._steps = 0
+
+    def tick(self, steps: int) -> None:
+        self._times.append(time.monotonic())
+        self._steps = steps
+
+    @property
+    def missed(self) -> float:
+        seen = len(self._times)
+        return (self._times[-1] - self._times[0]) / (seen - 1) * (self._steps - seen) if seen > 1 else 0.0
+
+
+def groups(method: Method, members: Sequence[Member]) -> list[tuple[int, Sequence[Member]]]:
+    """The concepts that learn together, each group with the number of concepts before it."""
+    size = len(members) if method.at_once else TOGETHER if learns_together(method) else 1
+    return [(start, members[start : start + size]) for start in range(0, len(members), size)]
+
+
+@lru_cache(maxsize=1)
+def _opened(base: str) -> tuple[Base, Encoders]:
+    """Jobs of one process share the base."""
+    found = base_named(base)
+    return found, encoders_of(found)
+
+
+def _library(path: Path, base: Base, method: Method) -> Library:
+    if not (path / "library.json").exists():
+        return Library.create(path, base, method)
+    library = Library.open(path)
+    library.check_base(base)
+    return library
+
+
+def _bare(out: Path, base: Base, encoders: Encoders, scoring: Scoring) -> tuple[dict[str, Any], Tensor]:
+    """Scores and image features of the general prompts on the bare base, drawn once for all jobs."""
+    how = f"{scoring.steps}-{scoring.guidance}-{scoring.first_seed}"
+    path = out / "shared" / f"general-{base.fingerprint[:12]}-{how}.safetensors"
+    if not path.exists():
+        with Composed(base, method_from("lora"), []) as bare:
+            scores, image = score_bare(bare, encoders, scoring)
+        _share(path, {"image": image}, {"scores": json.dumps(scores)})
+    with safe_open(str(path), framework="pt") as file:
+        return json.loads(file.metadata()["scores"]), file.get_tensor("image")
+
+
+def _calibrated(out: Path, base: Base, method: Method) -> Examples | None:
+    """The calibration set of `mnemon.sampling.drawn`, which depends on the base alone, drawn once for all jobs."""
+    if not method.needs_calibration:
+        return None
+    path = out / "shared" / f"calibration-{base.fingerprint[:12]}.safetensors"
+    if not path.exists():
+        drawn = calibration(base, method)
+        assert drawn is not None
+        _share(path, {"latents": drawn.latents}, {"prompts": json.dumps(list(drawn.prompts))})
+    with safe_open(str(path), framework="pt") as file:
+        return Examples(file.get_tensor("latents"), json.loads(file.metadata()["prompts"]))
+
+
+def _share(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> None:
+    """Write a file that several jobs may be writing at once: they write the same."""
+    own = path.with_name(f"{path.stem}-{uuid4().hex}.safetensors")
+    write_safetensors(own, tensors, facts)
+    own.replace(path)
