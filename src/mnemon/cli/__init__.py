@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 import mnemon.cli.demo as demo
-from mnemon.cli import bases, exchange, libraries
+from mnemon.cli import bases, benching, exchange, libraries
 from mnemon.cli.printing import note
 from mnemon.errors import MnemonError
 
@@ -24,6 +24,7 @@ libraries.add_to(app)
 exchange.add_to(app)
 app.add_typer(bases.app, name="base")
 demo.add_to(app)
+benching.add_to(app)
 
 DEBUG = "--debug"
 INTERRUPTED = 130

@@ -283,7 +283,7 @@ def _method(name: str | None, pairs: list[str], library: Path) -> Any:
     from mnemon.library import Library
     from mnemon.methods import method_from, method_settings
 
-    settings = dict(_setting(pair) for pair in pairs)
+    settings = dict(setting_of(pair) for pair in pairs)
     if not settings:
         return name
     own = Library.open(library).method if (library / "library.json").exists() else None
@@ -292,7 +292,8 @@ def _method(name: str | None, pairs: list[str], library: Path) -> Any:
     return method_from(name or "stamina", settings)
 
 
-def _setting(pair: str) -> tuple[str, Any]:
+def setting_of(pair: str) -> tuple[str, Any]:
+    """A key and its value, from KEY=VALUE; values are JSON or else words."""
     key, equals, text = pair.partition("=")
     if not equals:
         raise MnemonError(f"'--set {pair}' has no value: write it as '--set rank=8'.")
