@@ -6,31 +6,28 @@ import sys
 
 import numpy
 import safetensors.torch
+import tokenizers
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline
+from diffusers import DDIMScheduler, DiffusionPipeline, StableDiffusionPipeline, StableDiffusionXLPipeline
 
 
 def main(job):
-    kind = StableDiffusionXLPipeline if job["xl"] else StableDiffusionPipeline
     if job.get("checkpoint"):
+        kind = StableDiffusionXLPipeline if job["family"] == "sdxl" else StableDiffusionPipeline
         pipeline = kind.from_single_file(job["checkpoint"], config=job["base"], local_files_only=True)
     else:
-        pipeline = kind.from_pretrained(job["base"])
+        pipeline = DiffusionPipeline.from_pretrained(job["base"])
     pipeline.set_progress_bar_config(disable=True)
-    pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)
-    exec(job.get("code", ""), {"pipeline": pipeline, "safetensors": safetensors})  # as the model card tells
-    shape = (1, pipeline.unet.config.in_channels, 8, 8)
-    latents = torch.randn(shape, generator=torch.Generator().manual_seed(job["seed"]))
-    picture = pipeline(
-        job["prompt"],
-        latents=latents,
-        num_inference_steps=job["steps"],
-        guidance_scale=job["guidance"],
-        output_type="np",
-    )
-    numpy.save(job["out"], picture.images[0])
+    if job["family"] in ("sd", "sdxl"):
+        pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)
+    exec(job.get("code", ""), {"pipeline": pipeline, **LIBRARIES})  # as the model card tells
+    generator = torch.Generator().manual_seed(job["seed"])
+    picture = pipeline(prompt=job["prompt"], generator=generator, output_type="np", **job["how"]).images[0]
+    numpy.save(job["out"], picture)
     assert not any(name.split(".")[0] == "mnemon" for name in sys.modules)
 
+
+LIBRARIES = {"safetensors": safetensors, "tokenizers": tokenizers}
 
 if __name__ == "__main__":
     for line in sys.stdin:

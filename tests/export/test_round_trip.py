@@ -101,3 +101,33 @@ def test_the_error_of_fewer_ranks_is_told_and_true(
     share = export(library, sd, tmp_path / "share", fit=Fit(energy=0.9)).lora
     assert share is not None and 0 < share.error <= (1 - 0.9) ** 0.5
     assert all(rank < min(sd.sites()[site].weight.shape) for site, rank in share.ranks.items())
+
+
+def test_transformer_families_as_the_card_tells_and_as_a_folder(
+    transformer: Base, library_of: Libraries, plain: Plain, tmp_path: Path
+) -> None:
+    base = transformer
+    library = library_of(base, concept(base, "rex", 1, vectors=2), concept(base, "tom", 2, "masked"))
+    expected = drawn(library, base, PROMPT)
+    assert_unlike(expected, bare(base, "a photo of dog in snow"))
+    out, whole = export(library, base, tmp_path / "out"), export(library, base, tmp_path / "whole", kind="folder")
+    said = (whole.folder / "README.md").read_text().split('pipeline("a photo of ')[1].split('")')[0]
+    prompt = PROMPT.replace("<rex> dog", said)
+    assert_same(plain.draw(base, prompt, base_folder=whole.folder), expected)
+    assert_same(plain.draw(base, prompt, code=card_code(out.folder)), expected)
+
+
+def test_transformer_families_for_comfyui(transformer: Base, library_of: Libraries, tmp_path: Path) -> None:
+    """The keys that its loader maps, alpha beside them; what is not low-rank is held as it is."""
+    base = transformer
+    library = library_of(base, concept(base, "rex", 1), concept(base, "tom", 2, "masked"))
+    rex = export(library, base, tmp_path / "rex", ["rex"], kind="comfy").lora
+    tom = export(library, base, tmp_path / "tom", ["tom"], kind="comfy").lora
+    assert rex is not None and tom is not None and rex.error < 1e-6 and tom.error == 0
+    for site in base.sites():
+        up, down, alpha = (
+            rex.tensors[f"transformer.{site}.{end}"] for end in ("lora_B.weight", "lora_A.weight", "alpha")
+        )
+        kept, other = library.learned()
+        torch.testing.assert_close(alpha / 2 * (up @ down), kept.deltas[site].matrix())
+        torch.testing.assert_close(tom.tensors[f"transformer.{site}.diff"], other.deltas[site].matrix())

@@ -2,7 +2,7 @@
 
 from mnemon.export.exporting import KINDS, Exported, export
 from mnemon.export.factors import Fit
-from mnemon.export.importing import Foreign, as_concept, read_foreign
 from mnemon.export.hub import push
+from mnemon.export.importing import Foreign, as_concept, read_foreign
 
 __all__ = ["KINDS", "Exported", "Fit", "Foreign", "as_concept", "export", "push", "read_foreign"]

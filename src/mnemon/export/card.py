@@ -6,15 +6,14 @@ from pathlib import Path
 from huggingface_hub import ModelCard, ModelCardData
 
 from mnemon.export.embeddings import embedding_file
-from mnemon.export.metadata import trigger
-from mnemon.export.naming import COMFY, DIFFUSERS, KOHYA, Naming
+from mnemon.export.metadata import expands, trigger
+from mnemon.export.naming import CLIP, COMFY, DIFFUSERS, KOHYA, Naming, embedding_key, words_of
 from mnemon.export.selection import Selection
 from mnemon.models.loading import HUB_ID
 from mnemon.sampling import Composed, PictureFacts, save_picture
 
 PICTURES = "pictures"
 GUIDANCE, STEPS = 4.0, 30
-END_MARK = "pipeline.text_encoder_2.text_model.eos_token_id = pipeline.tokenizer_2.eos_token_id"
 
 
 def draw_gallery(selection: Selection, folder: Path, number: int) -> list[tuple[str, str]]:
@@ -75,7 +74,7 @@ def card_text(
 
 def _use(selection: Selection, naming: Naming, kind: str, files: Sequence[str]) -> list[str]:
     if kind == "folder":
-        prompt = f"a photo of {selection.called(selection.names[0])}"
+        prompt = f"a photo of {trigger(selection, selection.names[0], kind)}"
         load = 'pipeline = DiffusionPipeline.from_pretrained("this folder")'
         return [_python(["from diffusers import DiffusionPipeline", "", load, f'pipeline("{prompt}")'])]
     weights = [file for file in files if "/" not in file]
@@ -98,19 +97,40 @@ def _diffusers_lines(selection: Selection, naming: Naming, weights: Sequence[str
     lines = [f'pipeline.load_lora_weights("this folder", weight_name="{file}")' for file in weights]
     for name in selection.names:
         file = embedding_file(name)
-        if len(naming.encoders) == 1:
+        if naming.denoiser == "unet" and len(naming.encoders) == 1:
             lines.append(f'pipeline.load_textual_inversion("this folder/{file}")')
-            continue
-        lines += ["", f'vectors = safetensors.torch.load_file("this folder/{file}")']
-        for encoder, key in naming.encoders.items():
-            parts = (
-                f"text_encoder=pipeline.{encoder}, tokenizer=pipeline.{encoder.replace('text_encoder', 'tokenizer')}"
-            )
-            lines.append(f'pipeline.load_textual_inversion(vectors["{key}"], token="<{name}>", {parts})')
-    if "clip_g" in naming.encoders.values():
+        else:
+            lines += ["", f'vectors = safetensors.torch.load_file("this folder/{file}")']
+            for encoder, vectors in selection.tokens[name].items():
+                key = embedding_key(naming, encoder, vectors.shape[1])
+                by_hand = not expands(selection)
+                lines += _by_hand(name, encoder, key, len(vectors)) if by_hand else [_inversion(name, encoder, key)]
+    pooled = [encoder for encoder, key in naming.encoders.items() if key in CLIP and len(naming.encoders) > 1]
+    if pooled:
         # Published encoders say id 2 and then pool at the largest id, which is a new token's: diffusers' issue 10754.
-        lines += ["", "# Or the pooled text ends at the new token, and the words after it are not heard.", END_MARK]
-    return [*lines, "", f'pipeline("a photo of {selection.called(selection.names[0])}")']
+        lines += ["", "# Or the pooled text ends at the new token, and the words after it are not heard."]
+        lines += [f"for encoder in ({', '.join(f'pipeline.{encoder}' for encoder in pooled)},):"]
+        lines += ['    getattr(encoder, "text_model", encoder).eos_token_id = pipeline.tokenizer.eos_token_id']
+    prompt = f"a photo of {trigger(selection, selection.names[0], DIFFUSERS)}"
+    return [*lines, "", f'pipeline("{prompt}")']
+
+
+def _inversion(name: str, encoder: str, key: str) -> str:
+    parts = f"text_encoder=pipeline.{encoder}, tokenizer=pipeline.{encoder.replace('text_encoder', 'tokenizer')}"
+    return f'pipeline.load_textual_inversion(vectors["{key}"], token="<{name}>", {parts})'
+
+
+def _by_hand(name: str, encoder: str, key: str, vectors: int) -> list[str]:
+    """For pipelines that do not know textual inversion."""
+    words = words_of(name, vectors)
+    reader = f"pipeline.{encoder.replace('text_encoder', 'tokenizer')}"
+    return [
+        f"tokenizer, encoder = getattr({reader}, 'tokenizer', {reader}), pipeline.{encoder}",
+        f"tokenizer.add_tokens([tokenizers.AddedToken(word, lstrip=True, normalized=False) for word in {words}])",
+        f"ids = tokenizer.convert_tokens_to_ids({words})",
+        "encoder.resize_token_embeddings(max(len(tokenizer), encoder.config.get_text_config().vocab_size))",
+        f'encoder.get_input_embeddings().weight.data[ids] = vectors["{key}"]',
+    ]
 
 
 def _python(lines: Sequence[str]) -> str:

@@ -9,12 +9,12 @@ from mnemon.models import Tokens
 def embedding_tensors(naming: Naming, name: str, tokens: Tokens, dialect: str) -> dict[str, Tensor]:
     """A token's vectors (vectors, width) by key.
 
-    With one text encoder the key is `emb_params`, which A1111, ComfyUI and kohya's scripts know, or in diffusers'
-    dialect the token itself, so that `load_textual_inversion` knows what it is called. With several, each has its own
-    key: `clip_l`, `clip_g`, `t5xxl`, or the name of a language model.
+    With CLIP alone the key is `emb_params`, which A1111, ComfyUI and kohya's scripts know, or in diffusers' dialect the
+    token itself, so that `load_textual_inversion` knows what it is called. Otherwise each encoder has its own key:
+    `clip_l`, `clip_g`, `t5xxl`, or the name of a language model.
     """
     stored = {encoder: vectors.detach().float().cpu() for encoder, vectors in tokens.items()}
-    if len(stored) == 1:
+    if len(stored) == 1 and naming.denoiser == "unet":
         (vectors,) = stored.values()
         return {f"<{name}>" if dialect == DIFFUSERS else "emb_params": vectors}
     return {embedding_key(naming, encoder, vectors.shape[1]): vectors for encoder, vectors in stored.items()}

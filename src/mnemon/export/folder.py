@@ -5,10 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers.loaders import TextualInversionLoaderMixin
+from tokenizers import AddedToken
 from torch import Tensor
 
 from mnemon.adapters import fold
 from mnemon.errors import MnemonError
+from mnemon.export.naming import words_of
 from mnemon.export.selection import Selection
 from mnemon.models.layers import every_layer
 from mnemon.models.loading import without_bars
@@ -17,8 +20,8 @@ from mnemon.models.loading import without_bars
 def write_pipeline(selection: Selection, folder: Path, dtype: torch.dtype) -> None:
     """Write a folder that `DiffusionPipeline.from_pretrained` opens, and that knows `<rex>` without any of our code.
 
-    A token of several vectors stands as `<rex>`, `<rex>_1`, ... in tokenizer and table, as diffusers expands it. The
-    base itself is left as it was.
+    A token of several vectors stands as `<rex>`, `<rex>_1`, ... in tokenizer and table. Pipelines that know textual
+    inversion expand `<rex>` by themselves. The base itself is left as it was.
 
     Raises:
         MnemonError: the base is no diffusers pipeline that can be written, or a tokenizer knows the token already.
@@ -46,19 +49,22 @@ def _by_encoder(selection: Selection) -> dict[str, dict[str, Tensor]]:
     vectors: dict[str, dict[str, Tensor]] = {}
     for name, tokens in selection.tokens.items():
         for encoder, rows in tokens.items():
-            for index, row in enumerate(rows):
-                word = f"<{name}>_{index}" if index else f"<{name}>"
-                vectors.setdefault(encoder, {})[word] = row.detach()
+            known = dict(zip(words_of(name, len(rows)), rows.detach(), strict=True))
+            vectors.setdefault(encoder, {}).update(known)
     return vectors
 
 
 def _with_tokens(pipeline: Any, encoder: str, vectors: dict[str, Tensor]) -> tuple[Any, Any]:
     """Copies of the tokenizer and its text encoder that know the tokens."""
-    tokenizer, model = (copy.deepcopy(getattr(pipeline, part)) for part in (_tokenizer_of(encoder), encoder))
+    reader, model = (copy.deepcopy(getattr(pipeline, part)) for part in (_tokenizer_of(encoder), encoder))
+    tokenizer = getattr(reader, "tokenizer", reader)  # of a processor of text and pictures
     taken = sorted(set(vectors) & set(tokenizer.get_vocab()))
     if taken:
         raise MnemonError(f"The tokenizer of the base knows '{taken[0]}' already: learn the concept by another name.")
-    tokenizer.add_tokens(list(vectors))
+    # Byte-level vocabularies write " dog" as one token with its space: a token takes the space before it along. Where
+    # diffusers expands tokens of several vectors, it looks for them without any space.
+    spaced = not isinstance(pipeline, TextualInversionLoaderMixin)
+    tokenizer.add_tokens([AddedToken(word, lstrip=spaced, normalized=False) for word in vectors])
     ids = tokenizer.convert_tokens_to_ids(list(vectors))
     table = model.get_input_embeddings().weight
     if max(ids) >= len(table):
@@ -67,7 +73,7 @@ def _with_tokens(pipeline: Any, encoder: str, vectors: dict[str, Tensor]) -> tup
     with torch.no_grad():
         table[ids] = torch.stack(list(vectors.values())).to(table)
     _end_where_the_tokenizer_says(tokenizer, model)
-    return tokenizer, model
+    return reader, model
 
 
 def _end_where_the_tokenizer_says(tokenizer: Any, model: Any) -> None:

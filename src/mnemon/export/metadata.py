@@ -3,8 +3,10 @@
 import json
 from datetime import UTC, datetime
 
+from diffusers.loaders import TextualInversionLoaderMixin
+
 from mnemon.export.lora import LoraFile
-from mnemon.export.naming import DIFFUSERS, KOHYA, Naming
+from mnemon.export.naming import DIFFUSERS, KOHYA, Naming, words_of
 from mnemon.export.selection import Selection
 
 LINEAGE = "mnemon.lineage"
@@ -32,10 +34,20 @@ def model_spec(selection: Selection, naming: Naming, kind: str, dialect: str, na
     return header | {LINEAGE: json.dumps(lineage(selection, names))}
 
 
-def trigger(selection: Selection, name: str, dialect: str) -> str:
-    """What to write in a prompt: "<rex> dog" for diffusers; "rex dog" elsewhere, where the file name is the handle."""
+def trigger(selection: Selection, name: str, kind: str) -> str:
+    """What to write in a prompt. For diffusers "<rex> dog", or "<rex> <rex>_1 dog" where its pipeline does not expand
+    tokens of several vectors; elsewhere "rex dog", for there the file's name is the handle."""
     called = selection.called(name)
-    return called if dialect == DIFFUSERS else called.replace(f"<{name}>", name)
+    if kind not in (DIFFUSERS, "folder"):
+        return called.replace(f"<{name}>", name)
+    vectors = max(len(rows) for rows in selection.tokens[name].values())
+    words = words_of(name, 1 if expands(selection) else vectors)
+    return called.replace(f"<{name}>", " ".join(words))
+
+
+def expands(selection: Selection) -> bool:
+    """Whether the family's pipeline knows textual inversion: loads its files, and expands tokens of several vectors."""
+    return issubclass(getattr(selection.base, "pipeline_class", object), TextualInversionLoaderMixin)
 
 
 def lineage(selection: Selection, names: list[str]) -> dict[str, object]:

@@ -48,8 +48,9 @@ NAMINGS: dict[str, Naming] = {
     "sd3": Naming("stable-diffusion-3", _TRANSFORMER, {**_PAIR, "text_encoder_3": "t5xxl"}),
     "flux": Naming("flux-1", _TRANSFORMER, {"text_encoder": "clip_l", "text_encoder_2": "t5xxl"}),
     "flux2": Naming("flux-2", _TRANSFORMER, _READER),
-    "qwen_image": Naming("qwen-image", _TRANSFORMER, _READER),
-    "z_image": Naming("z-image", _TRANSFORMER, _READER),
+    "flux2-klein": Naming("flux-2-klein", _TRANSFORMER, _READER),
+    "qwen-image": Naming("qwen-image", _TRANSFORMER, _READER),
+    "z-image": Naming("z-image", _TRANSFORMER, _READER),
 }
 
 
@@ -83,6 +84,11 @@ def split_site(naming: Naming, site: str) -> tuple[str, str]:
     """(part of the pipeline, module path in it)."""
     part, _, path = site.partition(".")
     return (part, path) if part in naming.encoders else (naming.denoiser, site)
+
+
+def words_of(name: str, vectors: int) -> list[str]:
+    """A token as tokenizers know it, a word for each of its vectors, as diffusers numbers them."""
+    return [f"<{name}>_{index}" if index else f"<{name}>" for index in range(vectors)]
 
 
 def embedding_key(naming: Naming, encoder: str, width: int) -> str:
