@@ -6,7 +6,7 @@ of token training at a norm, and the dropping of factors.
 
 from abc import ABC
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from mnemon.adapters import LowRank
 from mnemon.methods import parts
-from mnemon.methods.base import Learned, Learner, Method
+from mnemon.methods.base import Learned, Method
 from mnemon.methods.settings import check_settings
+from mnemon.methods.token_learner import TokenLearner
 from mnemon.models.base import Base
 
 VECTORS = 2
@@ -33,13 +34,13 @@ def start_tokens(base: Base, noun: str | None, generator: torch.Generator) -> di
     return {encoder: both.repeat(layers, 1, 1) for encoder, both in random.items()}
 
 
-class EdLoraLearner(Learner):
+class EdLoraLearner(TokenLearner):
     """A_t, B_t of every site, and V_rand V_class of every layer."""
 
     def __init__(self, method: "EdLora", name: str, noun: str | None, base: Base, generator: torch.Generator) -> None:
-        super().__init__()
-        self.method, self.name, self.noun = method, name, noun
-        self.token = parts.VectorToken(start_tokens(base, noun, generator))
+        token = parts.VectorToken(start_tokens(base, noun, generator))
+        super().__init__(name, noun, token, method.token_rate)
+        self.method = method
         self.sites = list(base.sites())
         self.factors = nn.ModuleList(self.start_factor(layer, generator) for layer in base.sites().values())
 
@@ -50,21 +51,15 @@ class EdLoraLearner(Learner):
     def deltas(self) -> Mapping[str, LowRank]:
         return dict(zip(self.sites, self.factors, strict=True))  # type: ignore[arg-type]
 
-    def tokens(self) -> Mapping[str, Tensor]:
-        return self.token()
-
     def parameter_groups(self) -> list[dict[str, Any]]:
-        return [
-            {"params": list(self.factors.parameters()), "lr": self.method.rate},
-            {"params": list(self.token.parameters()), "lr": self.token.rate(self.method.token_rate)},
-        ]
+        return [{"params": list(self.factors.parameters()), "lr": self.method.rate}, *super().parameter_groups()]
 
     def finish(self) -> Learned:
         kept = {
             site: LowRank(delta.up.detach().cpu().clone(), delta.down.detach().cpu().clone(), delta.scale)
             for site, delta in self.deltas().items()
         }
-        return Learned(self.name, self.noun, kept, self.token.kept())
+        return replace(super().finish(), deltas=kept)
 
 
 @dataclass(frozen=True)
