@@ -144,6 +144,12 @@ class RunRecord:
         return tuple(sorted(self.score.get("points") or ()))
 
     @property
+    def pictures_of_a_cell(self) -> int | None:
+        """How many pictures one score is of; None if features were left out."""
+        features = next((value for key, value in self.features.items() if key.startswith("pictures/")), None)
+        return None if features is None else len(features)
+
+    @property
     def finished(self) -> bool:
         return self.failure is None and self.costs is not None and len(self.concepts) in self.rows
 

@@ -7,6 +7,7 @@ from html import escape
 from io import BytesIO
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from mnemon.metrics.matrix import ScoreMatrix, retention_by_concept
@@ -16,15 +17,36 @@ _SIDE = 256  # pixels; larger pictures are made smaller
 _MID, _HIGH = 0.45, 0.75  # shades from which on a cell's text changes colour, on a dark and on a light page
 
 
+def document(
+    title: str, introduction: str, facts: Mapping[str, str], sections: Sequence[str], style: str, script: str = ""
+) -> str:
+    """A whole page of sections, which are HTML; title, introduction and facts are text."""
+    listed = "".join(f"<li><b>{escape(name)}</b>{escape(text)}</li>" for name, text in facts.items())
+    run = f"<script>\n{script}</script>\n" if script else ""
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<header>"
+        f'<h1>{escape(title)}</h1><p>{escape(introduction)}</p><ul class="facts">{listed}</ul></header>\n'
+        f"<main>\n{chr(10).join(sections)}\n</main>\n{run}</body>\n</html>\n"
+    )
+
+
 def picture(image: Image.Image, alt: str) -> str:
-    """An <img> that holds its picture: PNG where it is small, else JPEG."""
+    """An <img> that holds its picture: PNG where it is small, else WebP."""
     shown = image.convert("RGB")
     shown.thumbnail((_SIDE, _SIDE))
-    kind = "png" if max(shown.size) <= 128 else "jpeg"
+    kind = "png" if max(shown.size) <= 128 else "webp"
     buffer = BytesIO()
-    shown.save(buffer, kind, quality=88)
+    shown.save(buffer, kind, quality=82)
     data = base64.b64encode(buffer.getvalue()).decode()
-    return f'<img src="data:image/{kind};base64,{data}" alt="{escape(alt)}">'
+    size = f'width="{shown.width}" height="{shown.height}"'
+    return f'<img src="data:image/{kind};base64,{data}" alt="{escape(alt)}" loading="lazy" {size}>'
+
+
+def folded(title: str, body: str, opened: bool = False) -> str:
+    """HTML under a title (text) that opens and closes it."""
+    return f"<details{' open' if opened else ''}><summary>{escape(title)}</summary>{body}</details>"
 
 
 def cell(pictures: Pictures, alt: str) -> str:
@@ -38,35 +60,55 @@ def number(value: float | None, digits: int = 3) -> str:
 
 def heat_table(matrix: ScoreMatrix, caption: str, ceilings: Mapping[str, float | None]) -> str:
     """The matrix as a table coloured over 0..1; a concept's first score is framed; below it what was kept."""
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in matrix.names)
-    body = []
-    for t, state in enumerate(matrix.states):
-        cells = "".join(_heat_cell(matrix, t, j) for j in range(len(matrix.names)))
-        body.append(f'<tr><th scope="row">after {state}</th>{cells}</tr>')
-    kept = "".join(f"<td>{_percent(value)}</td>" for value in retention_by_concept(matrix))
-    foot = f'<tr><th scope="row">kept</th>{kept}</tr>'
+    rows = [f"after {state}" for state in matrix.states]
+    return heat(rows, matrix.names, matrix.values, caption, matrix.first, heat_foot(matrix, ceilings))
+
+
+def heat_foot(matrix: ScoreMatrix, ceilings: Mapping[str, float | None]) -> dict[str, Sequence[str]]:
+    """What was kept of each concept, and what photos of it reach against one another."""
+    foot: dict[str, Sequence[str]] = {"kept": [_percent(value) for value in retention_by_concept(matrix)]}
     if ceilings:
-        tops = "".join(f"<td>{number(ceilings.get(name), 2)}</td>" for name in matrix.names)
-        foot += f'<tr><th scope="row">photos</th>{tops}</tr>'
+        foot["photos"] = [number(ceilings.get(name), 2) for name in matrix.names]
+    return foot
+
+
+def heat(
+    rows: Sequence[str],
+    columns: Sequence[str],
+    values: NDArray[np.float64],
+    caption: str,
+    framed: NDArray[np.bool_] | None = None,
+    foot: Mapping[str, Sequence[str]] | None = None,
+) -> str:
+    """Numbers (rows, columns) as a table coloured over 0..1, the `framed` ones framed; nan leaves a cell empty."""
+    frames = np.zeros(values.shape, np.bool_) if framed is None else framed
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in columns)
+    lines = [
+        "".join(_heat_cell(float(value), bool(frame)) for value, frame in zip(line, marks, strict=True))
+        for line, marks in zip(values, frames, strict=True)
+    ]
+    body = "".join(_heat_row(name, cells) for name, cells in zip(rows, lines, strict=True))
+    below = "".join(
+        _heat_row(name, "".join(f"<td>{escape(text)}</td>" for text in texts)) for name, texts in (foot or {}).items()
+    )
+    dense = " dense" if len(columns) > 12 else ""
     return (
-        f'<div class="card wide"><table class="heat"><caption>{escape(caption)}</caption>'
-        f"<thead><tr><td></td>{head}</tr></thead><tbody>{''.join(body)}</tbody><tfoot>{foot}</tfoot></table></div>"
+        f'<div class="card wide"><table class="heat{dense}"><caption>{escape(caption)}</caption>'
+        f"<thead><tr><td></td>{head}</tr></thead><tbody>{body}</tbody><tfoot>{below}</tfoot></table></div>"
     )
 
 
-def _heat_cell(matrix: ScoreMatrix, t: int, j: int) -> str:
-    value = float(matrix.values[t, j])
+def _heat_row(name: str, cells: str) -> str:
+    return f'<tr><th scope="row">{escape(name)}</th>{cells}</tr>'
+
+
+def _heat_cell(value: float, framed: bool) -> str:
     if math.isnan(value):
         return "<td></td>"
     shade = min(max(value, 0.0), 1.0) ** 2
     depth = " high" if shade >= _HIGH else " mid" if shade >= _MID else ""
-    classes = f"value{depth}" + (" new" if _is_new(matrix, t, j) else "")
+    classes = f"value{depth}" + (" new" if framed else "")
     return f'<td class="{classes}" style="--v:{shade:.3f}">{number(value, 2)}</td>'
-
-
-def _is_new(matrix: ScoreMatrix, t: int, j: int) -> bool:
-    """Whether row t holds the first score of concept j."""
-    return bool(np.isnan(matrix.values[:t, j]).all() and not math.isnan(matrix.values[t, j]))
 
 
 def _percent(value: float) -> str:
@@ -87,9 +129,10 @@ def numbers_table(head: Sequence[str], rows: Sequence[tuple[str, str, Sequence[s
     )
 
 
-def curves(series: Mapping[str, Sequence[tuple[int, float]]], label: str) -> str:
-    """A line chart as inline SVG: name -> points (state, value). The upright axis begins at 0."""
-    width, height, left, bottom, right = 640, 300, 44, 34, 130
+def curves(series: Mapping[str, Sequence[tuple[int, float]]], label: str, percent: bool = True) -> str:
+    """A line chart as inline SVG: name -> points (state, value). The upright axis begins at 0; it is in percent, or
+    plain. From the seventh line on colours come again, with dashes."""
+    width, height, left, bottom, right = 640, max(300, 50 + 20 * len(series)), 44, 34, 130
     points = [point for line in series.values() for point in line if not math.isnan(point[1])]
     if not points:
         return ""
@@ -100,13 +143,15 @@ def curves(series: Mapping[str, Sequence[tuple[int, float]]], label: str) -> str
         across = left + (x - first) / max(final - first, 1) * (width - left - right)
         return round(across, 1), round((height - bottom) * (1 - y / top) + 8, 1)
 
-    parts = [_axis(place, first, final, top)]
+    size = 3.5 if final - first < 20 else 2
+    parts = [_axis(place, first, final, top, percent)]
     for index, (name, line) in enumerate(series.items()):
         colour = f"var(--series-{index % 6})"
+        dashes = f' stroke-dasharray="{3 * (index // 6) + 3} 3"' if index >= 6 else ""
         known = [place(x, max(y, 0.0)) for x, y in line if not math.isnan(y)]
         path = " ".join(f"{x},{y}" for x, y in known)
-        parts.append(f'<polyline class="curve" style="stroke:{colour}" points="{path}"/>')
-        parts += [f'<circle cx="{x}" cy="{y}" r="3.5" style="fill:{colour}"/>' for x, y in known]
+        parts.append(f'<polyline class="curve" style="stroke:{colour}"{dashes} points="{path}"/>')
+        parts += [f'<circle cx="{x}" cy="{y}" r="{size}" style="fill:{colour}"/>' for x, y in known]
         parts.append(f'<text x="{width - right + 26}" y="{30 + 20 * index}">{escape(name)}</text>')
         parts.append(f'<circle cx="{width - right + 16}" cy="{26 + 20 * index}" r="4" style="fill:{colour}"/>')
     return (
@@ -115,12 +160,15 @@ def curves(series: Mapping[str, Sequence[tuple[int, float]]], label: str) -> str
     )
 
 
-def _axis(place: Callable[[float, float], tuple[float, float]], first: int, final: int, top: float) -> str:
+def _axis(
+    place: Callable[[float, float], tuple[float, float]], first: int, final: int, top: float, percent: bool
+) -> str:
     parts = []
     for tick in np.arange(0, top, 0.25):
         (x0, y), (x1, _) = place(first, float(tick)), place(final, float(tick))
+        text = f"{100 * tick:.0f} %" if percent else f"{tick:.2f}"
         parts.append(f'<line class="grid" x1="{x0}" y1="{y}" x2="{x1}" y2="{y}"/>')
-        parts.append(f'<text x="{x0 - 8}" y="{y + 4}" text-anchor="end">{100 * tick:.0f} %</text>')
+        parts.append(f'<text x="{x0 - 8}" y="{y + 4}" text-anchor="end">{text}</text>')
     for state in np.unique(np.linspace(first, final, min(final - first + 1, 12)).round().astype(int)):
         x, y = place(int(state), 0)
         parts.append(f'<text x="{x}" y="{y + 20}" text-anchor="middle">{state}</text>')

@@ -72,7 +72,6 @@ def write_report(path: Path, report: Report) -> None:
 
 
 def _page(report: Report) -> str:
-    facts = "".join(f"<li><b>{escape(name)}</b>{escape(text)}</li>" for name, text in report.facts.items())
     style = files("mnemon.metrics").joinpath("report.css").read_text(encoding="utf-8")
     sections = [
         _summary(report),
@@ -81,13 +80,7 @@ def _page(report: Report) -> str:
         _costs(report),
         _reading(),
     ]
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(report.title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<header>"
-        f'<h1>{escape(report.title)}</h1><p>{escape(report.introduction)}</p><ul class="facts">{facts}</ul></header>\n'
-        f"<main>\n{chr(10).join(sections)}\n</main>\n</body>\n</html>\n"
-    )
+    return page.document(report.title, report.introduction, report.facts, sections, style)
 
 
 def _summary(report: Report) -> str:
