@@ -19,6 +19,7 @@ from mnemon.export.checkpoint import unet_names
 from mnemon.library import Library
 from mnemon.models import Base, load_base
 from tests.export.conftest import Plain, assert_same, assert_unlike, bare, concept, drawn
+from tests.tiny_transformers import SIDE, tiny_flux
 
 Libraries = Callable[..., Library]
 WORDS, PROMPT = "a photo of red dots in snow", "a photo of <rex> in snow"
@@ -180,6 +181,35 @@ def test_what_was_exported_comes_back(base: Base, library_of: Libraries, tmp_pat
             torch.testing.assert_close(back.deltas[site].matrix(), delta.matrix())
         for encoder, vectors in kept.tokens.items():
             torch.testing.assert_close(back.tokens[encoder], vectors)
+
+
+def test_what_was_exported_for_comfyui_comes_back(transformer: Base, library_of: Libraries, tmp_path: Path) -> None:
+    base = transformer
+    library = library_of(base, concept(base, "rex", 1, vectors=2), concept(base, "tom", 2, "dense"))
+    for kept in library.learned():
+        out = export(library, base, tmp_path / kept.name, [kept.name], kind="comfy")
+        files = [out.folder / f"{kept.name}.safetensors", out.folder / "embeddings" / f"{kept.name}.safetensors"]
+        back = as_concept(read_foreign(files, base), base, library.method, kept.name)
+        assert all(torch.allclose(back.deltas[site].matrix(), d.matrix()) for site, d in kept.deltas.items())
+        assert all(torch.equal(back.tokens[encoder], vectors) for encoder, vectors in kept.tokens.items())
+
+
+def test_a_kohya_lora_of_flux_with_fused_layers(library_of: Libraries, plain: Plain, tmp_path: Path) -> None:
+    tiny_flux().save_pretrained(tmp_path / "flux")
+    base = load_base(str(tmp_path / "flux"))
+    base.resolution = SIDE
+    generator, tensors = torch.Generator().manual_seed(2), {}
+    for name, d_out in (("double_blocks_0_txt_attn_qkv", 96), ("double_blocks_0_img_attn_proj", 32)):
+        tensors[f"lora_unet_{name}.lora_down.weight"] = torch.randn(RANK, 32, generator=generator)
+        tensors[f"lora_unet_{name}.lora_up.weight"] = 0.3 * torch.randn(d_out, RANK, generator=generator)
+        tensors[f"lora_unet_{name}.alpha"] = torch.tensor(ALPHA)
+    file = tmp_path / "flux.safetensors"
+    save_file(tensors, file)
+    original = plain.draw(base, WORDS, code=f"pipeline.load_lora_weights({str(file)!r})")
+    assert_unlike(original, bare(base, WORDS))
+    library = library_of(base)
+    imported(library, base, file, trigger="red dots")
+    assert_same(drawn(library, base, PROMPT), original)
 
 
 def test_what_cannot_be_carried_is_named_and_left_out_only_on_request(sd: Base, tmp_path: Path) -> None:
