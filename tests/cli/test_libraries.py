@@ -159,3 +159,22 @@ def test_a_base_that_has_moved_is_found_where_it_lies_now(
         assert mnemon("evaluate", "--base-at", moved, *LIB).code == 0
     finally:
         moved.rename(world_folder)
+
+
+def test_regions_say_what_is_heard_where(mnemon: Command, taught: Path, tmp_path: Path) -> None:
+    drawn = mnemon(
+        "generate", "two things on the beach", "--region", "0,0,0.5,1:<sip>", "--region", "0.5,0,1,1:a red cat",
+        "--number", 1, "--steps", 1, "--json", *LIB,
+    )  # fmt: skip
+    facts = read_facts(Path(drawn.json[0]))
+    assert facts.regions == ("0,0,0.5,1:a photo of <sip> mug on the beach", "0.5,0,1,1:a red cat")
+    spread = mnemon("generate", "<sip> mug in snow", "--auto", "--number", 1, "--steps", 1, "--json", *LIB)
+    facts = read_facts(Path(spread.json[0]))
+    assert facts.prompt == "mug in snow" and facts.regions == ("0,0,1,1:a photo of <sip> mug in snow",)
+    for wrong, said in (
+        (["--region", "0,0,2,1:<sip>"], "not inside the picture"),
+        (["--region", "0,0,1,1:<rex>"], "<rex>"),
+        (["--region", "0,0,1,1:<sip>", "--auto"], "--auto"),
+    ):
+        result = mnemon("generate", "a mug", "--steps", 1, *wrong, *LIB)
+        assert result.code == 1 and said in result.err

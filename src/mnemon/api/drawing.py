@@ -7,9 +7,12 @@ from typing import Any
 from torch import Tensor
 
 from mnemon.api.opening import base_named, base_of, in_base
+from mnemon.errors import MnemonError
 from mnemon.library import Library
 from mnemon.models import Base
+from mnemon.models.tokens import TOKEN, concepts_in
 from mnemon.sampling import PictureFacts, draw, save_picture
+from mnemon.sampling.regions import Region, region_text, scene_of, spread_out
 
 
 def generate(
@@ -23,6 +26,9 @@ def generate(
     guidance: float = 4.0,
     steps: int = 30,
     batch: int = 8,
+    regions: Sequence[Region] = (),
+    spread: bool = False,
+    feather: float = 0.0,
     out: str | Path | None = None,
     on_step: Callable[[int, int], None] | None = None,
 ) -> Tensor:
@@ -31,6 +37,10 @@ def generate(
     Args:
         library: a library or its folder; None draws from the bare base.
         guidance: scale of classifier-free guidance; 1 switches it off.
+        regions: parts of every picture that hear a prompt of their own; a region that names nothing but a concept is
+            told its class noun and the scene of the picture's prompt as well ("<rex> dog on the beach").
+        spread: give each concept of the prompt a region of its own, spread over the picture.
+        feather: width of the fading at the regions' edges, as a fraction of the picture's side.
         out: a folder for PNG files that say how they were made.
 
     Returns:
@@ -46,6 +56,12 @@ def generate(
     seeds = [seed + index for _ in prompts for index in range(number)]
     how: dict[str, Any] = {"negative": negative, "guidance": guidance, "steps": steps}
     options: dict[str, Any] = {"seeds": seeds, "batch": batch, "on_step": on_step, **how}
+    if regions or spread:
+        own = {text: _regions(opened, text, regions, spread) for text in prompts}
+        if len({len(found) for found in own.values()}) > 1:
+            raise MnemonError("The prompts name different numbers of concepts: draw them in calls of their own.")
+        options |= {"regions": [own[text] for text in texts], "feather": feather}
+        texts = [_around(text) if spread else text for text in texts]
     if opened is None:
         pictures = draw(found, texts, **options)
     else:
@@ -54,9 +70,34 @@ def generate(
     if out is not None:
         if opened is not None:
             how |= {"library": str(opened.path), "state": opened.state, "concepts": tuple(opened.names())}
-        facts = [PictureFacts(t, s, base=found.name, **how) for t, s in zip(texts, seeds, strict=True)]
+        places = [tuple(map(region_text, one)) for one in options.get("regions", [()] * len(texts))]
+        each = zip(texts, seeds, places, strict=True)
+        facts = [PictureFacts(text, seed, base=found.name, regions=own, **how) for text, seed, own in each]
         _save_all(Path(out), pictures, facts)
     return pictures
+
+
+def _regions(library: Library | None, prompt: str, regions: Sequence[Region], spread: bool) -> list[Region]:
+    """The regions of a prompt's pictures, with their whole prompts."""
+    if spread:
+        names = concepts_in(prompt)
+        regions = [Region(f"<{name}>", box) for name, box in zip(names, spread_out(len(names)), strict=True)]
+    return [Region(_told(library, region.prompt, prompt), region.where) for region in regions]
+
+
+def _told(library: Library | None, told: str, prompt: str) -> str:
+    """A region's prompt; of one that is nothing but a concept's token, the token in a whole prompt."""
+    alone = TOKEN.fullmatch(told)
+    if library is None or alone is None or alone[1].lower() not in library.names():
+        return told
+    name = alone[1].lower()
+    called = library.method.prompt_name(name, library.concepts()[name].noun)
+    return f"a photo of {called} {scene_of(prompt)}".strip()
+
+
+def _around(prompt: str) -> str:
+    """The prompt of a picture whose concepts have regions of their own: the same without their tokens."""
+    return " ".join(TOKEN.sub("", prompt).split())
 
 
 def _save_all(folder: Path, pictures: Tensor, facts: Sequence[PictureFacts]) -> None:

@@ -128,6 +128,16 @@ def generate(
     guidance: Annotated[float, typer.Option(help="How closely to follow the prompt; 1 switches guidance off.")] = 4.0,
     steps: Annotated[int, typer.Option(min=1, help="Denoising steps.")] = 30,
     batch: Annotated[int, typer.Option(min=1, help="Pictures drawn at once.")] = 8,
+    region: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="BOX:PROMPT", help='Where a prompt is heard: "0,0,0.5,1:<rex>" (left, top, right, bottom in 0..1).'
+        ),
+    ] = None,
+    auto: Annotated[
+        bool, typer.Option("--auto", help="Give each concept of the prompt a region, spread over the picture.")
+    ] = False,
+    feather: Annotated[float, typer.Option(min=0, max=1, help="Fading at the regions' edges, share of a side.")] = 0.0,
     at: At = None,
     base: Annotated[str | None, typer.Option(help="Draw from a bare base instead of a library.")] = None,
     base_at: BaseAt = None,
@@ -139,14 +149,19 @@ def generate(
     """
     from mnemon import api
     from mnemon.library import Library
+    from mnemon.sampling.regions import region_from_text
 
+    if region and auto:
+        raise MnemonError("--auto places the concepts itself: leave out --region, or --auto.")
     opened = None if base else Library.open(library, at)
+    regions = [region_from_text(text) for text in region or []]
     where = base or (str(base_at) if base_at else None)
     before = set(to.glob("*.png"))
     with progress("drawing") as bar:
         api.generate(
             opened, prompt, base=where, negative=negative, seed=seed, number=number_, guidance=guidance, steps=steps,
-            batch=batch, out=to, on_step=lambda done, total: bar(done, total, {}),
+            batch=batch, regions=regions, spread=auto, feather=feather, out=to,
+            on_step=lambda done, total: bar(done, total, {}),
         )  # fmt: skip
     files = sorted(str(file) for file in set(to.glob("*.png")) - before)
     if json_output:

@@ -72,8 +72,8 @@ def draw(
 
 
 class _Heard:
-    """What some pictures hear, and under which changes: a row of the batch for each picture and each of its branches, in
-    every row a text for the whole picture and one for each region."""
+    """What some pictures hear, and under which changes: a row of the batch for each picture and each of its branches,
+    in every row a text for the whole picture and one for each region."""
 
     def __init__(
         self,

@@ -27,6 +27,7 @@ class PictureFacts:
     library: str | None = None
     state: int | None = None
     concepts: tuple[str, ...] = ()
+    regions: tuple[str, ...] = ()
 
 
 def to_image(picture: Tensor) -> Image.Image:
@@ -58,7 +59,8 @@ def read_facts(path: Path) -> PictureFacts:
         with Image.open(path) as image:
             image.load()
             stored = json.loads(image.info[KEY])
-        return PictureFacts(**{**stored, "concepts": tuple(stored["concepts"])})
+        lists = {name: tuple(stored.get(name, ())) for name in ("concepts", "regions")}
+        return PictureFacts(**{**stored, **lists})
     except FileNotFoundError:
         raise MnemonError(f"There is no picture '{path}'.") from None
     except (UnidentifiedImageError, OSError) as error:

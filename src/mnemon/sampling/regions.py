@@ -59,6 +59,12 @@ def region_from_text(text: str) -> Region:
     return Region(prompt.strip(), (left, top, right, bottom))
 
 
+def region_text(region: Region) -> str:
+    """What `region_from_text` reads as this region; a mask is only said to be one."""
+    where = "mask" if isinstance(region.where, Tensor) else ",".join(f"{edge:g}" for edge in region.where)
+    return f"{where}:{region.prompt}"
+
+
 def spread_out(count: int) -> list[Box]:
     """Boxes for `count` things side by side: whole, halves, two above one, quarters, then rows of columns.
 
