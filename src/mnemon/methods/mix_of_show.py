@@ -74,8 +74,9 @@ class MixOfShow(EdLora):
 
     fusion: Literal["gradient", "weight"] = "gradient"
     """Gradient fusion as above, or the mean of the changes."""
-    ridge: float = 1e-4
-    """eps as a share of the mean diagonal entry of sum_i G_i."""
+    ridge: float = 0.1
+    """eps as a share of the mean diagonal entry of sum_i G_i. Concepts' words are much alike to a text encoder: with
+    next to no eps, W* tells them apart by changes that are far larger than the concepts' own, and other words suffer."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
