@@ -18,6 +18,7 @@ from mnemon.export import as_concept, export, read_foreign
 from mnemon.export.checkpoint import unet_names
 from mnemon.library import Library
 from mnemon.models import Base, load_base
+from mnemon.training import TrainingSettings, train
 from tests.export.conftest import Plain, assert_same, assert_unlike, bare, concept, drawn
 from tests.tiny_transformers import SIDE, tiny_flux
 
@@ -244,6 +245,24 @@ def test_files_that_are_refused(folders: dict[str, Path], sd: Base, tmp_path: Pa
     ):
         with pytest.raises(MnemonError, match=message):
             read_foreign([file], base)
+
+
+@pytest.mark.parametrize("method", ["lora", "stamina", "c-lora"])
+def test_what_was_imported_stays_while_more_is_learned(
+    sd: Base, library_of: Libraries, tmp_path: Path, method: str
+) -> None:
+    """Its changes outside the trained layers too."""
+    file = tmp_path / "lora.safetensors"
+    save_file(kohya(peft_state(pipeline_with_lora(sd, EVERYWHERE, TEXT), *PARTS)), file)
+    library = library_of(sd, method=method)
+    imported(library, sd, file, trigger="red dots")
+    first = drawn(library, sd, PROMPT)
+    latents, quick = torch.zeros(2, 4, 8, 8), TrainingSettings(steps=1, batch=2)
+    more = train(sd, library.method, "tom", "cat", latents, ["a photo of <tom> cat"] * 2, library.learned(), quick)
+    library.commit(more)
+    assert more.deltas.keys() == sd.sites().keys()
+    assert_same(drawn(library, sd, PROMPT, ("rex",)), first, within=1e-6)
+    assert_unlike(drawn(library, sd, PROMPT), bare(sd, WORDS))
 
 
 def test_a_method_that_would_drop_the_change_says_so(sd: Base, library_of: Libraries, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from mnemon.models import Base
 from mnemon.models.layers import every_layer, phrase_vectors
 
 SHOWN = 5  # of a long list in an error
+ELSEWHERE = "Import it into a library of another method, such as 'stamina' or 'lora'."
 ONE_ENCODER = ("emb_params", "string_to_param.*", "*")
 
 
@@ -204,6 +205,12 @@ def _listed(items: Sequence[str]) -> str:
 
 def _check_composed(base: Base, method: Method, learned: Learned) -> None:
     """A concept that was learned elsewhere has to be in the model as it is, when no other is there."""
+    wider = [site for site in learned.deltas if site not in base.sites()]
+    if method.per_prompt and wider:
+        raise MnemonError(
+            f"The method '{method.name}' changes weights from prompt to prompt, in the layers that hear text alone; this "
+            f"concept changes {len(wider)} others, such as {_listed(wider)}. {ELSEWHERE}"
+        )
     before = base.tokens
     base.set_tokens(method.tokens([learned]))
     try:
@@ -214,16 +221,14 @@ def _check_composed(base: Base, method: Method, learned: Learned) -> None:
         base.set_tokens(before)
     if composed is None or any(_unlike(delta, composed.get(site)) for site, delta in learned.deltas.items()):
         raise MnemonError(
-            f"The method '{method.name}' composes concepts in a way of its own, which leaves out a change that it did "
-            "not learn itself: import into a library of another method, such as 'stamina' or 'lora'."
+            f"The method '{method.name}' composes concepts in a way of its own, which leaves out or alters a change that "
+            f"it did not learn itself. {ELSEWHERE}"
         )
 
 
 def _composed(base: Base, method: Method, learned: Learned) -> dict[str, Delta] | None:
     if not method.per_prompt:
         return method.compose(base, [learned])
-    if not learned.deltas.keys() <= base.sites().keys():
-        return None  # what changes from picture to picture acts beside the weights, at the sites only
     ways = method.branches(base, [learned], method.prompt_name(learned.name, learned.noun))
     return ways[0] if len(ways) == 1 else None
 

@@ -35,7 +35,9 @@ class CLoraLearner(LoraLearner):
         self.forget_weight = method.forget_weight
         # P_{t-1}, once: the earlier factors are not multiplied again, and a step's cost does not grow with t.
         past = sum_deltas([one.deltas for one in earlier])
-        self.importance = {site: total.matrix().to(base.device).square() for site, total in past.items()}  # P_{t-1}^2
+        # P_{t-1}^2; a concept that was imported may have changed more layers than are trained here.
+        moved = {site: past[site] for site in self.sites if site in past}
+        self.importance = {site: total.matrix().to(base.device).square() for site, total in moved.items()}
 
     def penalty(self, step: Step | None = None) -> Tensor:
         """lambda · sum over layers of || |P_{t-1}| (.) (A_t B_t) ||_F^2."""
