@@ -208,8 +208,8 @@ def _check_composed(base: Base, method: Method, learned: Learned) -> None:
     wider = [site for site in learned.deltas if site not in base.sites()]
     if method.per_prompt and wider:
         raise MnemonError(
-            f"The method '{method.name}' changes weights from prompt to prompt, in the layers that hear text alone; this "
-            f"concept changes {len(wider)} others, such as {_listed(wider)}. {ELSEWHERE}"
+            f"The method '{method.name}' changes weights from prompt to prompt, in the layers that hear text alone; "
+            f"this concept changes {len(wider)} others, such as {_listed(wider)}. {ELSEWHERE}"
         )
     before = base.tokens
     base.set_tokens(method.tokens([learned]))
@@ -221,8 +221,8 @@ def _check_composed(base: Base, method: Method, learned: Learned) -> None:
         base.set_tokens(before)
     if composed is None or any(_unlike(delta, composed.get(site)) for site, delta in learned.deltas.items()):
         raise MnemonError(
-            f"The method '{method.name}' composes concepts in a way of its own, which leaves out or alters a change that "
-            f"it did not learn itself. {ELSEWHERE}"
+            f"The method '{method.name}' composes concepts in a way of its own, which leaves out or alters a change "
+            f"that it did not learn itself. {ELSEWHERE}"
         )
 
 
