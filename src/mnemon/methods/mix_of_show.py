@@ -76,7 +76,7 @@ class MixOfShow(EdLora):
     """Gradient fusion as above, or the mean of the changes."""
     ridge: float = 0.1
     """eps as a share of the mean diagonal entry of sum_i G_i. Concepts' words are much alike to a text encoder: with
-    next to no eps, W* tells them apart by changes that are far larger than the concepts' own, and other words suffer."""
+    next to no eps, W* tells them apart by changes that are far larger than the concepts' own; other words suffer."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
