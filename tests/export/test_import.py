@@ -184,6 +184,23 @@ def test_what_was_exported_comes_back(base: Base, library_of: Libraries, tmp_pat
             torch.testing.assert_close(back.tokens[encoder], vectors)
 
 
+@pytest.mark.parametrize("kind", ["diffusers", "kohya", "folder"])
+def test_what_was_imported_goes_out_again(
+    sd: Base, library_of: Libraries, plain: Plain, tmp_path: Path, kind: str
+) -> None:
+    """Convolutions and text encoder too."""
+    file = tmp_path / "lora.safetensors"
+    save_file(kohya(peft_state(pipeline_with_lora(sd, EVERYWHERE, TEXT), *PARTS)), file)
+    library = library_of(sd)
+    imported(library, sd, file, trigger="red dots")
+    out = export(library, sd, tmp_path / "out", kind=kind)
+    how: dict[str, Any] = {"base_folder": out.folder}
+    if kind != "folder":
+        token = f"pipeline.load_textual_inversion('{out.folder}/embeddings/rex.safetensors', token='<rex>')"
+        how = {"code": f"pipeline.load_lora_weights({str(next(out.folder.glob('*.safetensors')))!r})\n{token}"}
+    assert_same(plain.draw(sd, PROMPT, **how), drawn(library, sd, PROMPT))
+
+
 def test_what_was_exported_for_comfyui_comes_back(transformer: Base, library_of: Libraries, tmp_path: Path) -> None:
     base = transformer
     library = library_of(base, concept(base, "rex", 1, vectors=2), concept(base, "tom", 2, "dense"))

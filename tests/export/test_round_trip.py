@@ -1,11 +1,13 @@
 """What is exported draws, in plain diffusers, the picture that mnemon draws."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from mnemon.errors import MnemonError
 from mnemon.export import Fit, export
 from mnemon.library import Library
 from mnemon.models import Base
@@ -66,6 +68,25 @@ def test_a_checkpoint_in_one_file(base: Base, library_of: Libraries, plain: Plai
     checkpoint, code = out.folder / "rex.safetensors", card_code(export(library, base, tmp_path / "lora").folder)
     code = "\n".join(line for line in code.splitlines() if "load_lora_weights" not in line)
     assert_same(plain.draw(base, PROMPT, checkpoint=checkpoint, code=code), drawn(library, base, PROMPT))
+
+
+def test_a_method_that_combines_per_prompt_goes_out_one_concept_at_a_time(
+    sd: Base, library_of: Libraries, plain: Plain, tmp_path: Path
+) -> None:
+    library = library_of(sd, concept(sd, "rex", 1), concept(sd, "tom", 2), method="lora-compose")
+    with pytest.raises(MnemonError, match="one concept at a time"):
+        export(library, sd, tmp_path / "both")
+    out = export(library, sd, tmp_path / "out", ["rex"])
+    assert_same(plain.draw(sd, PROMPT, code=card_code(out.folder)), drawn(library, sd, PROMPT, ("rex",)))
+    assert not (tmp_path / "both").exists()
+
+
+def test_layerwise_tokens_are_refused_with_the_reason(sd: Base, library_of: Libraries, tmp_path: Path) -> None:
+    one = concept(sd, "rex", 1)
+    tokens = {encoder: vectors.expand(len(sd.layers()), -1, -1) for encoder, vectors in one.tokens.items()}
+    library = library_of(sd, replace(one, tokens=tokens))
+    with pytest.raises(MnemonError, match="<rex> has vectors of its own for every layer"):
+        export(library, sd, tmp_path / "out")
 
 
 def test_half_precision_is_half_the_bytes_and_nearly_the_picture(

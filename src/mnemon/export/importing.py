@@ -14,7 +14,7 @@ from mnemon.errors import MnemonError
 from mnemon.export.dialects import Parts, alpha_in, parts_by_name, site_names, to_diffusers
 from mnemon.export.factors import SAME
 from mnemon.export.naming import embedding_key, naming_of, split_site
-from mnemon.export.numbered import is_numbered, numbered_factors, numbered_vectors
+from mnemon.export.numbered import is_numbered, left_over, numbered_factors, numbered_vectors
 from mnemon.export.reading import WeightFile, read_weights
 from mnemon.library.sealed import file_sha256
 from mnemon.methods.base import Learned, Method
@@ -106,7 +106,7 @@ def _contents(file: WeightFile, base: Base) -> tuple[dict[str, Delta], dict[str,
         vectors = numbered_vectors(file)
         tokens = None if vectors is None else _tokens(file, {"emb_params": vectors}, base)
         factors = numbered_factors(file, base).items()
-        return {site: LowRank(up, down) for site, (up, down) in factors}, tokens, []
+        return {site: LowRank(up, down) for site, (up, down) in factors}, tokens, left_over(file)
     if _is_embedding(file, base):
         return {}, _tokens(file, file.tensors, base), []
     deltas, left = _deltas(file, base)

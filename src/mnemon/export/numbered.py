@@ -4,9 +4,8 @@ unet:0:up, unet:0:down, text_encoder:0:up, ...    the header says which classes 
 <s1>                                              a token's vector, flagged in the header
 """
 
-import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -35,9 +34,9 @@ def numbered_factors(file: WeightFile, base: Base) -> dict[str, tuple[Tensor, Te
     """
     factors: dict[str, tuple[Tensor, Tensor]] = {}
     for part in ("unet", "text_encoder"):
-        pairs = _pairs(file.tensors, part)
+        pairs = _pairs(file, part)
         if pairs:
-            classes = json.loads(file.header[part]) if part in file.header else CLASSES[part]
+            classes = re.findall(r"\w+", file.header.get(part, "")) or CLASSES[part]  # a JSON list of names
             sites = _sites(file, base, part, classes, pairs)
             factors |= dict(zip(sites, pairs, strict=True))
     return factors
@@ -50,9 +49,17 @@ def numbered_vectors(file: WeightFile) -> Tensor | None:
     return torch.cat(rows) if rows else None
 
 
-def _pairs(tensors: Mapping[str, Tensor], part: str) -> list[tuple[Tensor, Tensor]]:
-    numbers = sorted(int(match[2]) for key in tensors if (match := KEY.fullmatch(key)) and match[1] == part)
-    return [(tensors[f"{part}:{number}:up"], tensors[f"{part}:{number}:down"]) for number in dict.fromkeys(numbers)]
+def left_over(file: WeightFile) -> list[str]:
+    """Keys that are neither a numbered layer's nor a token's."""
+    return [key for key in file.tensors if not KEY.fullmatch(key) and file.header.get(key) != EMBEDDING]
+
+
+def _pairs(file: WeightFile, part: str) -> list[tuple[Tensor, Tensor]]:
+    numbers = sorted({int(match[2]) for key in file.tensors if (match := KEY.fullmatch(key)) and match[1] == part})
+    try:
+        return [(file.tensors[f"{part}:{number}:up"], file.tensors[f"{part}:{number}:down"]) for number in numbers]
+    except KeyError as error:
+        raise MnemonError(f"'{file.path}' lacks the tensor {error}: the file is broken.") from None
 
 
 def _sites(
