@@ -107,7 +107,9 @@ def learn_together(
         learned = _train(opened, found, concepts, photos, training, prior, on_step)
         trained = time.monotonic()
         facts = {"training": asdict(training), "seconds": round((trained - began) / len(concepts), 1)}
-        for one, concept, other, known in zip(learned, concepts, held_out, features, strict=True):
+        each = list(zip(learned, concepts, held_out, features, strict=True))
+        # A change that concepts share comes first, so that every state of the history has it.
+        for one, concept, other, known in sorted(each, key=lambda parts: not parts[0].deltas):
             settings = {**facts, "held_out": other is not None}
             opened.commit(one, photos=_sources(concept), settings=settings, references=known)
         discard_snapshot(path / "training")
