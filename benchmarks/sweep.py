@@ -19,6 +19,7 @@ from mnemon.methods import Learned, Method, method_from
 from mnemon.metrics import WorldEncoders, measure_row, reference_features, settings_for
 from mnemon.models import Base, load_base
 from mnemon.sampling import Composed
+from mnemon.sampling.drawn import calibration, rehearsed
 from mnemon.training import TrainingSettings, train
 from mnemon.world import WorldConcept, base_folder, thing_concept
 
@@ -65,7 +66,16 @@ def run(
         data = examples_of(base, method, one.photos(PHOTOS, seed=1))
         began = time.monotonic()
         latest = train(
-            base, method, one.name, one.noun, data.latents, data.prompts, learned, TrainingSettings(seed=seed)
+            base,
+            method,
+            one.name,
+            one.noun,
+            data.latents,
+            data.prompts,
+            learned,
+            TrainingSettings(seed=seed),
+            prior=rehearsed(base, method, learned, seed),
+            calibration=calibration(base, method),
         )
         seconds += time.monotonic() - began
         learned.append(latest)
