@@ -22,7 +22,7 @@ def over_index(runs: Runs) -> str:
     charts = [
         page.curves(
             {name: _mean_line(of_method, line) for name, line in lines.items()},
-            f"{method}: identity alignment over the concept's place in the sequence",
+            f"{method}: identity alignment by place in the sequence",
             percent=False,
         )
         for method, of_method in runs.items()

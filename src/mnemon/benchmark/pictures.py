@@ -32,13 +32,17 @@ def _of_all(shown: Mapping[str, RunRecord], name: str) -> str:
 def grids(shown: Mapping[str, RunRecord]) -> str:
     """For each method a grid: rows concepts, columns just learned, after concept 1, 10, 25, 50, and at the end."""
     parts = [
-        page.folded(f"{method}, {record.label}", _grid(record) + _together(record), place == 0)
+        page.folded(f"{method}, {record.label}", _grid(record) + _together(record), _open(place, record))
         for place, (method, record) in enumerate(shown.items())
     ]
     if not parts:
         return ""
     said = "Same prompts and seeds in a row; below each: identity alignment. One run of each method."
     return f"<section><h2>Every concept over time</h2><p>{said}</p>{''.join(parts)}</section>"
+
+
+def _open(place: int, record: RunRecord) -> bool:
+    return place == 0 and len(record.names) <= SIDE_BY_SIDE
 
 
 def columns_of(record: RunRecord) -> list[int]:

@@ -26,13 +26,19 @@ FORGETTING = (
     "learning_accuracy", "forgetting", "forgetting_image", "forgetting_from_best", "forgetting_one_step",
     "backward_transfer", "retention",
 )  # fmt: skip
-SPREADS = ("identity_alignment", "image_alignment")
-_SHOWN = {*QUALITY, *COSTS, *FORGETTING}
-MORE = tuple(name for name in FIGURES if name not in _SHOWN)
+LIKENESS = ("identity_of_ceiling", "recognised", "kid", "mmd_just_learned", "picture_error")
+PROMPTED = (
+    "clip_score", "noun_accuracy", "background_accuracy", "general_text_alignment", "general_attribute_accuracy",
+)  # fmt: skip
+SPREADS = ("identity_alignment", "image_alignment", "text_alignment", "forgetting", "zero_shot_drift")
 _INTERVALS = (
     "Mean over runs; small: 95 % confidence interval of the mean, Student's t over runs (orders and seeds). Bold: "
     "best. A head sorts, its ƒ tells the formula."
 )
+_FORMULAS = (
+    "One word, several formulas, whose numbers differ several times over. – : needs scores that these runs do not have."
+)
+_SPREAD = "Standard deviation over orders, each the mean over its seeds: how much the order of the concepts matters."
 
 
 def write(out: str | Path) -> Path:
@@ -66,8 +72,8 @@ def _ranked(numbers: dict[str, list[Numbers]]) -> dict[str, list[Numbers]]:
 def _remark(results: Results, method: str) -> str:
     runs, problems = len(results.of(method)), len(results.problems_of(method))
     if not runs:
-        return f"failed: none of {problems} runs has a result"
-    return f"{runs} runs" + (f", {problems} more failed" if problems else "")
+        return f"failed, {problems} of {problems}"
+    return f"{runs} run{'s' if runs > 1 else ''}" + (f", {problems} more failed" if problems else "")
 
 
 def facts(results: Results, numbers: Mapping[str, Sequence[Numbers]]) -> dict[str, str]:
@@ -123,31 +129,23 @@ def _introduction(results: Results) -> str:
 
 
 def _tables(results: Results, numbers: dict[str, list[Numbers]], remarks: dict[str, str]) -> str:
+    plain = "Mean over runs, as above."
     spreads = [_spread_column(results, numbers, name) for name in SPREADS]
-    more = [*figure_columns(numbers, [name for name in MORE if _known(numbers, name)]), *spreads]
     parts = {
         "Leaderboard": sortable(_INTERVALS, remarks, figure_columns(numbers, QUALITY)),
-        "Cost": sortable("Mean over runs, as above.", remarks, figure_columns(numbers, COSTS)),
-        "Forgetting in every formula": sortable(
-            "The same word for several formulas, whose numbers differ several times over. – : needs scores after every "
-            "concept, which these runs do not have.",
-            remarks,
-            figure_columns(numbers, FORGETTING),
-        ),
+        "Cost": sortable(plain, remarks, figure_columns(numbers, COSTS)),
+        "Forgetting in every formula": sortable(_FORMULAS, remarks, figure_columns(numbers, FORGETTING)),
         "Several concepts in one picture": _multi(results, numbers, remarks),
-        "More figures": sortable("Mean over runs, as above.", remarks, more),
+        "Likeness, seen otherwise": sortable(plain, remarks, figure_columns(numbers, LIKENESS)),
+        "What the prompt asks for": sortable(plain, remarks, figure_columns(numbers, PROMPTED)),
+        "Spread over orders": sortable(_SPREAD, remarks, spreads),
     }
     return "".join(f"<section><h2>{title}</h2>{table}</section>" for title, table in parts.items() if table)
 
 
-def _known(numbers: Mapping[str, Sequence[Numbers]], name: str) -> bool:
-    return any(one[name] is not None for runs in numbers.values() for one in runs)
-
-
 def _spread_column(results: Results, numbers: Mapping[str, Sequence[Numbers]], name: str) -> Column:
     values = [spread_over_orders(results.of(method), runs, name) for method, runs in numbers.items()]
-    title = f"{FIGURES[name].title}, spread over orders"
-    return Column(title, name, "low", [Cell(value, shown(value)) for value in values])
+    return Column(FIGURES[name].title, name, "low", [Cell(value, shown(value)) for value in values])
 
 
 def _multi(results: Results, numbers: Mapping[str, Sequence[Numbers]], remarks: Mapping[str, str]) -> str:

@@ -80,7 +80,7 @@ def sortable(caption: str, rows: Mapping[str, str], columns: Sequence[Column]) -
         for i, (method, remark) in enumerate(rows.items())
     )
     return (
-        f'<div class="card wide"><table class="numbers sortable"><caption>{escape(caption)}</caption><thead><tr>'
+        f'<p class="soft">{escape(caption)}</p><div class="card wide"><table class="numbers sortable"><thead><tr>'
         f'<th scope="col" aria-sort="none" data-better="low"><button type="button" class="sort">Method</button></th>'
         f"{heads}</tr></thead><tbody>{body}</tbody></table></div>"
     )

@@ -55,7 +55,9 @@ def cell(pictures: Pictures, alt: str) -> str:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    return "–" if value is None or math.isnan(value) else f"{value:.{digits}f}".replace("-", "−")
+    if value is None or math.isnan(value):
+        return "–"
+    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")  # + 0.0: no minus before a zero
 
 
 def heat_table(matrix: ScoreMatrix, caption: str, ceilings: Mapping[str, float | None]) -> str:
