@@ -14,7 +14,7 @@ from mnemon.methods.subspaces import overlaps
 from mnemon.models import Base
 from mnemon.training import TrainingSettings, train_together
 from tests.contract.table import assert_same_learned, learn, lesson
-from tests.tiny import tiny_sd_base
+from tests.tiny import tiny_sd_base, tiny_sdxl_base
 
 SHORT: dict[str, Any] = {"rank": 2, "steps": 4, "batch": 2}
 
@@ -137,6 +137,17 @@ def test_the_network_is_held_once_and_is_not_stored(base: Base) -> None:
             EMBEDDING: (32,),
             PROXY: (32,),
         }
+
+
+def test_two_text_encoders_are_heard_as_one() -> None:
+    """SDXL's sites hear both encoders' features side by side; concepts relate in that width."""
+    base = tiny_sdxl_base()
+    rex = learn(base, Fl2t(**SHORT), "rex")
+    kiki = learn(base, Fl2t(**SHORT), "kiki", [rex])
+    assert rex.extra[EMBEDDING].shape == kiki.extra[PROXY].shape == (48,)
+    base.set_tokens(Fl2t().tokens([rex, kiki]))
+    composed = Fl2t().compose(base, [rex, kiki], "a photo of <kiki>")
+    assert all(composed[site].shape == tuple(layer.weight.shape) for site, layer in base.sites().items())
 
 
 @pytest.mark.parametrize("learns", [True, False])
