@@ -7,15 +7,26 @@ import pytest
 import torch
 
 from mnemon.errors import MnemonError
+from mnemon.models import FAMILIES
 from mnemon.models.base import Condition
 from mnemon.models.noise import TRAINED_STEPS
 from mnemon.models.transformer import TransformerBase, as_latents, as_tokens, patched, unpatched
 from mnemon.sampling import draw
 from mnemon.training.loss import denoising_loss
-from tests.tiny_transformers import PIPELINES, SIDE, tiny_base, tiny_flux, tiny_flux2, tiny_flux2_klein, tiny_sd3
+from tests.tiny_transformers import (
+    LENGTHS,
+    PIPELINES,
+    SIDE,
+    tiny_base,
+    tiny_flux,
+    tiny_flux2,
+    tiny_flux2_klein,
+    tiny_sd3,
+)
 
 PROMPTS = ["a photo of a dog", "a red mug on the beach, with green dots", "a photo of a dog"]
 SEEDS = [3, 4, 5]
+FAMILY = {"FluxPipeline": "flux", "Flux2Pipeline": "flux2", "Flux2KleinPipeline": "flux2-klein"}
 STEPS = 3
 
 
@@ -39,10 +50,12 @@ def said(family: str, pipeline: Any, prompts: list[str]) -> list[tuple[torch.Ten
 
 
 @torch.no_grad()
-def test_prompts_are_encoded_as_the_pipeline_does(base: TransformerBase) -> None:
+@pytest.mark.parametrize("family", PIPELINES)
+def test_prompts_are_encoded_as_the_pipeline_does(family: str) -> None:
+    base = FAMILIES[family](PIPELINES[family](), name="of full length")
     prompts = [*PROMPTS[:2], "", "  a  cat <3"]
     condition = base.encode_prompts(prompts)
-    for row, (hidden, pooled) in enumerate(said(base.family, PIPELINES[base.family](), prompts)):
+    for row, (hidden, pooled) in enumerate(said(family, PIPELINES[family](), prompts)):
         own = condition.hidden[row]
         own = own if condition.mask is None else own[condition.mask[row]]
         torch.testing.assert_close(own, hidden, atol=1e-5, rtol=1e-4)
@@ -52,10 +65,12 @@ def test_prompts_are_encoded_as_the_pipeline_does(base: TransformerBase) -> None
 
 @torch.no_grad()
 @pytest.mark.filterwarnings("ignore:The prompt")
-def test_long_prompts_are_cut_as_the_pipeline_does(base: TransformerBase) -> None:
+@pytest.mark.parametrize("family", PIPELINES)
+def test_long_prompts_are_cut_as_the_pipeline_does(family: str) -> None:
+    base = FAMILIES[family](PIPELINES[family](), name="of full length")
     prompt = " ".join(["dog on the beach"] * 150)
     condition = base.encode_prompts([prompt])
-    hidden, _ = said(base.family, PIPELINES[base.family](), [prompt])[0]
+    hidden, _ = said(family, PIPELINES[family](), [prompt])[0]
     torch.testing.assert_close(condition.hidden[0], hidden[: condition.hidden.shape[1]], atol=1e-5, rtol=1e-4)
 
 
@@ -66,6 +81,8 @@ def pictures_of(pipeline: Any, guidance: float, negative: str | None, prompts: l
     how: dict[str, Any] = {"num_inference_steps": STEPS, "output_type": "pt", "height": SIDE, "width": SIDE}
     if family in ("StableDiffusion3Pipeline", "ZImagePipeline"):
         how["negative_prompt"] = negative
+    if "Flux" in family:
+        how["max_sequence_length"] = LENGTHS[FAMILY[family]]
     how["guidance_scale"] = guidance - 1 if family == "ZImagePipeline" else guidance
     if family == "QwenImagePipeline":
         del how["guidance_scale"]

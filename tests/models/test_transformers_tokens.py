@@ -10,7 +10,7 @@ from mnemon.models.layers import every_layer
 from mnemon.models.remembered import RememberedPrompts
 from mnemon.models.transformer import TransformerBase
 from tests.tiny import tiny_sdxl_base
-from tests.tiny_transformers import PIPELINES, tiny_base
+from tests.tiny_transformers import LENGTHS, PIPELINES, tiny_base
 
 LANGUAGE = ("flux2", "flux2-klein", "qwen-image", "z-image")
 ENCODERS = {"sd3": 3, "flux": 2} | dict.fromkeys(LANGUAGE, 1)
@@ -109,7 +109,7 @@ def test_words_too_many_are_ignored_and_a_concept_never(base: TransformerBase) -
     room = encoder.length
     with pytest.warns(UserWarning, match="is ignored"):
         long = base.encode_prompts([" ".join(["dog"] * (room + 5))])
-    if base.family in ("flux", "flux2", "flux2-klein"):
+    if base.family in LENGTHS:
         assert long.hidden.shape[1] == room
     with pytest.raises(MnemonError, match="concept would be cut off"):
         base.encode_prompts([" ".join(["dog"] * room) + " <rex>"])

@@ -24,16 +24,13 @@ PROMPTS = ["a photo of <rex> dog and <mia> cat", "a dog"]
 
 @pytest.fixture(params=PIPELINES, name="base")
 def _base(request: pytest.FixtureRequest) -> TransformerBase:
-    base = tiny_base(request.param)
-    for encoder in base.encoders:
-        encoder.length = min(encoder.length, 224)  # for speed; FLUX.2 says much around a prompt
-    return base
+    return tiny_base(request.param)
 
 
 @pytest.mark.parametrize("family", PIPELINES)
 def test_a_saved_pipeline_opens_as_what_it_was(family: str, tmp_path: Path) -> None:
     PIPELINES[family]().save_pretrained(tmp_path)
-    base, fresh = load_base(str(tmp_path)), tiny_base(family)
+    base, fresh = load_base(str(tmp_path)), FAMILIES[family](PIPELINES[family](), name="fresh")
     assert isinstance(base, TransformerBase) and base.family == family and FAMILIES[family] is type(base)
     assert base.resolution == {"sd3": SIDE, "z-image": 1024}.get(family, 128 * 2), "what the pipeline draws by default"
     base.resolution = SIDE
@@ -99,15 +96,15 @@ def test_a_method_learns_and_draws_or_says_why_not(method: str) -> None:
 @pytest.mark.parametrize("family", ["sd3", "flux", "qwen-image", "z-image"])
 def test_learning_lowers_the_loss(family: str) -> None:
     base = tiny_base(family)
-    method = method_from("lora", {"steps": 16, "batch": 4, "rank": 4, "rate": 1e-2})
+    method = method_from("lora", {"steps": 12, "batch": 4, "rank": 4, "rate": 1e-2})
     latents = base.encode_images(torch.full((1, 3, SIDE, SIDE), 0.9))
 
     @torch.no_grad()
     def loss(prompt: str) -> float:
         draws = torch.Generator().manual_seed(0)
-        clean = latents.expand(32, -1, -1, -1)
-        noise, times = torch.randn(clean.shape, generator=draws), base.sample_timesteps(32, draws)
-        return float(denoising_loss(base, clean, noise, times, base.encode_prompts([prompt] * 32)).mean())
+        clean = latents.expand(16, -1, -1, -1)
+        noise, times = torch.randn(clean.shape, generator=draws), base.sample_timesteps(16, draws)
+        return float(denoising_loss(base, clean, noise, times, base.encode_prompts([prompt] * 16)).mean())
 
     before = loss("a dog")
     learned = train(base, method, "rex", "dog", latents, ["a <rex> dog"], [], TrainingSettings())
