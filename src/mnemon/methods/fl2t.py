@@ -47,23 +47,25 @@ class Circle(nn.Module):
         self.new = [self.names.index(one.name) for one in learners]
         old = [self.names.index(one.name) for one in earlier]
         width = next(iter(base.sites().values())).in_features  # d, of what the sites hear
+
+        def stacked(stored: Sequence[Tensor], *shape: int) -> Tensor:
+            """(G, ...): the earlier concepts' tensors at their places, zero at those of the new ones."""
+            stack = torch.zeros(len(self.names), *shape, device=base.device)
+            for place, tensor in zip(old, stored, strict=True):
+                stack[place] = tensor.detach().to(stack)
+            return stack
+
         self.register_buffer("met", torch.tensor(False))  # whether step 2 has begun
-        self.register_buffer("embeddings", torch.zeros(len(self.names), width, device=base.device))
+        self.register_buffer("embeddings", stacked([one.extra[EMBEDDING] for one in earlier], width))
         self.sites = learners[0].sites
         for number, (site, delta) in enumerate(learners[0].deltas().items()):
-            stack = torch.zeros(len(self.names), *delta.up.shape, device=base.device)
-            for place, one in zip(old, earlier, strict=True):
-                stack[place] = one.deltas[site].get_parameter("up").detach()
-            self.register_buffer(f"ups_{number}", stack)
-        for place, one in zip(old, earlier, strict=True):
-            self.embeddings[place] = one.extra[EMBEDDING].to(base.device)
+            ups = [one.deltas[site].get_parameter("up") for one in earlier]
+            self.register_buffer(f"ups_{number}", stacked(ups, *delta.up.shape))
         if method.guidance == "proxy":
             self.relations = Relations(width, generator, base.device)
             self.proxies = nn.Parameter(torch.zeros(len(learners), width, device=base.device))
-            stored = torch.zeros(len(self.names), width, device=base.device)
-            for place, one in zip(old, earlier, strict=True):
-                stored[place] = one.extra[PROXY].to(base.device)
-            self.register_buffer("earlier_proxies", stored, persistent=False)
+            proxies = stacked([one.extra[PROXY] for one in earlier], width)
+            self.register_buffer("earlier_proxies", proxies, persistent=False)
 
     @property
     def ups(self) -> dict[str, Tensor]:
@@ -100,17 +102,17 @@ class Circle(nn.Module):
         weights = relevance(embedding, states, own, method.lambda_form, method.lambda_temperature).mean(0)
         return weights if method.lambda_grad else weights.detach(), contrast(states, towards, method.temperature)
 
-    def penalty(self, number: int, condition_text: Tensor, mask: Tensor | None) -> Tensor:
+    def penalty(self, number: int, text: Tensor, mask: Tensor | None) -> Tensor:
         """The weight of R1' times R1', and gamma_2 R3, for the run's concept number `number`."""
         own = self.new[number]
         ups = {site: delta.up for site, delta in self.learners[number].deltas().items()}
-        weights, apart = self.relate(own, condition_text, mask)
+        weights, apart = self.relate(own, text, mask)
         constraint = weights @ mean_overlap(ups, self.ups, self.method.overlap) / (len(self.names) - 1)
         return self.method.relevance_weight * constraint + self.method.contrast_weight * apart
 
     def kept(self, number: int) -> dict[str, Tensor]:
-        """C_i and P_i of the run's concept number `number`, on the CPU; of a run that ended before step 2, both as they
-        would be at its beginning."""
+        """C_i and P_i of the run's concept number `number`, on the CPU. A run without a step 2, such as that of the
+        very first concept alone, leaves both as step 2 would begin with them."""
         if not self.met:
             self.meet()
         kept = {EMBEDDING: self.embeddings[self.new[number]].cpu().clone()}
