@@ -53,7 +53,7 @@ def write_run(
     names = concept_names(count)
     names = names[order % count :] + names[: order % count]
     write_json(folder / "job.json", job(method, order, seed, names, points))
-    rows, features = {}, _references(names)
+    rows, features = {"0": {"concepts": {}, "general": {"text_alignment": 0.31}}}, _references(names)
     for t in range(1, count + 1):
         scored = names[:t] if t in points else names[t - 1 : t]
         rows[str(t)] = _row(scored, names, quality, drop, t)
@@ -83,7 +83,7 @@ def write_failure(out: Path, method: str, order: int = 0, seed: int = 0, error: 
 def job(method: str, order: int, seed: int, names: Sequence[str], points: Sequence[int]) -> dict:
     kinds = {name: ("thing" if NOUNS[int(name[1:]) % 5] else "style") for name in names}
     return {
-        "sequence": "toy", "method": method, "settings": {"rank": 4}, "order": order, "seed": seed,
+        "sequence": "toy", "base": "world", "method": method, "settings": {"rank": 4}, "order": order, "seed": seed,
         "concepts": [{"name": name, "noun": NOUNS[int(name[1:]) % 5], "kind": kinds[name]} for name in names],
         "score": {"prompts": "world", "seeds_per_prompt": 2, "steps": 20, "guidance": 4.0, "points": list(points)},
         "versions": {"mnemon": "0.1.0", "torch": "2.13.0"},
@@ -125,6 +125,7 @@ def _row(scored: Sequence[str], names: Sequence[str], quality: float, drop: floa
              "image_alignment": 0.6}
             for size in (2, 3)
         ]  # fmt: skip
+        row["refused"] = {"4": "The prompt has <too> many words."}
     return row
 
 

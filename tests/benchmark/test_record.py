@@ -89,6 +89,7 @@ def test_runs_without_a_result_are_kept_with_their_reason(tmp_path):
         (lambda job: job.update(settings={"rank": 8}), "method settings"),
         (lambda job: job["score"].update(steps=2), "score settings"),
         (lambda job: job.update(sequence="other"), "sequence"),
+        (lambda job: job.update(base="another"), "base"),
     ],
 )
 def test_runs_that_do_not_compare_are_refused(tmp_path, change, message):

@@ -88,6 +88,7 @@ def test_the_leaderboard_ranks_by_identity_with_intervals_and_the_failed_last(pa
 def test_failed_runs_say_why(page):
     assert page.count("Out of &lt;memory&gt;.") == 2 and "learning c03" in page
     assert "<memory>" not in page
+    assert "<li>stamina, 4 concepts: The prompt has &lt;too&gt; many words.</li>" in page
 
 
 def test_every_run_has_its_matrices_and_every_method_its_pictures(page):
@@ -160,7 +161,7 @@ def test_in_a_browser_tables_sort_formulas_open_and_pictures_load(page, tmp_path
         [CHROMIUM, *options, f"file://{tmp_path / 'page.html'}"],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=True,
     )
     assert "CONSOLE" not in done.stderr

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 
 import numpy as np
 
@@ -43,6 +44,7 @@ def interval(values: Sequence[float | None]) -> Interval:
     return Interval(mean, mean - half, mean + half, len(known))
 
 
+@cache
 def t_quantile(freedom: int, confidence: float = CONFIDENCE) -> float:
     """t such that Student's t with `freedom` degrees of freedom lies in -t..t with probability `confidence`."""
     low, high = 0.0, 1.0

@@ -79,9 +79,11 @@ class RunRecord:
     """One run: one method on one order of the concepts with one seed.
 
     Attributes:
+        base: what was taught, "" if the job does not say.
         concepts: in the order in which they were learned; concept j = 1..N is `concepts[j - 1]`.
         score: how pictures for scores were drawn, with "points": after which concepts all of them were scored.
-        rows: t -> row; the concept just learned is in every row, all of them at the points.
+        rows: t -> row; the concept just learned is in every row, all of them at the points; 0, the bare base, has
+            general prompts alone.
         features: "pictures/<t>/<name>/image|identity", "references/<name>/image|identity" and
             "general/<t>/image", each (n, d).
         strips: (t, name) -> a PNG with the first pictures of a scored cell side by side.
@@ -89,6 +91,7 @@ class RunRecord:
 
     folder: Path
     sequence: str
+    base: str
     method: str
     settings: Mapping[str, Any]
     order: int
@@ -115,6 +118,7 @@ class RunRecord:
         return cls(
             folder,
             job.text("sequence"),
+            str(job.value.get("base", "")),
             job.text("method"),
             job.mapping("settings"),
             job.whole("order"),

@@ -83,8 +83,10 @@ def facts(results: Results, numbers: Mapping[str, Sequence[Numbers]]) -> dict[st
     if not records:
         return found
     error = interval([one["picture_error"] for runs in numbers.values() for one in runs]).mean
+    bare = records[0].rows.get(0, {}).get("general", {}).get("text_alignment")
     return {
         "sequence": records[0].sequence,
+        **({"base": records[0].base} if records[0].base else {}),
         "concepts": str(len(records[0].names)),
         "methods": str(len(results.methods)),
         "orders": str(len({record.order for record in records})),
@@ -93,6 +95,7 @@ def facts(results: Results, numbers: Mapping[str, Sequence[Numbers]]) -> dict[st
         "whole rows after": ", ".join(str(t) for t in charts.whole_rows(records[0])),
         "pictures a cell": str(records[0].pictures_of_a_cell or "–"),
         "± of one cell": shown(error),
+        **({"text of general prompts, bare base": shown(bare)} if bare is not None else {}),
     }
 
 
@@ -155,7 +158,19 @@ def _multi(results: Results, numbers: Mapping[str, Sequence[Numbers]], remarks: 
         return ""
     columns = [_size_column(results, numbers, size) for size in sizes]
     columns += [figure_column(numbers, f"multi_{kind}_alignment") for kind in ("text", "identity", "image")]
-    return sortable("Prompts that name several concepts, after the last one. Mean over runs.", remarks, columns)
+    said = "Prompts that name several concepts, after the last one. Mean over runs."
+    return sortable(said, remarks, columns) + _refused(results)
+
+
+def _refused(results: Results) -> str:
+    """What methods or the base would not draw."""
+    refused = {
+        f"{record.method}, {size} concepts: {reason}"
+        for record in results.records
+        for size, reason in record.rows[len(record.names)].get("refused", {}).items()
+    }
+    listed = "".join(f"<li>{escape(one)}</li>" for one in sorted(refused))
+    return f"<p>Not drawn:</p><ul>{listed}</ul>" if listed else ""
 
 
 def _size_column(results: Results, numbers: Mapping[str, Sequence[Numbers]], size: int) -> Column:

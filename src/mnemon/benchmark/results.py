@@ -34,8 +34,8 @@ class Results:
         """Read every run.
 
         Raises:
-            MnemonError: there is no run, or finished runs cannot be compared, being of different sequences, scored in
-                different ways or, within a method, with different settings.
+            MnemonError: there is no run, or finished runs cannot be compared, being of different sequences or bases,
+                scored in different ways or, within a method, with different settings.
         """
         folder = Path(folder)
         found = sorted(path for path in folder.glob(_RUN_FOLDERS) if path.is_dir())
@@ -76,6 +76,7 @@ def _place(record: RunRecord) -> tuple[str, int, int]:
 
 def _check_comparable(records: list[RunRecord]) -> None:
     _check_same(records, "sequence", lambda record: record.sequence)
+    _check_same(records, "base", lambda record: record.base)
     _check_same(records, "concepts", lambda record: sorted(record.names))
     _check_same(records, "score settings", lambda record: dict(record.score))
     for method in {record.method for record in records}:
