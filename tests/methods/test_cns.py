@@ -64,9 +64,9 @@ def by_gradient(base: Base, name: str, earlier: list[Learned], **settings: Any) 
 
 def test_the_mask_is_the_base_neurons_without_the_general_ones(base: Base, two: list[Learned]) -> None:
     chosen, best = begin(base, Cns(), two).masks, begin(base, Cns(mask="base"), two).masks
-    general = importance.general_by_text(base, 0.1, 0.5, "layer")
+    general = importance.general_by_text(base, Cns.p, Cns.tau, "layer")
     for site, mask in chosen.items():
-        assert int(best[site].sum()) == round(0.1 * mask.numel())
+        assert int(best[site].sum()) == round(Cns.q * mask.numel())
         assert torch.equal(mask, best[site] & ~general[site])
     assert 0 < importance.entries(chosen) < importance.entries(best)
 
@@ -85,7 +85,7 @@ def test_a_random_mask_is_as_large_and_elsewhere(base: Base) -> None:
 
 def test_rows_have_equal_shares_where_rows_are_ranked(base: Base) -> None:
     for mask in begin(base, Cns(mask="base", rank_scope="row")).masks.values():
-        assert torch.equal(mask.sum(1), torch.full((len(mask),), round(0.1 * mask.shape[1])))
+        assert torch.equal(mask.sum(1), torch.full((len(mask),), round(Cns.q * mask.shape[1])))
 
 
 @pytest.mark.parametrize("reg", ["earlier+base", "c-lora"])
@@ -99,7 +99,7 @@ def test_entries_outside_the_mask_stay_bit_for_bit(base: Base, two: list[Learned
             assert torch.equal(layer.weight[~mask], before[site][~mask])
             assert (layer.weight[mask] != before[site][mask]).all()
     learner = begin(base, Cns(), two)
-    assert learner.values.numel() == importance.entries(learner.masks) < 0.1 * sum(m.numel() for m in before.values())
+    assert learner.values.numel() == importance.entries(learner.masks) < Cns.q * sum(m.numel() for m in before.values())
 
 
 def test_the_regulariser_against_whole_matrices(base: Base, two: list[Learned]) -> None:
@@ -142,7 +142,8 @@ def test_a_mask_from_gradients_is_trained_and_repeats(base: Base) -> None:
     first, again = (by_gradient(base, "rex", []) for _ in range(2))
     assert_same_learned(first, again)
     masks = importance.masks_of(first)
-    assert 0 < first.facts["mask_density"] == importance.entries(masks) / sum(m.numel() for m in masks.values()) <= 0.1
+    size = sum(mask.numel() for mask in masks.values())
+    assert 0 < first.facts["mask_density"] == importance.entries(masks) / size <= Cns.q
     assert all((delta.values != 0).all() for delta in first.deltas.values())
     by_text = importance.masks_of(learn(base, Cns(**SHORT), "rex"))
     assert any(not torch.equal(mask, by_text[site]) for site, mask in masks.items())
@@ -168,10 +169,15 @@ def test_bytes_and_fraction_are_exact(base: Base, two: list[Learned]) -> None:
         assert one.stored_bytes == packed + 4 * 32  # and the token's vector
         changed = sum(int((delta.matrix() != 0).sum()) for delta in one.deltas.values()) + 32
         general = one.facts["general_share"]
-        selected = sum(round(0.1 * mask.numel()) for mask in masks.values())
+        selected = sum(round(Cns.q * mask.numel()) for mask in masks.values())
         assert changed / everything == pytest.approx((selected * (1 - general) + 32) / everything)
         loaded = load_deltas(save_deltas(one.deltas))
         assert all(isinstance(delta, Sparse) and torch.equal(delta.mask, masks[s]) for s, delta in loaded.items())
+
+
+def test_no_concept_can_change_more_than_15_of_10_000_weights_of_stable_diffusion() -> None:
+    """Even if no base neuron were general; the sizes are counted in `test_cns_size.py`."""
+    assert Cns.q * 19_169_280 + 768 <= 0.0015 * (859_520_964 + 83_653_863 + 123_060_480)
 
 
 def test_the_facts_say_how_concepts_overlap(two: list[Learned]) -> None:
