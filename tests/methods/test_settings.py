@@ -28,7 +28,6 @@ def test_settings_survive_json(name: str) -> None:
         ("lora", {"steps": -1}, "'steps' is -1; expected 0 or more"),
         ("lora", {"class_word": 1}, "'class_word' is 1; expected true or false"),
         ("stamina", {"mask": "hard"}, "one of 'none', 'soft', 'sigmoid_st', 'gumbel_st'"),
-        ("stamina", {"mask": "none", "sparsity_weight": 0.75}, "'sparsity_weight' prices open masks"),
     ],
 )
 def test_a_bad_setting_is_named(name: str, settings: dict[str, object], message: str) -> None:

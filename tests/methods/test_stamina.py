@@ -11,7 +11,7 @@ from mnemon.models import Base
 from tests.contract.table import learn, predict
 from tests.tiny import tiny_sd_base
 
-SMALL = {"rank": 2, "mask_rank": 2, "token_hidden": 8, "steps": 4, "batch": 2}
+SMALL = {"rank": 2, "mask_rank": 2, "token_hidden": 8, "steps": 4, "batch": 2, "sparsity_weight": 0.0}
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_the_sparsity_term_is_the_mean_gate_on_free_entries(base: Base) -> None:
     used = torch.zeros(layer.weight.shape)
     used[0] = 1.0
     rex = Learned("rex", None, {site: Dense(used)}, {})
-    learner = begin(base, Stamina(**SMALL, forget="none", sparsity_weight=0.75, mask="sigmoid_st"), [rex])
+    learner = begin(base, Stamina(**{**SMALL, "sparsity_weight": 0.75}, forget="none", mask="sigmoid_st"), [rex])
     learner.before_step(generator())
     gates = {s: n.sigmoid() for stack in learner.stacks for s, n in zip(stack.sites, stack.noisy, strict=True)}
     free = torch.cat([(g[1:] if s == site else g).flatten() for s, g in gates.items()])
@@ -77,7 +77,7 @@ def test_the_sparsity_term_is_the_mean_gate_on_free_entries(base: Base) -> None:
 
 
 def test_a_delta_is_the_product_under_its_mask(base: Base) -> None:
-    learner = begin(base, Stamina(**SMALL), [])
+    learner = begin(base, Stamina(**SMALL, mask="gumbel_st"), [])
     learner.before_step(generator())
     for stack in learner.stacks:
         for index, site in enumerate(stack.sites):

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from mnemon.adapters import Delta, Dense, LowRank, MaskedLowRank, sum_deltas, zeros
-from mnemon.errors import MnemonError
 from mnemon.methods import parts
 from mnemon.methods.base import Learned, Method, Step
 from mnemon.methods.masks import MaskKind, MaskLogits, MaskParam, gates_of, mask_of, training_logits
@@ -130,7 +129,7 @@ class StaminaLearner(TokenLearner):
         total = torch.zeros((), device=self._stacks()[0].a.device)
         if self.method.forget == "masked" and self.penalised:
             total = total + self.method.forget_weight * sum(stack.forgetting() for stack in self._stacks())
-        if self.method.sparsity_weight:
+        if self.method.sparsity_weight and self.method.mask != "none":
             open_gates, free = zip(*(stack.sparsity() for stack in self._stacks()), strict=True)
             total = total + self.method.sparsity_weight * sum(open_gates) / sum(free).clamp(min=1)
         return total
@@ -165,15 +164,16 @@ class Stamina(Method):
     For each adapted W in R^{D1 x D2} and concept t:
 
         Delta_t  = (A_t B_t) (.) M_t            W_t = W_{t-1} + Delta_t         A_t (D1, r) starts at zero, B_t (r, D2)
-        S_t      = g(U_t) h(Q_t) + b0           logits; U_t (D1, r_m), Q_t (r_m, D2); g, h: linear - ReLU - linear
-        M_t      = 1[S_t > 0]                   in training straight-through: Gumbel noise on S_t, sigmoid gradient
+        S_t      = g(U_t) h(Q_t) + b0           logits; U_t (D1, r_m), Q_t (r_m, D2); g, h: nothing, or small MLPs
+        M_t      = 1[S_t > 0]                   in training straight-through: the gradient of sigmoid(S_t / tau)
         V*_t     = MLP_t(1)                     the token; evaluated once and stored, the MLP is dropped
         P_{t-1}  = sum_{t'<t} (A_t' B_t') (.) M_t' = W_{t-1} - W_init
         L_forget = sum over layers of || |P_{t-1}| (.) (A_t B_t) (.) M_t ||_F^2       in fp32
         L        = L_diffusion + lambda L_forget + lambda_s L_sparse
 
     A masked product is in general of full rank, so it is stored as factors and a packed mask. L_sparse is HAT's
-    (arXiv 1801.01423), here on entries: the mean gate over the entries that no earlier concept uses.
+    (arXiv 1801.01423), here on entries: the mean gate over the entries that no earlier concept uses. It keeps a concept
+    from opening gates it does not need, and so leaves entries to the concepts to come.
     """
 
     name: ClassVar[str] = "stamina"
@@ -189,14 +189,14 @@ class Stamina(Method):
     """r, the width of the factors."""
     rate: float = 2e-3
     """Learning rate of the factors."""
-    mask: MaskKind = "gumbel_st"
-    """Hard masks with Gumbel noise in training, without noise (`sigmoid_st`), soft masks (`soft`), or none."""
-    mask_param: MaskParam = "factor_mlp"
-    """Mask logits from MLPs of the factors U and Q, or from their plain product."""
+    mask: MaskKind = "sigmoid_st"
+    """Hard masks without noise in training, with Gumbel noise (`gumbel_st`), soft masks (`soft`), or none."""
+    mask_param: MaskParam = "factor_linear"
+    """Mask logits from the plain product of the factors U and Q, or from MLPs of them (`factor_mlp`, as in the paper)."""
     mask_rank: int = 16
-    """r_m, the width of the mask networks."""
-    mask_rate: float = 2e-3
-    """Learning rate of the mask networks."""
+    """r_m, the width of U and Q and of the mask networks."""
+    mask_rate: float = 1e-2
+    """Learning rate of the masks' factors and networks."""
     b0: float = 2.0
     """Where the mask logits start: 2 keeps 88 % of the gates open at first."""
     tau: float = 1.0
@@ -213,10 +213,10 @@ class Stamina(Method):
     """Say the class noun after the token in prompts. The paper leaves it out."""
     forget: Literal["masked", "none"] = "masked"
     """The price on entries that earlier concepts use, or none."""
-    forget_weight: float = 50.0
+    forget_weight: float = 10.0
     """lambda, for the sum over layers and entries."""
-    sparsity_weight: float = 0.0
-    """lambda_s; HAT uses 0.75."""
+    sparsity_weight: float = 0.05
+    """lambda_s, where there are masks; HAT uses 0.75."""
     steps: int = 200
     """Training steps a concept."""
     batch: int = 8
@@ -225,8 +225,6 @@ class Stamina(Method):
     def __post_init__(self) -> None:
         positive = ("rank", "rate", "mask_rank", "mask_rate", "tau", "token_hidden", "token_rate", "vectors", "batch")
         check_settings(self, positive, ("forget_weight", "sparsity_weight", "steps"))
-        if self.sparsity_weight and self.mask == "none":
-            raise MnemonError("The setting 'sparsity_weight' prices open masks, but 'mask' is 'none'; set it to 0.")
 
     def prompt_name(self, name: str, noun: str | None) -> str:
         return parts.prompt_name(name, noun, self.class_word)
