@@ -192,7 +192,7 @@ class Stamina(Method):
     mask: MaskKind = "sigmoid_st"
     """Hard masks without noise in training, with Gumbel noise (`gumbel_st`), soft masks (`soft`), or none."""
     mask_param: MaskParam = "factor_linear"
-    """Mask logits from the plain product of the factors U and Q, or from MLPs of them (`factor_mlp`, as in the paper)."""
+    """Mask logits from the plain product of the factors U and Q, or from MLPs of them (`factor_mlp`, the paper's)."""
     mask_rank: int = 16
     """r_m, the width of U and Q and of the mask networks."""
     mask_rate: float = 1e-2
