@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mnemon.benchmark import report
 from mnemon.benchmark.engines import Engine, Hear
 from mnemon.benchmark.jobs import Job, JobFolder, Progress
 from mnemon.benchmark.runner import run_job
@@ -13,18 +14,19 @@ from mnemon.library.lock import exclusive
 
 @dataclass(frozen=True)
 class Ended:
-    """How a benchmark ended: its jobs, how many of them were done before, and of those that failed why."""
+    """How a benchmark ended: its jobs, how many of them were done before, of those that failed why, and the report."""
 
     jobs: int
     before: int
     failed: dict[str, str]
+    page: Path
 
 
 def run_bench(jobs: Sequence[Job], engine: Engine, hear: Hear = lambda job, progress: None) -> Ended:
     """Do the jobs that are not done yet; those that failed before are tried again. All are for one results folder.
 
     Raises:
-        MnemonError: somebody else is writing to the results folder.
+        MnemonError: somebody else is writing to the results folder, or it holds runs that do not compare with these.
     """
     out = jobs[0].out
     out.mkdir(parents=True, exist_ok=True)
@@ -38,11 +40,7 @@ def run_bench(jobs: Sequence[Job], engine: Engine, hear: Hear = lambda job, prog
             else:
                 open_jobs.append(job)
         engine.run(open_jobs, run_job, hear)
-        write_report(out)
+        page = report.write(out)
     failures = {job.title: JobFolder(job.folder).failure() for job in jobs}
     failed = {title: failure for title, failure in failures.items() if failure is not None}
-    return Ended(len(jobs), len(jobs) - len(open_jobs), failed)
-
-
-def write_report(out: Path) -> None:
-    """Summary and page of all that lies in the results folder."""
+    return Ended(len(jobs), len(jobs) - len(open_jobs), failed, page)

@@ -51,7 +51,9 @@ class Processes:
         if workers < 1:
             raise MnemonError(f"{workers} worker processes cannot do any job: ask for 1 or more.")
         self.workers = workers
-        self._context = multiprocessing.get_context("spawn")  # a fork would share locks and threads of torch
+        # Not "fork": that would share this process's threads and locks. The server has imported all before it forks.
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(["mnemon.benchmark.runner"])
 
     def run(self, jobs: Sequence[Job], work: Work, hear: Hear) -> None:
         waiting, running, tries = deque(jobs), dict[Path, tuple[Job, BaseProcess]](), Counter[Path]()

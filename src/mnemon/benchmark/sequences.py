@@ -7,7 +7,7 @@ are for choosing settings (seeds from 5001 upward); results are reported on the 
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -102,9 +102,9 @@ def _world_member(entry: Mapping[str, Any], photos: int, references: int) -> Mem
     name, seed = entry["name"], entry["seed"]
     if "style" in entry:
         style = style_concept(name, seed, entry["style"])
-        return Member(name, None, "style", partial(_draw, style, photos, references))
+        return Member(name, None, "style", cache(partial(_draw, style, photos, references)))
     thing = thing_concept(name, seed, entry["noun"])
-    return Member(name, thing.noun, "thing", partial(_draw, thing, photos, references))
+    return Member(name, thing.noun, "thing", cache(partial(_draw, thing, photos, references)))
 
 
 def _draw(concept: WorldConcept, photos: int, references: int) -> Photos:

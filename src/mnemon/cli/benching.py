@@ -58,12 +58,14 @@ def bench(
     with progress("starting") as bar:
         ended = run_bench(jobs, chosen, _Watch(bar, len(jobs)))
     found = {"out": str(to), "jobs": ended.jobs, "done_before": ended.before, "failed": ended.failed}
+    found |= {"page": str(to / ended.page.name), "summary": str(to / "summary.json")}
     if json_output:
         print_json(found)
     else:
         say(f"{ended.jobs - len(ended.failed)} of {ended.jobs} jobs done in {to}.")
         for title, failure in ended.failed.items():
             say(f"Failed: {title}: {failure}")
+        say(f"Leaderboard, matrices, pictures: {to / ended.page.name}")
     if ended.failed:
         raise typer.Exit(1)
 

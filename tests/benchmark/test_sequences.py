@@ -1,0 +1,129 @@
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from mnemon.benchmark import ConceptSequence, open_sequence, shipped_sequences
+from mnemon.benchmark.folders import CIFC
+from mnemon.benchmark.prompts import combinations, combined_prompts, concept_prompts
+from mnemon.errors import MnemonError
+from mnemon.methods import method_from
+
+DEMO = range(201, 206)
+
+
+def seeds(name: str) -> list[int]:
+    path = Path(__file__).parents[2] / "src" / "mnemon" / "benchmark" / "data" / f"{name}.json"
+    return [entry["seed"] for entry in json.loads(path.read_text())["concepts"]]
+
+
+def pictures(folder: Path, count: int, first: int = 0) -> None:
+    folder.mkdir(parents=True)
+    for index in range(first, first + count):
+        Image.new("RGB", (16, 16), (index, 0, 0)).save(folder / f"{index:02}.jpg")
+
+
+def nouns(sequence: ConceptSequence) -> list[str | None]:
+    return [one.noun for one in sequence.concepts if one.kind == "thing"]
+
+
+def test_the_shipped_sequences_have_their_shapes() -> None:
+    ten, fifty, hundred = (open_sequence(f"world-{count}") for count in (10, 50, 100))
+    assert len(nouns(ten)) == 7 and sorted(nouns(ten).count(noun) for noun in set(nouns(ten))) == [1, 1, 1, 2, 2]
+    assert [one.kind for one in ten.concepts].count("style") == 3
+    assert len(nouns(fifty)) == len(fifty.concepts) == 50 and len(set(nouns(fifty))) == 5
+    assert len(hundred.concepts) == 100 and len(open_sequence("world-6").concepts) == 6
+
+
+def test_development_and_reporting_concepts_are_not_the_same() -> None:
+    assert {"world-6-dev", "world-10-dev", "world-50-dev"} <= set(shipped_sequences())
+    development = [seed for name in shipped_sequences() if name.endswith("-dev") for seed in seeds(name)]
+    reporting = [seed for name in shipped_sequences() if not name.endswith("-dev") for seed in seeds(name)]
+    assert all(5001 <= seed < 6000 for seed in development) and all(1001 <= seed < 2000 for seed in reporting)
+    assert len(set(development)) == len(development) and len(set(reporting)) == len(reporting)
+    assert not {*development, *reporting} & set(DEMO)
+
+
+def test_an_order_is_a_permutation_that_its_number_decides() -> None:
+    sequence = open_sequence("world-10")
+    names = [[one.name for one in sequence.ordered(order).concepts] for order in (0, 1, 1, 2)]
+    assert names[0] == [one.name for one in sequence.concepts]
+    assert names[1] == names[2] and len({tuple(one) for one in names}) == 3
+    assert all(sorted(one) == sorted(names[0]) for one in names)
+
+
+def test_what_is_scored_against_was_not_trained_on() -> None:
+    photos = open_sequence("world-6").concepts[0].photos()
+    trained, references = ({photo.sha256 for photo in part.photos} for part in photos[:2])
+    assert photos.held_out and len(trained) == 5 and len(references) == 16 and not trained & references
+
+
+def test_a_folder_of_ones_own(three: Path, tmp_path: Path) -> None:
+    cat, ink, mug = open_sequence(str(three)).concepts
+    assert [(one.name, one.noun, one.kind) for one in (cat, ink, mug)] == [
+        ("cat", "cat", "thing"), ("ink", None, "style"), ("mug", "mug", "thing")
+    ]  # fmt: skip
+    trained, references, held_out = cat.photos()
+    assert (len(trained.photos), len(references.photos), held_out) == (4, 2, True)
+    assert mug.photos().held_out is False and mug.photos().references is mug.photos().trained
+    with pytest.raises(MnemonError, match="holds no concepts"):
+        open_sequence(str(tmp_path))
+    with pytest.raises(MnemonError, match="There is no sequence 'world-7'"):
+        open_sequence("world-7")
+
+
+def test_the_published_layouts_are_read_as_they_are(tmp_path: Path) -> None:
+    cifc = tmp_path / "cifc" / "datasets"
+    prompts = {"pet": "A <TOK>, in the forest", "plushy": "A <TOK> on a table", "style": "A <TOK> of a dog"}
+    folders = [folder for folder, *_ in CIFC]
+    for folder in folders:
+        pictures(cifc / "images" / folder, 2)
+    (cifc / "evaluation_prompts").mkdir()
+    for name, line in prompts.items():
+        (cifc / "evaluation_prompts" / f"test_{name}.txt").write_text(f"{line}\n\n")
+    (cifc / "caption" / "ink_painting").mkdir(parents=True)
+    (cifc / "caption" / "ink_painting" / "00.txt").write_text("ink painting of a bridge\n")
+    sequence = open_sequence(str(tmp_path / "cifc"))
+    assert [one.name for one in sequence.concepts] == folders
+    ink = sequence.concepts[-1]
+    assert (ink.noun, ink.kind, ink.templates) == ("ink painting", "style", ("A {} of a dog",))
+    assert [photo.caption for photo in ink.photos().trained.photos] == ["<ink_painting> ink painting of a bridge", None]
+
+    dreambooth = tmp_path / "dreambooth"
+    pictures(dreambooth / "dataset" / "dog6", 6)
+    pictures(dreambooth / "dataset" / "can", 6)
+    listed = "Classes\n\nsubject_name,class\ncan,can\ndog6,dog\n\nPrompts\n\nObject Prompts\n\nprompt_list = [\n"
+    line = "'a {0} {1} %s'.format(unique_token, class_token)"
+    listed += f"{line % 'on a rug'}\n]\n\nLive Subject Prompts\n\nprompt_list = [\n{line % 'in a hat'}\n]\n"
+    (dreambooth / "dataset" / "prompts_and_classes.txt").write_text(listed)
+    can, dog = open_sequence(str(dreambooth)).concepts
+    assert (can.noun, can.templates, dog.noun, dog.templates) == ("can", ("a {} on a rug",), "dog", ("a {} in a hat",))
+    assert dog.photos().held_out
+
+    custom = tmp_path / "custom"
+    pictures(custom / "benchmark_dataset" / "pet_cat1", 3)
+    (custom / "prompts").mkdir()
+    (custom / "prompts" / "cat.txt").write_text("photo of a {}.\n{} in the snow.\n")
+    entry = {"instance_prompt": "photo of a <new1> cat", "class_prompt": "cat", "prompt_filename": "prompts/cat.txt"}
+    entries = [{**entry, "instance_data_dir": f"./benchmark_dataset/pet_cat{number}"} for number in (1, 2)]
+    (custom / "dataset.json").write_text(json.dumps(entries))
+    (cat,) = open_sequence(str(custom)).concepts  # the other's photos were not downloaded
+    assert (cat.name, cat.noun, len(cat.templates)) == ("pet_cat1", "cat", 2)
+
+
+def test_things_and_styles_are_asked_for_as_such() -> None:
+    lora, members = method_from("lora"), open_sequence("world-10").concepts
+    dog, ink = members[0], members[-1]
+    things, styles = (concept_prompts(lora, one, "world", 20) for one in (dog, ink))
+    assert len(things.prompts) == len(styles.words) == 20
+    assert all("<dog1> dog" in prompt for prompt in things.prompts)
+    assert all(prompt.endswith("in <ink> style") for prompt in styles.prompts)
+    assert not any("<" in text for text in [*things.words, *styles.words])
+    for size in (2, 3, 4):
+        sets = combinations(members, size)
+        assert sets == combinations(members[::-1], size)  # whatever the order of learning
+        assert len({frozenset(one.name for one in chosen) for chosen in sets}) == len(sets) == 4
+        assert all(len({one.noun for one in chosen}) == size for chosen in sets)
+        assert combined_prompts(lora, sets[0], "world", 1).prompts[0].count("<") == size
+    assert combinations(members[:1], 2) == []
