@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from mnemon.benchmark import Here, Job, Scoring, jobs, plan, run_bench, run_job, runner
+from mnemon.benchmark import Here, Job, Scoring, jobs, open_sequence, plan, run_bench, run_job, runner
 from mnemon.benchmark.record import RunRecord
 from mnemon.errors import MnemonError
 from mnemon.library import Library
@@ -122,11 +122,11 @@ def test_orders_and_seeds_are_jobs_and_other_settings_need_another_folder(
     ]  # fmt: skip
     assert len({job.folder for job in made}) == 8
     (job,) = planned(["lora"])
-    jobs.JobFolder(job.folder).begin(job.to_json(3))
+    jobs.JobFolder(job.folder).begin(job.to_json(open_sequence(str(three))))
     assert planned(["lora"]) == [job]
-    with pytest.raises(MnemonError, match=r"begun with another settings \(rank 16, not 4\)"):
+    with pytest.raises(MnemonError, match=r"another value of 'settings' \(rank 16, not 4\)"):
         planned(["lora"], settings={"lora": {**SMALL, "rank": 4}})
-    with pytest.raises(MnemonError, match=r"another score \(pictures 2, not 8\)"):
+    with pytest.raises(MnemonError, match=r"another value of 'score' \(pictures 2, not 8\)"):
         planned(["lora"], scoring=Scoring(pictures=8, steps=1, points=(2,)))
     with pytest.raises(MnemonError, match="settings for 'ewc', which is not among"):
         plan(tmp_path, str(three), ["lora"], 1, 1, {"ewc": {}})

@@ -72,7 +72,8 @@ class Processes:
                     if process.exitcode != 0 and tries[folder] < TRIES:
                         waiting.appendleft(job)
                         continue
-                    _ended(job, hear, None if process.exitcode == 0 else f"it ended with code {process.exitcode}")
+                    code = process.exitcode
+                    _ended(job, hear, f"The worker died {TRIES} times, with code {code}." if code else None)
         finally:
             for _, process in running.values():
                 process.terminate()
@@ -117,8 +118,10 @@ class Ray:
                 job, error = pending.pop(reference), None
                 try:
                     ray.get(reference)
+                except ray.exceptions.RayTaskError as raised:  # e.g. mnemon is not installed there
+                    error = str(raised).strip().splitlines()[-1]
                 except ray.exceptions.RayError as lost:
-                    error = str(lost).strip().splitlines()[0]
+                    error = f"The worker died {TRIES} times: {str(lost).strip().splitlines()[0]}"
                 _ended(job, hear, error)
             for job in pending.values():
                 _pass_on(job, hear)
@@ -182,11 +185,12 @@ def _pass_on(job: Job, hear: Hear) -> None:
         hear(job, progress)
 
 
-def _ended(job: Job, hear: Hear, died: str | None) -> None:
+def _ended(job: Job, hear: Hear, error: str | None) -> None:
+    """What becomes of a job whose worker is gone; `error` if it did not come to an end by itself."""
     folder = JobFolder(job.folder)
-    if died is not None:
+    if error is not None:
         progress = folder.progress()
-        folder.fail(f"The worker died {TRIES} times: {died}.", progress.doing if progress else "starting")
+        folder.fail(error, progress.doing if progress else "starting")
     folder.end()
     hear(job, None)
 

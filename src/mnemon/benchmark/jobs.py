@@ -25,14 +25,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mnemon.benchmark.scoring import Scored, Scoring
-from mnemon.benchmark.sequences import open_sequence
+from mnemon.benchmark.sequences import ConceptSequence, open_sequence, shipped_sequences
 from mnemon.checkpoints import write_json, write_safetensors
 from mnemon.errors import MnemonError
 from mnemon.methods import method_from, method_settings
 from mnemon.methods.base import Method
 from mnemon.sampling import to_image
-
-_NOT_COMPARED = ("versions", "machine", "concepts")
 
 
 @dataclass(frozen=True)
@@ -66,12 +64,21 @@ class Job:
     def made_method(self) -> Method:
         return method_from(self.method, self.settings)
 
-    def to_json(self, count: int) -> dict[str, Any]:
-        """What decides the outcome, for a sequence of `count` concepts."""
-        settings = method_settings(self.made_method())
-        score = {**self.scoring.to_json(), "points": self.scoring.whole_rows(count)}
-        identity = {"sequence": self.sequence, "base": self.base, "method": self.method, "settings": settings}
-        return {**identity, "order": self.order, "seed": self.seed, "score": score}
+    def to_json(self, sequence: ConceptSequence) -> dict[str, Any]:
+        """What decides the outcome; the sequence by its name and concepts, wherever it lies."""
+        return {
+            "sequence": sequence.name,
+            "base": self.base,
+            "method": self.method,
+            "settings": method_settings(self.made_method()),
+            "order": self.order,
+            "seed": self.seed,
+            "concepts": [
+                {"name": one.name, "noun": one.noun, "kind": one.kind, "held_out": one.photos().held_out}
+                for one in sequence.ordered(self.order).concepts
+            ],
+            "score": {**self.scoring.to_json(), "points": self.scoring.whole_rows(len(sequence.concepts))},
+        }
 
 
 @dataclass(frozen=True)
@@ -106,16 +113,24 @@ def plan(
     stray = [name for name in given if name not in methods]
     if stray:
         raise MnemonError(f"There are settings for '{stray[0]}', which is not among the methods: {', '.join(methods)}.")
+    opened = open_sequence(sequence)
+    sequence, base = _settled(sequence, shipped_sequences()), _settled(base, ["world"])
     jobs = [
         Job(out, sequence, method, order, seed, dict(given.get(method, {})), base, scoring)
         for seed in range(seeds)
         for order in range(orders)
         for method in dict.fromkeys(methods)
     ]
-    count = len(open_sequence(sequence).concepts)
     for job in jobs:
-        JobFolder(job.folder).check_same(job.to_json(count))
+        job.made_method()
+        JobFolder(job.folder).check_same(job, opened)
     return jobs
+
+
+def _settled(what: str, names: Sequence[str]) -> str:
+    """A path that is true wherever a worker stands; a name as it is."""
+    path = Path(what).expanduser()
+    return str(path.resolve()) if what not in names and path.exists() else what
 
 
 class JobFolder:
@@ -126,15 +141,16 @@ class JobFolder:
         self.rows: dict[str, dict[str, Any]] = _read(path / "rows.json")
         self.costs: dict[str, Any] = _read(path / "costs.json")
 
-    def check_same(self, asked: Mapping[str, Any]) -> None:
+    def check_same(self, job: Job, sequence: ConceptSequence) -> None:
         """Raises:
         MnemonError: the job was begun with other settings.
         """
         begun = _read(self.path / "job.json")
-        for key in asked if begun else ():
-            if key not in _NOT_COMPARED and begun.get(key) != json.loads(json.dumps(asked[key])):
+        asked: dict[str, Any] = json.loads(json.dumps(job.to_json(sequence))) if begun else {}
+        for key, value in asked.items():
+            if begun.get(key) != value:
                 raise MnemonError(
-                    f"{self.path} was begun with another {key} ({_difference(begun.get(key), asked[key])}): "
+                    f"{self.path} was begun with another value of '{key}'{_difference(begun.get(key), value)}: "
                     "ask for the same, or choose another results folder."
                 )
 
@@ -198,6 +214,6 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _difference(begun: Any, asked: Any) -> str:
     if isinstance(begun, dict) and isinstance(asked, dict):
-        other = [key for key in asked if begun.get(key) != asked[key]]
-        return ", ".join(f"{key} {begun.get(key)}, not {asked[key]}" for key in other)
-    return f"{begun}, not {asked}"
+        other = [f"{key} {begun.get(key)}, not {asked[key]}" for key in asked if begun.get(key) != asked[key]]
+        return f" ({', '.join(other)})"
+    return "" if isinstance(begun, list) else f" ({begun}, not {asked})"

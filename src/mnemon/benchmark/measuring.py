@@ -18,7 +18,8 @@ _STATM = Path("/proc/self/statm")
 
 
 class PeakMemory:
-    """The most memory that was in use within the block: of the GPU if the device is one, else of the whole process.
+    """The most memory that was in use within the block, of the GPU if the device is one, else of the whole process; it
+    is looked at fifty times a second.
 
     Attributes:
         start, peak: bytes at the beginning and at most. Without a GPU and without /proc both are the process's peak.

@@ -59,7 +59,8 @@ class _Run:
     def __init__(self, job: Job, folder: JobFolder, tell: Tell) -> None:
         self.job, self.folder, self.tell, self.doing = job, folder, tell, "beginning"
         self.base, self.encoders = _opened(job.base)
-        self.members = open_sequence(job.sequence).ordered(job.order).concepts
+        self.sequence = open_sequence(job.sequence)
+        self.members = self.sequence.ordered(job.order).concepts
         self.method = job.made_method()
         self.features = folder.features()
         self.library = _library(folder.path / "library", self.base, self.method)
@@ -76,13 +77,8 @@ class _Run:
                         self._score(state, memory)
 
     def _begin(self) -> None:
-        count = len(self.members)
-        concepts = [
-            {"name": one.name, "noun": one.noun, "kind": one.kind, "held_out": one.photos().held_out}
-            for one in self.members
-        ]
         facts = {"versions": package_versions(), "machine": machine_facts(self.base.device)}
-        self.folder.begin({**self.job.to_json(count), "concepts": concepts, **facts})
+        self.folder.begin({**self.job.to_json(self.sequence), **facts})
         scores, image = _bare(self.job.out, self.base, self.encoders, self.job.scoring)
         self.folder.rows["0"] = {"concepts": {}, "general": scores}
         self.features["general/0/image"] = image
