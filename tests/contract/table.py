@@ -41,7 +41,7 @@ COMPARES = {"cidm", "fl2t"}
 """Methods whose steps compare the new concept with each earlier one, so that a step's cost grows with their number."""
 
 VARY = {"cns"}
-"""Methods that train as many entries as the concept asks for: sizes agree to a tenth, not exactly."""
+"""Methods that train as many entries as the concept asks for: sizes agree to a quarter, not exactly."""
 
 
 def small(name: str) -> Method:
@@ -110,7 +110,7 @@ def predict(base: Base, prompts: Sequence[str]) -> Tensor:
 
 def alike(method: Method, sizes: Sequence[int]) -> bool:
     """Whether what the concepts take is the same for all, as far as the method lets it be."""
-    return min(sizes) >= (0.9 if method.name in VARY else 1) * max(sizes)
+    return min(sizes) >= (0.75 if method.name in VARY else 1) * max(sizes)
 
 
 def weights(base: Base) -> dict[str, Tensor]:
