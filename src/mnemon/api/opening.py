@@ -50,14 +50,19 @@ def kept_fusion(library: Library, base: Base) -> dict[str, Delta]:
     """The fused changes of the library's state: read, or computed and kept."""
     if (known := library.fused()) is not None:
         return known
+    fused = composed_changes(library, base)
+    library.write_fused(fused)
+    return fused
+
+
+def composed_changes(library: Library, base: Base) -> dict[str, Delta]:
+    """The change of each layer with all concepts of the library's state in it, composed without a prompt."""
     learned, before = library.learned(), base.tokens
     base.set_tokens(library.method.tokens(learned))
     try:
-        fused = library.method.compose(base, learned)
+        return library.method.compose(base, learned)
     finally:
         base.set_tokens(before)
-    library.write_fused(fused)
-    return fused
 
 
 @contextmanager

@@ -60,6 +60,9 @@ def learn(
         typer.Option(min=1, help="Of a list, concepts that learn in the same steps, where the method lets them."),
     ] = 6,
     preview_every: Annotated[int, typer.Option(help="Steps between preview pictures; 0 for none.")] = 0,
+    preview_page: Annotated[
+        Path | None, typer.Option("--preview-page", help="After each commit, draw all concepts on this HTML page.")
+    ] = None,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Log losses for TensorBoard (extra: track).")
     ] = False,
@@ -99,6 +102,9 @@ def learn(
                 library, group, base=base, method=chosen, references=[held_out] * len(group), photos=squares,
                 training=training, prior=prior, scored=score, on_step=bar, on_pictures=bar.scored,
             )  # fmt: skip
+            if preview_page:
+                bar.rename("drawing all concepts")
+                api.preview(library, preview_page, base=base)
         results += [{"concept": name, **vars(outcome)} for name in names]
         if not json_output:
             _report(names, outcome, library)

@@ -1,0 +1,85 @@
+"""The commands that look along a library's history or write it anew: preview, diff, reorder, commit, discard."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mnemon.cli.libraries import DEFAULT_LIBRARY, At, BaseAt, Json, LibraryPath
+from mnemon.cli.printing import number, out, print_json, progress, say, table
+
+LAYERS_SHOWN = 10
+
+
+def add_to(app: typer.Typer) -> None:
+    for command in (preview, diff):
+        app.command(command.__name__)(command)
+
+
+def preview(
+    library: LibraryPath = DEFAULT_LIBRARY,
+    to: Annotated[Path, typer.Option("--out", "-o", help="The page.")] = Path("preview.html"),
+    every: Annotated[
+        bool, typer.Option("--every", help="After every commit, side by side; as many times as long.")
+    ] = False,
+    prompt: Annotated[
+        list[str] | None, typer.Option(help="Instead of the usual three; {} stands for the concept.")
+    ] = None,
+    number_: Annotated[int, typer.Option("--number", "-n", min=1, help="Pictures of each prompt.")] = 2,
+    at: At = None,
+    base_at: BaseAt = None,
+    json_output: Json = False,
+) -> None:
+    """Draw all concepts on one HTML page, at the same prompts and seeds every time.
+
+    Example: mnemon preview --every --out preview.html
+    """
+    from mnemon import api
+    from mnemon.api.previewing import PROMPTS
+    from mnemon.library import Library
+
+    with progress("drawing states") as bar:
+        page = api.preview(
+            Library.open(library, at), to, base=str(base_at) if base_at else None, every=every,
+            prompts=prompt or PROMPTS, number=number_, on_state=lambda done, total: bar(done, total, {}),
+        )  # fmt: skip
+    if json_output:
+        print_json({"page": str(page)})
+    else:
+        say(f"Written: {page}")
+
+
+def diff(
+    before: Annotated[int, typer.Argument(metavar="A", min=0, help="A state; 0 is the empty library.")],
+    after: Annotated[int, typer.Argument(metavar="B", min=0, help="Another one.")],
+    library: LibraryPath = DEFAULT_LIBRARY,
+    base_at: BaseAt = None,
+    json_output: Json = False,
+) -> None:
+    """What changed from state A to state B: concepts, their scores, and how far the weights moved.
+
+    The distance of a layer is ||W_B - W_A|| / ||W_A||, of its weights with all concepts in them.
+
+    Example: mnemon diff 1 3
+    """
+    from mnemon import api
+
+    found = api.diff(library, before, after, base=str(base_at) if base_at else None)
+    if json_output:
+        print_json(vars(found))
+        return
+    for word, names in (("added", found.added), ("removed", found.removed)):
+        say(f"{word}: {' '.join(f'<{name}>' for name in names) or 'none'}")
+    if found.scores:
+        columns = ("concept", *(f"{kind} {state}" for kind in ("identity", "image") for state in (before, after)))
+        kinds = ("identity_alignment", "image_alignment")
+        lines = [(name, *(number(one) for kind in kinds for one in own[kind])) for name, own in found.scores.items()]
+        out.print(table(columns, lines))
+    if found.layers is None:
+        say("The method composes anew for every prompt: there is no one change of the weights to compare.")
+        return
+    shown = list(found.layers.items())[:LAYERS_SHOWN]
+    for layer, distance in shown:
+        say(f"  {distance:9.3%}  {layer}")
+    if len(found.layers) > len(shown):
+        say(f"  and {len(found.layers) - len(shown)} layers that moved less (all with --json)")
