@@ -1,7 +1,9 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from mnemon.library import Library
 from tests.cli.conftest import Command
@@ -66,3 +68,32 @@ def test_learning_writes_the_page_anew_after_each_commit(teach: Command, mnemon:
     for source, pictures in (("sip", 6), ("tom", 12)):
         assert teach("--no-score", "--preview-page", "all.html", *LIB, source=source).code == 0
         assert Path("all.html").read_text().count("<img") == pictures
+
+
+def test_reorder_writes_a_new_library_and_leaves_the_old_one(mnemon: Command, taught: Path) -> None:
+    def everything() -> dict[Path, bytes]:
+        return {file: file.read_bytes() for file in taught.rglob("*") if file.is_file()}
+
+    before = everything()
+    value = mnemon("reorder", "tom", "sip", *LIB, "--out", "new", "--json").json
+    assert value == {"library": "new", "concepts": ["tom", "sip"], "state": 2}
+    assert everything() == before
+    old, new = Library.open("lib"), Library.open("new")
+    assert new.method == old.method and new.fingerprint == old.fingerprint and new.rows() == {}
+    for name in ("sip", "tom"):
+        assert new.concepts()[name].files == old.concepts()[name].files
+        assert new.references(name).keys() == {"image", "identity"}
+    drawn = []
+    for library in ("lib", "new"):
+        mnemon("generate", "<sip> mug", "--library", library, "--steps", 2, "-n", 1, "--out", library + "-pictures")
+        drawn.append(np.asarray(Image.open(f"{library}-pictures/00000.png"), int))
+    assert abs(drawn[0] - drawn[1]).max() <= 1  # sums in another order
+
+
+def test_reorder_refuses_what_it_cannot_do(mnemon: Command, taught: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "look at 'sip'" in mnemon("reorder", "tom", *LIB, "--out", "new").err
+    assert "it has: sip, tom" in mnemon("reorder", "tom", "rex", *LIB, "--out", "new").err
+    assert "exists already" in mnemon("reorder", "tom", "sip", *LIB, "--out", "lib").err
+    monkeypatch.setattr("mnemon.methods.lora.Lora.can_remove", False)
+    assert "share one change" in mnemon("reorder", "tom", "sip", *LIB, "--out", "new").err
+    assert not Path("new").exists() and not Path(".new.reordering").exists()

@@ -1,10 +1,12 @@
 """The jobs of mnemon: learn, generate, evaluate, export, import. The command line does nothing but call these."""
 
+from mnemon.api.candidates import Refused, commit, discard, refusal, waiting
 from mnemon.api.comparing import Difference, diff
 from mnemon.api.drawing import generate
 from mnemon.api.exchange import Imported, export_concepts, import_concept
 from mnemon.api.learning import OnStep, Outcome, learn, learn_together, learns_together
 from mnemon.api.previewing import preview
+from mnemon.api.reordering import reorder
 from mnemon.api.scoring import evaluate, single_lora_identity_ratio
 from mnemon.lessons import PhotoSettings
 
@@ -14,7 +16,10 @@ __all__ = [
     "OnStep",
     "Outcome",
     "PhotoSettings",
+    "Refused",
+    "commit",
     "diff",
+    "discard",
     "evaluate",
     "export_concepts",
     "generate",
@@ -23,5 +28,8 @@ __all__ = [
     "learn_together",
     "learns_together",
     "preview",
+    "refusal",
+    "reorder",
     "single_lora_identity_ratio",
+    "waiting",
 ]

@@ -77,7 +77,9 @@ def _distances(old: Library, new: Library, base: Base) -> dict[str, float]:
 
 
 def _changes(library: Library, base: Base) -> dict[str, Delta]:
-    return kept_fusion(library, base) if library.method.fuses else composed_changes(library, base)
+    if library.method.fuses:
+        return kept_fusion(library, base)
+    return composed_changes(library.method, library.learned(), base)
 
 
 def _matrix(delta: Delta | None) -> Tensor:

@@ -8,11 +8,13 @@ from typing import Any
 
 from torch import Tensor
 
+from mnemon.api.candidates import Guard, check_none_waits
 from mnemon.api.opening import encoders_of, kept_fusion, opened_or_created
 from mnemon.api.scoring import row_of
 from mnemon.data import Concept, photos_tensor
+from mnemon.errors import MnemonError
 from mnemon.lessons import PhotoSettings, examples_of
-from mnemon.library import Library
+from mnemon.library import Library, Proposal
 from mnemon.methods.base import Learned, Method
 from mnemon.metrics import Encoders, ScoreSettings, reference_features
 from mnemon.metrics.measure import OnPictures
@@ -29,7 +31,8 @@ OnStep = Callable[[int, int, Mapping[str, float]], None]
 @dataclass(frozen=True)
 class Outcome:
     """What `learn` did: the library's new state, the measured row (None if not scored), and the seconds it took: in
-    training, in fusing the concepts (0 for methods that do not fuse) and in scoring."""
+    training, in fusing the concepts (0 for methods that do not fuse) and in scoring (which is also where concepts are
+    fused with `max_forgetting`)."""
 
     state: int
     row: dict[str, Any] | None
@@ -73,6 +76,7 @@ def learn_together(
     prior: int = 0,
     score: ScoreSettings | None = None,
     scored: bool = True,
+    max_forgetting: float | None = None,
     encoders: Encoders | None = None,
     on_step: OnStep | None = None,
     on_pictures: OnPictures | None = None,
@@ -88,19 +92,28 @@ def learn_together(
         photos, training, score: settings; defaults are the method's and the base's own.
         prior: class pictures to draw from the bare base and to train on as well (prior preservation).
         scored: measure the row of the score matrix, and keep features of the references for later rows.
+        max_forgetting: refuse the commit if the identity alignment of an earlier concept falls by more than this below
+            its best so far; what was learned is then kept aside (`api.commit`, `api.discard`).
         encoders: what measures; by default the base's own, or CLIP and DINO.
         on_step: hears the training's progress.
         on_pictures: hears the pictures that are scored.
 
     Raises:
+        Refused: earlier concepts fall by more than `max_forgetting`.
         MnemonError: anything in the way, in one sentence; the library is as it was then.
     """
+    if max_forgetting is not None and not scored:
+        raise MnemonError("What is forgotten is told by scores: leave out max_forgetting, or learn with scores.")
     path, training = Path(library), training or TrainingSettings()
     with opened_or_created(path, base, method) as (opened, found), opened.lock():
+        check_none_waits(opened)
         for concept in concepts:
             opened.check_name(concept.name)
         # Before the training, since encoders may have to be fetched from the hub, and that may fail.
         measure = (encoders or encoders_of(found)) if scored else None
+        guard = None
+        if max_forgetting is not None and measure and opened.names():
+            guard = Guard(opened, found, measure, score, max_forgetting)
         held_out = references or [None] * len(concepts)
         features = [_features(measure, other or own, found) for own, other in zip(concepts, held_out, strict=True)]
         began = time.monotonic()
@@ -109,15 +122,26 @@ def learn_together(
         facts = {"training": asdict(training), "seconds": round((trained - began) / len(concepts), 1)}
         each = list(zip(learned, concepts, held_out, features, strict=True))
         # A change that concepts share comes first, so that every state of the history has it.
-        for one, concept, other, known in sorted(each, key=lambda parts: not parts[0].deltas):
-            settings = {**facts, "held_out": other is not None}
-            opened.commit(one, photos=_sources(concept), settings=settings, references=known)
+        proposals = [
+            Proposal(one, _sources(concept), {**facts, "held_out": other is not None}, known)
+            for one, concept, other, known in sorted(each, key=lambda parts: not parts[0].deltas)
+        ]
+        row, fused = guard.passed(proposals, on_pictures) if guard else (None, None)
+        judged = time.monotonic()
+        for one in proposals:
+            opened.commit(one.learned, one.photos, one.settings, one.references)
         discard_snapshot(path / "training")
-        if opened.method.fuses:
+        if fused is not None:
+            opened.write_fused(fused)
+        elif opened.method.fuses:
             kept_fusion(opened, found)
-        fused = time.monotonic()
-        row = _measure(opened, found, measure, score, on_pictures) if measure else None
-    return Outcome(opened.state, row, trained - began, fused - trained, time.monotonic() - fused)
+        ready = time.monotonic()
+        if row is not None:
+            opened.write_row(opened.state, row)
+        elif measure:
+            row = _measure(opened, found, measure, score, on_pictures)
+    scoring = judged - trained + time.monotonic() - ready
+    return Outcome(opened.state, row, trained - began, ready - judged, scoring)
 
 
 def _train(

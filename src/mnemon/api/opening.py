@@ -1,7 +1,7 @@
 """Libraries and bases by their names."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from mnemon.adapters import Delta
 from mnemon.errors import MnemonError
 from mnemon.library import Library
 from mnemon.methods import method_from, method_settings
-from mnemon.methods.base import Method
+from mnemon.methods.base import Learned, Method
 from mnemon.metrics import Encoders, encoders_for
 from mnemon.models import Base, load_base
 from mnemon.sampling import Composed
@@ -50,17 +50,17 @@ def kept_fusion(library: Library, base: Base) -> dict[str, Delta]:
     """The fused changes of the library's state: read, or computed and kept."""
     if (known := library.fused()) is not None:
         return known
-    fused = composed_changes(library, base)
+    fused = composed_changes(library.method, library.learned(), base)
     library.write_fused(fused)
     return fused
 
 
-def composed_changes(library: Library, base: Base) -> dict[str, Delta]:
-    """The change of each layer with all concepts of the library's state in it, composed without a prompt."""
-    learned, before = library.learned(), base.tokens
-    base.set_tokens(library.method.tokens(learned))
+def composed_changes(method: Method, learned: Sequence[Learned], base: Base) -> dict[str, Delta]:
+    """The change of each layer with all of `learned` in the model, composed without a prompt."""
+    before = base.tokens
+    base.set_tokens(method.tokens(learned))
     try:
-        return library.method.compose(base, learned)
+        return method.compose(base, learned)
     finally:
         base.set_tokens(before)
 

@@ -67,10 +67,20 @@ def row_of(
     on_pictures: OnPictures | None = None,
 ) -> dict[str, Any]:
     """The row of the score matrix at the library's state."""
-    references = {name: library.references(name) for name in library.names()}
-    known = {name: features for name, features in references.items() if features}
+    known = references_of(library)
     with in_base(library, base) as composed:
-        return measure_row(composed, known, encoders, score or settings_for(encoders), on_pictures)
+        return measure_row(composed, known, encoders, score_settings(score, encoders), on_pictures)
+
+
+def references_of(library: Library) -> dict[str, dict[str, Tensor]]:
+    """Concept -> features of its reference pictures, for those that have some."""
+    references = {name: library.references(name) for name in library.names()}
+    return {name: features for name, features in references.items() if features}
+
+
+def score_settings(score: ScoreSettings | None, encoders: Encoders) -> ScoreSettings:
+    """The settings asked for, or the encoders' own."""
+    return score or settings_for(encoders)
 
 
 def single_lora_identity_ratio(

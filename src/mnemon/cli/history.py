@@ -1,4 +1,4 @@
-"""The commands that look along a library's history or write it anew: preview, diff, reorder, commit, discard."""
+"""The commands along a library's history: preview, diff, reorder, and commit and discard for what was kept aside."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,13 +6,14 @@ from typing import Annotated
 import typer
 
 from mnemon.cli.libraries import DEFAULT_LIBRARY, At, BaseAt, Json, LibraryPath
-from mnemon.cli.printing import number, out, print_json, progress, say, table
+from mnemon.cli.printing import number, out, print_json, progress, row_table, say, table
+from mnemon.errors import MnemonError
 
 LAYERS_SHOWN = 10
 
 
 def add_to(app: typer.Typer) -> None:
-    for command in (preview, diff):
+    for command in (preview, diff, reorder, commit, discard):
         app.command(command.__name__)(command)
 
 
@@ -83,3 +84,54 @@ def diff(
         say(f"  {distance:9.3%}  {layer}")
     if len(found.layers) > len(shown):
         say(f"  and {len(found.layers) - len(shown)} layers that moved less (all with --json)")
+
+
+def reorder(
+    names: Annotated[list[str], typer.Argument(help="All concepts, in the new order.")],
+    to: Annotated[Path, typer.Option("--out", "-o", help="The new library's folder.")],
+    library: LibraryPath = DEFAULT_LIBRARY,
+    json_output: Json = False,
+) -> None:
+    """Write a new library with the same concepts in another order; the old one stays as it is.
+
+    Example: mnemon reorder tom sip --out other-order
+    """
+    from mnemon import api
+
+    made = api.reorder(library, to, names)
+    if json_output:
+        print_json({"library": str(to), "concepts": made.names(), "state": made.state})
+    else:
+        say(f"{to}: {' '.join(f'<{name}>' for name in made.names())}. Measure it with `mnemon evaluate -l {to}`.")
+
+
+def commit(
+    library: LibraryPath = DEFAULT_LIBRARY,
+    anyway: Annotated[bool, typer.Option("--anyway", help="Yes, in spite of what it forgets.")] = False,
+    json_output: Json = False,
+) -> None:
+    """Take in what `learn --max-forgetting` kept aside; without --anyway only show what it would cost."""
+    from mnemon import api
+    from mnemon.library import Library
+
+    candidate = api.waiting(library)
+    if not json_output:
+        out.print(row_table(candidate.row, Library.open(library)))
+    if not anyway:
+        raise MnemonError(api.refusal(candidate.names, candidate.forgets))
+    state = api.commit(library)
+    if json_output:
+        print_json({"concepts": candidate.names, "state": state, "row": candidate.row})
+    else:
+        say(f"{' '.join(f'<{name}>' for name in candidate.names)} taken in; the library is at state {state}.")
+
+
+def discard(library: LibraryPath = DEFAULT_LIBRARY, json_output: Json = False) -> None:
+    """Drop what `learn --max-forgetting` kept aside; the library stays as it is."""
+    from mnemon import api
+
+    api.discard(library)
+    if json_output:
+        print_json({"discarded": True})
+    else:
+        say("Dropped; the library is as it was.")

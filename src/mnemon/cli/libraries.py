@@ -69,6 +69,14 @@ def learn(
     score: Annotated[
         bool, typer.Option(help="Measure every concept so far afterwards; a concept learned without has no scores.")
     ] = True,
+    max_forgetting: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="Keep the concept aside instead, if the identity score of an earlier one falls by more than this "
+            "below its best, such as 0.1; decide with commit or discard.",
+        ),
+    ] = None,
     json_output: Json = False,
 ) -> None:
     """Teach the library one more concept, and see what it still knows of all.
@@ -77,6 +85,7 @@ def learn(
     """
     from mnemon import api
     from mnemon.data import concept_from_folder, concepts_from_list
+    from mnemon.library import Library
     from mnemon.training import TrainingSettings
 
     training = TrainingSettings(
@@ -98,10 +107,16 @@ def learn(
     for group in _groups(concepts, chosen, library, together):
         names = [concept.name for concept in group]
         with progress("learning " + " ".join(f"<{name}>" for name in names)) as bar:
-            outcome = api.learn_together(
-                library, group, base=base, method=chosen, references=[held_out] * len(group), photos=squares,
-                training=training, prior=prior, scored=score, on_step=bar, on_pictures=bar.scored,
-            )  # fmt: skip
+            try:
+                outcome = api.learn_together(
+                    library, group, base=base, method=chosen, references=[held_out] * len(group), photos=squares,
+                    training=training, prior=prior, scored=score, max_forgetting=max_forgetting, on_step=bar,
+                    on_pictures=bar.scored,
+                )  # fmt: skip
+            except api.Refused as refused:
+                if not json_output:
+                    out.print(row_table(refused.row, Library.open(library)))
+                raise
             if preview_page:
                 bar.rename("drawing all concepts")
                 api.preview(library, preview_page, base=base)

@@ -77,7 +77,13 @@ def row_table(row: Mapping[str, Any], library: Any) -> Table:
     for name, scores in row["concepts"].items():
         held_out = name in entries and entries[name].settings.get("held_out")
         identity, image = scores["identity_alignment"], scores["image_alignment"]
-        against = "–" if not scores["references"] else "held-out photos" if held_out else "training photos"
+        against = (
+            "–"
+            if not scores["references"] or name not in entries
+            else "held-out photos"
+            if held_out
+            else "training photos"
+        )
         lines.append(
             (name, number(identity), share(identity, scores["identity_ceiling"]), number(image),
              share(image, scores["image_ceiling"]), number(scores["text_alignment"]), against)

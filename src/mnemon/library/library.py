@@ -6,6 +6,7 @@
     fused/000003.safetensors         the changes fused at state 3, for methods that fuse; may be computed again
     references/000001-rex.safetensors  features of the pictures the concept is scored against
     scores/000003.json               row R[3, :] of the score matrix; may be measured again
+    candidate/                       what was learned and not taken in, until somebody decides; see `candidate`
     lock                             held by the one who writes
 
 A commit is made by the renaming of its history file and by nothing before it, so a crash leaves the old or the new
@@ -19,20 +20,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
 from torch import Tensor
 
 from mnemon.adapters import Delta, load_deltas, save_deltas
-from mnemon.checkpoints import write_safetensors
 from mnemon.errors import MnemonError
+from mnemon.library.concepts import read_concept, write_concept
 from mnemon.library.entry import (
-    DELTAS,
-    EXTRA,
     LEARN,
     REMOVE,
-    TOKENS,
     Entry,
-    File,
     active_entries,
     check_files,
     newest_entry,
@@ -80,8 +76,8 @@ class Library:
         self._check_files()
 
     @classmethod
-    def create(cls, path: Path | str, base: Base, method: Method) -> "Library":
-        """Make an empty library in a new or empty folder.
+    def create(cls, path: Path | str, base: "Base | Library", method: Method) -> "Library":
+        """Make an empty library in a new or empty folder, on a base or on that of another library.
 
         Raises:
             MnemonError: there is something else in the folder already.
@@ -92,9 +88,10 @@ class Library:
         # A creation that was cut short leaves library.json.part; dot files belong to the file manager.
         if path.exists() and (not path.is_dir() or set(path.glob("[!.]*")) - {path / f"{_HEADER}.part"}):
             raise MnemonError(f"{path} is not an empty folder: choose another place for the library.")
+        name = base.base_name if isinstance(base, Library) else base.name
         header = {
             "format": FORMAT,
-            "base": {"name": base.name, "family": base.family, "fingerprint": base.fingerprint},
+            "base": {"name": name, "family": base.family, "fingerprint": base.fingerprint},
             "method": {"name": method.name, "settings": method_settings(method)},
         }
         write_sealed(path / _HEADER, header)
@@ -161,13 +158,12 @@ class Library:
             self._check_writable()
             self.check_name(learned.name)
             entry = self._next(LEARN, learned.name)
-            self._write_concept(self.path / "concepts" / entry.folder, learned)
+            files = write_concept(self.path / "concepts" / entry.folder, learned)
             if references:
                 write_sealed_tensors(self._references_path(entry), references)
-            folder = self.path / "concepts" / entry.folder
             details = {
                 "noun": learned.noun,
-                "files": {file.name: File.of(file) for file in sorted(folder.glob("*.safetensors"))},
+                "files": files,
                 "photos": [dict(photo) for photo in photos],
                 "settings": dict(settings or {}),
                 "facts": dict(learned.facts),
@@ -301,18 +297,9 @@ class Library:
         self._at = None
         return self.state
 
-    def _write_concept(self, folder: Path, learned: Learned) -> None:
-        write_safetensors(folder / DELTAS, save_deltas(learned.deltas))
-        write_safetensors(folder / TOKENS, learned.tokens)
-        if learned.extra:
-            write_safetensors(folder / EXTRA, learned.extra)
-        sync_folder(folder.parent)
-
     def _read_learned(self, entry: Entry) -> Learned:
         folder = self.path / "concepts" / entry.folder
-        deltas, tokens = load_deltas(load_file(folder / DELTAS)), load_file(folder / TOKENS)
-        extra = load_file(folder / EXTRA) if EXTRA in entry.files else {}
-        return Learned(entry.concept, entry.noun, deltas, tokens, dict(entry.facts), extra)
+        return read_concept(folder, entry.concept, entry.noun, entry.files, entry.facts)
 
     def _references_path(self, entry: Entry) -> Path:
         return self.path / "references" / f"{entry.folder}.safetensors"

@@ -151,6 +151,11 @@ class Elastic(EdLora, ABC):
         super().__post_init__()
         check_settings(self, ("scale",))
 
+    @property
+    def order_matters(self) -> str | None:
+        joint = "with encoding=joint all tokens stand in one prompt, one after another"
+        return joint if self.encoding == "joint" else super().order_matters
+
     @torch.no_grad()
     def weights(self, base: Base, learned: Sequence[Learned], prompt: str) -> Tensor:
         """psi (layers, concepts) of a prompt, without s."""

@@ -121,6 +121,7 @@ class Method(ABC):
     at_once: ClassVar[bool] = False
     """Whether all concepts have to be learned together, in one run, on their pictures mixed."""
     can_remove: ClassVar[bool]
+    """Whether what was learned of a concept is told apart from the others, so that it can be taken out again."""
     needs_class_images: ClassVar[bool]
     source: ClassVar[str]
     needs_calibration: bool = False
@@ -131,6 +132,11 @@ class Method(ABC):
     """Training steps a concept, by default."""
     batch: int
     """Pictures a step, by default."""
+
+    @property
+    def order_matters(self) -> str | None:
+        """Why `compose` gives something else if the same concepts stand in another order; None where it does not."""
+        return None if self.can_remove else "its concepts share one change of the weights, kept with the first of them"
 
     @abstractmethod
     def prompt_name(self, name: str, noun: str | None) -> str:

@@ -1,0 +1,51 @@
+"""The same concepts in another order, as a new library."""
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from mnemon.errors import MnemonError
+from mnemon.library import Library
+
+
+def reorder(library: str | Path, out: str | Path, names: Sequence[str]) -> Library:
+    """Write a new library with the concepts of an old one in the order of `names`.
+
+    Nothing is learned again. With all concepts in it the model draws what it drew before, up to the rounding of sums;
+    the states between are other ones, so scores are not carried over. The old library is only read. The new one is
+    there whole or not at all.
+
+    Raises:
+        MnemonError: `names` are not the old library's, each once; the method's concepts cannot change places; `out`
+            exists.
+    """
+    old, path = Library.open(library), Path(out)
+    _check(old, names)
+    if path.exists():
+        raise MnemonError(f"{path} exists already: choose a new folder for the library in its new order.")
+    aside = path.with_name(f".{path.name}.reordering")
+    shutil.rmtree(aside, ignore_errors=True)  # of a call that was cut short
+    new, learned, entries = Library.create(aside, old, old.method), old.learned(), old.concepts()
+    each = {one.name: one for one in learned}
+    for name in names:
+        entry = entries[name]
+        settings = {**entry.settings, "reordered": {"library": str(old.path), "state": entry.number}}
+        new.commit(each[name], entry.photos, settings, old.references(name))
+    (aside / "lock").unlink(missing_ok=True)
+    os.rename(aside, path)
+    return Library.open(path)
+
+
+def _check(library: Library, names: Sequence[str]) -> None:
+    if reason := library.method.order_matters:
+        raise MnemonError(
+            f"Concepts of the method '{library.method.name}' cannot change places: {reason}. Learn them "
+            "anew in the order you want."
+        )
+    for name in names:
+        if name not in library.names():
+            raise MnemonError(f"{library.path} has no concept '{name}'; it has: {', '.join(library.names())}.")
+    wrong = [name for name in library.names() if list(names).count(name) != 1]
+    if wrong:
+        raise MnemonError(f"Name every concept of {library.path} once, in the new order: look at '{wrong[0]}'.")

@@ -1,0 +1,195 @@
+"""A candidate: concepts that were learned but not taken into the history, kept aside until somebody decides.
+
+    candidate/candidate.json        what their commits will say, the seal of the commit they stand on, what they forget
+    candidate/0/                    the files of the first of them, as in concepts/; 1/ of the second, and so on
+    candidate/0-references.safetensors
+
+There is a candidate from the renaming of candidate.json on until that file is removed; files without it are a crash's,
+and are cleared away. One can be taken in only where it was learned: after the commit that it stands on.
+"""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from mnemon.data.concept import NAME
+from mnemon.errors import MnemonError
+from mnemon.library.concepts import read_concept, write_concept
+from mnemon.library.entry import DELTAS, EXTRA, LEARN, TOKENS, File
+from mnemon.library.library import Library
+from mnemon.library.sealed import (
+    check_file,
+    read_sealed,
+    read_sealed_tensors,
+    sync_folder,
+    write_sealed,
+    write_sealed_tensors,
+)
+from mnemon.methods.base import Learned
+
+REMEDY = "drop the candidate with `mnemon discard`, and learn it again"
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """One concept and what its commit is to say, as for `Library.commit`."""
+
+    learned: Learned
+    photos: Sequence[Mapping[str, str]] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    references: Mapping[str, Tensor] | None = None
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Concepts kept aside.
+
+    Attributes:
+        row: what was measured with them in the model, as in `Library.rows`.
+        forgets: earlier concept -> its best identity alignment, and that in `row`.
+    """
+
+    proposals: tuple[Proposal, ...]
+    row: Mapping[str, Any]
+    forgets: Mapping[str, tuple[float, float]]
+
+    @property
+    def names(self) -> list[str]:
+        return [one.learned.name for one in self.proposals]
+
+
+def has_candidate(library: Library) -> bool:
+    return _header(library).exists()
+
+
+def put_aside(library: Library, candidate: Candidate) -> None:
+    """Keep the candidate in the library's folder, without making it part of the library.
+
+    Raises:
+        MnemonError: another one is waiting.
+    """
+    with library.lock():
+        if has_candidate(library):
+            raise MnemonError(f"A candidate is waiting in {library.path} already: commit or discard that one first.")
+        _clear(library)
+        concepts = [_write(library, number, one) for number, one in enumerate(candidate.proposals)]
+        body = {"parent": _seal(library, library.state), "state": library.state, "concepts": concepts}
+        write_sealed(_header(library), {**body, "row": candidate.row, "forgets": candidate.forgets})
+
+
+def read_candidate(library: Library) -> Candidate:
+    """Raises:
+    MnemonError: there is none, or a file of it is damaged.
+    """
+    body = _body(library)
+    proposals = tuple(_read(library, number, one) for number, one in enumerate(body["concepts"]))
+    forgets = {name: (before, after) for name, (before, after) in body["forgets"].items()}
+    return Candidate(proposals, body["row"], forgets)
+
+
+def commit_candidate(library: Library) -> int:
+    """Take the candidate into the history, with its row; returns the new state. After a crash it may be called again.
+
+    Raises:
+        MnemonError: there is none, it is damaged, or the library has changed since it was learned.
+    """
+    with library.lock():
+        body, candidate = _body(library), read_candidate(library)
+        done = _taken(library, body)
+        for one in candidate.proposals[done:]:
+            settings = {**one.settings, "forgets": dict(candidate.forgets)}
+            library.commit(one.learned, one.photos, settings, one.references)
+        library.write_row(library.state, candidate.row)
+        _clear(library)
+        return library.state
+
+
+def discard_candidate(library: Library) -> None:
+    """Drop the candidate, damaged or not.
+
+    Raises:
+        MnemonError: there is none.
+    """
+    with library.lock():
+        _check_there(library)
+        _clear(library)
+
+
+def _taken(library: Library, body: Mapping[str, Any]) -> int:
+    """How many of the candidate's concepts a commit that was cut short has taken in already."""
+    state, concepts = body["state"], body["concepts"]
+    since = library.history()[state:]
+    follows = state <= library.state and body["parent"] == _seal(library, state) and len(since) <= len(concepts)
+    own = [(LEARN, one["name"], {name: File(**file) for name, file in one["files"].items()}) for one in concepts]
+    if not follows or [(entry.action, entry.concept, dict(entry.files)) for entry in since] != own[: len(since)]:
+        raise MnemonError(
+            f"The library {library.path} has changed since its candidate was learned at state {state}: {REMEDY}."
+        )
+    return len(since)
+
+
+def _seal(library: Library, state: int) -> str:
+    return library.history()[state - 1].seal if state else ""
+
+
+def _folder(library: Library) -> Path:
+    return library.path / "candidate"
+
+
+def _header(library: Library) -> Path:
+    return _folder(library) / "candidate.json"
+
+
+def _check_there(library: Library) -> None:
+    if not has_candidate(library):
+        raise MnemonError(f"No candidate is waiting in the library {library.path}.")
+
+
+def _body(library: Library) -> dict[str, Any]:
+    _check_there(library)
+    return read_sealed(_header(library), REMEDY)
+
+
+def _write(library: Library, number: int, one: Proposal) -> dict[str, Any]:
+    files = write_concept(_folder(library) / str(number), one.learned)
+    if one.references:
+        write_sealed_tensors(_references(library, number), one.references)
+    learned = one.learned
+    return {
+        "name": learned.name,
+        "noun": learned.noun,
+        "files": {name: asdict(file) for name, file in files.items()},
+        "photos": [dict(photo) for photo in one.photos],
+        "settings": dict(one.settings),
+        "facts": dict(learned.facts),
+        "references": bool(one.references),
+    }
+
+
+def _read(library: Library, number: int, body: Mapping[str, Any]) -> Proposal:
+    folder = _folder(library) / str(number)
+    files = {name: File(**file) for name, file in body["files"].items()}
+    if not NAME.fullmatch(body["name"]) or set(files) - {EXTRA} != {DELTAS, TOKENS}:
+        # Names become paths: nothing in a candidate may lead out of the library's folder.
+        raise MnemonError(f"The file {_header(library)} describes no candidate: {REMEDY}.")
+    for name, file in files.items():
+        check_file(folder / name, file.sha256, REMEDY)
+    learned = read_concept(folder, body["name"], body["noun"], files, body["facts"])
+    references = read_sealed_tensors(_references(library, number), REMEDY) if body["references"] else None
+    return Proposal(learned, body["photos"], body["settings"], references)
+
+
+def _references(library: Library, number: int) -> Path:
+    return _folder(library) / f"{number}-references.safetensors"
+
+
+def _clear(library: Library) -> None:
+    """The header goes first: what is left without it is no candidate."""
+    if _folder(library).exists():
+        _header(library).unlink(missing_ok=True)
+        sync_folder(_folder(library))
+        shutil.rmtree(_folder(library))

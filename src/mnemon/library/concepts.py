@@ -1,0 +1,32 @@
+"""A concept as files: deltas, tokens and, for some methods, extra tensors."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+
+from mnemon.adapters import load_deltas, save_deltas
+from mnemon.checkpoints import write_safetensors
+from mnemon.library.entry import DELTAS, EXTRA, TOKENS, File
+from mnemon.library.sealed import sync_folder
+from mnemon.methods.base import Learned
+
+
+def write_concept(folder: Path, learned: Learned) -> dict[str, File]:
+    """Write the concept into `folder`; returns what the files must be, by name."""
+    write_safetensors(folder / DELTAS, save_deltas(learned.deltas))
+    write_safetensors(folder / TOKENS, learned.tokens)
+    if learned.extra:
+        write_safetensors(folder / EXTRA, learned.extra)
+    sync_folder(folder.parent)
+    return {file.name: File.of(file) for file in sorted(folder.glob("*.safetensors"))}
+
+
+def read_concept(
+    folder: Path, name: str, noun: str | None, files: Mapping[str, File], facts: Mapping[str, Any]
+) -> Learned:
+    """The concept that `write_concept` wrote as `files`, freshly read from disk."""
+    deltas, tokens = load_deltas(load_file(folder / DELTAS)), load_file(folder / TOKENS)
+    extra = load_file(folder / EXTRA) if EXTRA in files else {}
+    return Learned(name, noun, deltas, tokens, dict(facts), extra)

@@ -1,0 +1,65 @@
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from mnemon.api import candidates
+from mnemon.library import Library
+from tests.cli.conftest import Command
+
+LIB = ("--library", "lib")
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The rows measured before a commit, in which <sip> has lost 0.3."""
+    real: Callable[..., dict[str, Any]] = candidates.measure_row
+    rows: list[dict[str, Any]] = []
+
+    def lower(*arguments: Any) -> dict[str, Any]:
+        rows.append(real(*arguments))
+        rows[-1]["concepts"]["sip"]["identity_alignment"] -= 0.3
+        return rows[-1]
+
+    monkeypatch.setattr(candidates, "measure_row", lower)
+    return rows
+
+
+def test_a_concept_that_costs_too_much_is_kept_aside(
+    teach: Command, mnemon: Command, measured: list[dict[str, Any]]
+) -> None:
+    teach("--noun", "mug", *LIB)
+    refused = teach("--noun", "cat", "--max-forgetting", 0.2, *LIB, source="tom")
+    assert refused.code == 1 and "sip" in refused.out and "tom" in refused.out
+    assert "<tom> was not committed" in refused.err and "<sip> falls from" in refused.err
+    library = Library.open("lib")
+    assert library.names() == ["sip"] and library.rows().keys() == {1}
+    assert not list((library.path / "training").iterdir())
+    assert "kept aside" in teach("--noun", "cat", *LIB, source="tom").err
+    asked = mnemon("commit", *LIB)
+    assert asked.code == 1 and "--anyway" in asked.err and "tom" in asked.out
+    assert mnemon("commit", "--anyway", *LIB, "--json").json == {"concepts": ["tom"], "state": 2, "row": measured[0]}
+    library = Library.open("lib")
+    assert library.names() == ["sip", "tom"] and library.rows()[2] == measured[0]
+    assert library.concepts()["tom"].settings["forgets"].keys() == {"sip"}
+    assert "No candidate" in mnemon("discard", *LIB).err
+
+
+def test_a_concept_that_costs_little_is_committed_with_its_row(
+    teach: Command, mnemon: Command, measured: list[dict[str, Any]]
+) -> None:
+    assert "leave out max_forgetting" in teach("--max-forgetting", 1, "--no-score", *LIB).err
+    teach("--noun", "mug", *LIB)
+    library = Library.open("lib")
+    (library.path / "scores" / "000001.json").rename("row.json")
+    assert "run `mnemon evaluate" in teach("--max-forgetting", 1, *LIB, source="tom").err
+    (library.path.parent / "row.json").rename(library.path / "scores" / "000001.json")
+    assert teach("--max-forgetting", 1, *LIB, "--json", source="tom").json["row"] == measured[0]
+    assert Library.open("lib").rows()[2] == measured[0] and len(measured) == 1
+
+
+def test_discard_drops_what_was_kept_aside(teach: Command, mnemon: Command, measured: list[dict[str, Any]]) -> None:
+    teach("--noun", "mug", *LIB)
+    teach("--noun", "cat", "--max-forgetting", 0.2, *LIB, source="tom")
+    assert mnemon("discard", *LIB).code == 0
+    assert Library.open("lib").names() == ["sip"] and "No candidate" in mnemon("commit", *LIB).err
