@@ -11,7 +11,7 @@ from mnemon.methods import Learned
 from mnemon.methods.lora import Lora
 from mnemon.methods.stamina import Stamina
 from mnemon.models import Base
-from mnemon.training import Examples, TrainingSettings, discard_snapshot, train
+from mnemon.training import Examples, Lesson, TrainingSettings, Until, discard_snapshot, train, train_together
 from tests.contract.table import assert_same_learned, predict
 from tests.tiny import tiny_sd_base
 
@@ -244,3 +244,41 @@ def test_a_damaged_snapshot_is_named(base: Base, tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(MnemonError, match=f"{path.name} is damaged: delete it"):
         learn(base, folder=tmp_path)
+
+
+def goal(asked: list[int], stop: int, name: str = "goal") -> Until:
+    def reached(done: int) -> bool:
+        asked.append(done)
+        return done >= stop
+
+    return Until(reached, every=2, name=name)
+
+
+@pytest.mark.parametrize("method", [LORA, STAMINA], ids=["lora", "stamina"])
+@pytest.mark.parametrize("killed", [3, 4])
+def test_a_run_with_a_goal_stops_early_and_at_the_same_step_after_a_kill(
+    base: Base, tmp_path: Path, method, killed: int
+) -> None:
+    prompts = [f"a photo of {method.prompt_name('rex', 'dog')}"] * 3
+    lessons, settings = [Lesson("rex", "dog", Examples(latents(base), prompts))], TrainingSettings(snapshot_seconds=0)
+    asked: list[int] = []
+    whole = train_together(base, method, lessons, settings=settings, until=goal(asked, 4))[0]
+    assert asked == [2, 4]
+    folder = tmp_path / "training"
+    with pytest.raises(Killed):
+        train_together(
+            base, method, lessons, settings=settings, folder=folder, on_step=dying_at(killed), until=goal([], 4)
+        )
+    for _ in range(2):  # a finished run is found finished
+        asked.clear()
+        resumed = train_together(base, method, lessons, settings=settings, folder=folder, until=goal(asked, 4))[0]
+        assert asked == [4]
+        assert_same_learned(resumed, whole)
+    seen: list[int] = []
+    further = train_together(
+        base, method, lessons, settings=settings, folder=folder, on_step=lambda step, *_: seen.append(step)
+    )[0]
+    assert seen == [5, 6]
+    assert_same_learned(further, learn(base, method, {"snapshot_seconds": 0}))
+    train_together(base, method, lessons, settings=settings, folder=folder, until=goal(asked, 4, "another goal"))
+    assert asked[-2:] == [2, 4]

@@ -8,10 +8,12 @@ from mnemon.api.learning import OnStep, Outcome, learn, learn_together, learns_t
 from mnemon.api.previewing import preview
 from mnemon.api.reordering import reorder
 from mnemon.api.scoring import evaluate, single_lora_identity_ratio
+from mnemon.api.stopping import Goal
 from mnemon.lessons import PhotoSettings
 
 __all__ = [
     "Difference",
+    "Goal",
     "Imported",
     "OnStep",
     "Outcome",

@@ -11,6 +11,7 @@ from torch import Tensor
 from mnemon.api.candidates import Guard, check_none_waits
 from mnemon.api.opening import encoders_of, kept_fusion, opened_or_created
 from mnemon.api.scoring import row_of
+from mnemon.api.stopping import Goal, Watch
 from mnemon.data import Concept, photos_tensor
 from mnemon.errors import MnemonError
 from mnemon.lessons import PhotoSettings, examples_of
@@ -39,6 +40,8 @@ class Outcome:
     training_seconds: float
     fusion_seconds: float
     scoring_seconds: float
+    until: dict[str, Any] | None = None
+    """With a goal what became of it (`Watch.facts`), and the seconds of its checks, which are part of the training."""
 
 
 def learn(library: str | Path, concept: Concept, *, references: Concept | None = None, **options: Any) -> Outcome:
@@ -77,6 +80,7 @@ def learn_together(
     score: ScoreSettings | None = None,
     scored: bool = True,
     max_forgetting: float | None = None,
+    until: Goal | None = None,
     encoders: Encoders | None = None,
     on_step: OnStep | None = None,
     on_pictures: OnPictures | None = None,
@@ -94,6 +98,7 @@ def learn_together(
         scored: measure the row of the score matrix, and keep features of the references for later rows.
         max_forgetting: refuse the commit if the identity alignment of an earlier concept falls by more than this below
             its best so far; what was learned is then kept aside (`api.commit`, `api.discard`).
+        until: stop before the last step, when this is reached; for one concept with references.
         encoders: what measures; by default the base's own, or CLIP and DINO.
         on_step: hears the training's progress.
         on_pictures: hears the pictures that are scored.
@@ -104,6 +109,8 @@ def learn_together(
     """
     if max_forgetting is not None and not scored:
         raise MnemonError("What is forgotten is told by scores: leave out max_forgetting, or learn with scores.")
+    if until is not None and not (scored and len(concepts) == 1 and references and references[0]):
+        raise MnemonError("To stop at a goal takes one concept at a time, references of it, and scores.")
     path, training = Path(library), training or TrainingSettings()
     with opened_or_created(path, base, method) as (opened, found), opened.lock():
         check_none_waits(opened)
@@ -116,10 +123,16 @@ def learn_together(
             guard = Guard(opened, found, measure, score, max_forgetting)
         held_out = references or [None] * len(concepts)
         features = [_features(measure, other or own, found) for own, other in zip(concepts, held_out, strict=True)]
+        watch = None
+        if until is not None and measure and features[0]:
+            watch = Watch(until, found, opened.method, concepts[0], features[0], measure)
         began = time.monotonic()
-        learned = _train(opened, found, concepts, photos, training, prior, on_step)
+        learned = _train(opened, found, concepts, photos, training, prior, on_step, watch)
         trained = time.monotonic()
         facts = {"training": asdict(training), "seconds": round((trained - began) / len(concepts), 1)}
+        stopped = watch.facts(_steps(opened.method, training)) if watch else None
+        if stopped:
+            facts["until"] = stopped
         each = list(zip(learned, concepts, held_out, features, strict=True))
         # A change that concepts share comes first, so that every state of the history has it.
         proposals = [
@@ -141,7 +154,12 @@ def learn_together(
         elif measure:
             row = _measure(opened, found, measure, score, on_pictures)
     scoring = judged - trained + time.monotonic() - ready
-    return Outcome(opened.state, row, trained - began, ready - judged, scoring)
+    checked = {**stopped, "seconds": watch.seconds} if stopped and watch else None
+    return Outcome(opened.state, row, trained - began, ready - judged, scoring, checked)
+
+
+def _steps(method: Method, training: TrainingSettings) -> int:
+    return method.steps if training.steps is None else training.steps
 
 
 def _train(
@@ -152,6 +170,7 @@ def _train(
     training: TrainingSettings,
     prior: int,
     on_step: OnStep | None,
+    watch: Watch | None,
 ) -> list[Learned]:
     method, earlier, seed = library.method, library.learned(), training.seed
     again = rehearsed(base, method, earlier, seed)
@@ -174,6 +193,7 @@ def _train(
         on_step=on_step,
         on_preview=lambda step: _preview(library.path, base, method, concepts[0], step),
         calibration=calibration(base, method),
+        until=watch.until() if watch else None,
     )
 
 

@@ -69,6 +69,22 @@ def learn(
     score: Annotated[
         bool, typer.Option(help="Measure every concept so far afterwards; a concept learned without has no scores.")
     ] = True,
+    until: Annotated[
+        str | None,
+        typer.Option(
+            metavar="identity:SHARE",
+            help="Stop early, when its identity reaches this share of the ceiling on --references, such as "
+            "identity:0.95.",
+        ),
+    ] = None,
+    check_every: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Steps from one check of --until to the next. Each draws 8 pictures (16 on bases for photographs) in "
+            "20 denoising steps.",
+        ),
+    ] = 50,
     max_forgetting: Annotated[
         float | None,
         typer.Option(
@@ -95,6 +111,9 @@ def learn(
     several = photos.is_file() and photos.suffix.lower() == ".json"
     if several and (name or noun or references):
         raise MnemonError("A list file names its concepts itself: leave out --name, --noun and --references.")
+    if until and not references:
+        raise MnemonError("--until looks at photos that are not trained on: give some with --references.")
+    goal = api.Goal(_share(until), check_every) if until else None
     squares = api.PhotoSettings(fit, flip, random_crop)
     concepts = concepts_from_list(photos) if several else [concept_from_folder(photos, name, noun)]
     held_out = concept_from_folder(references, concepts[0].name, concepts[0].noun) if references else None
@@ -110,8 +129,8 @@ def learn(
             try:
                 outcome = api.learn_together(
                     library, group, base=base, method=chosen, references=[held_out] * len(group), photos=squares,
-                    training=training, prior=prior, scored=score, max_forgetting=max_forgetting, on_step=bar,
-                    on_pictures=bar.scored,
+                    training=training, prior=prior, scored=score, max_forgetting=max_forgetting, until=goal,
+                    on_step=bar, on_pictures=bar.scored,
                 )  # fmt: skip
             except api.Refused as refused:
                 if not json_output:
@@ -339,6 +358,18 @@ def setting_of(pair: str) -> tuple[str, Any]:
         return key, text
 
 
+def _share(until: str) -> float:
+    """The share of `identity:SHARE`."""
+    kind, _, text = until.partition(":")
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
+    if kind != "identity" or not share > 0:
+        raise MnemonError(f"'--until {until}' is no goal: write the share of the ceiling as '--until identity:0.95'.")
+    return share
+
+
 def _known(library: Path) -> list[str]:
     from mnemon.library import Library
 
@@ -351,5 +382,11 @@ def _report(names: list[str], outcome: Any, library: Path) -> None:
     learned = " ".join(f"<{name}>" for name in names)
     fused = f", fused in {outcome.fusion_seconds:.0f} s" if outcome.fusion_seconds >= 1 else ""
     say(f"{learned} learned in {outcome.training_seconds:.0f} s{fused}; the library is at state {outcome.state}.")
+    if outcome.until is not None:
+        reached = (
+            f"reached {outcome.until['share']:.0%} of the ceiling" if outcome.until["share"] else "goal not reached"
+        )
+        steps, checks = f"{outcome.until['steps']} of {outcome.until['of']} steps", outcome.until["checks"]
+        say(f"{steps}, {reached}; {checks} checks took {outcome.until['seconds']:.0f} s of the time.")
     if outcome.row is not None:
         out.print(row_table(outcome.row, Library.open(library)))

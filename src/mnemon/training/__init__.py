@@ -2,7 +2,7 @@
 
 from mnemon.training.examples import Examples, joined
 from mnemon.training.lessons import Lesson
-from mnemon.training.loop import OnPreview, OnStep, train, train_together
+from mnemon.training.loop import OnPreview, OnStep, Until, train, train_together
 from mnemon.training.loss import denoising_loss, min_snr_weights
 from mnemon.training.resume import discard_snapshot
 from mnemon.training.settings import TrainingSettings
@@ -13,6 +13,7 @@ __all__ = [
     "OnPreview",
     "OnStep",
     "TrainingSettings",
+    "Until",
     "denoising_loss",
     "discard_snapshot",
     "joined",

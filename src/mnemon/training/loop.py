@@ -4,8 +4,10 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -26,6 +28,23 @@ OnStep = Callable[[int, int, Mapping[str, float]], None]
 """Called after each step with the steps done, the steps in all, and {"loss", "penalty", "rate"}."""
 OnPreview = Callable[[int], None]
 """Called with the steps done, while the base draws as if the concept had been finished now."""
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Until:
+    """When to stop before the last step.
+
+    Attributes:
+        reached: asked with the steps done, while the base draws as if the concept had been finished now. It must give
+            the same answer for the same weights: a run that goes on after a kill asks again.
+        every: steps from one question to the next.
+        name: what is asked for; a run that is asked something else starts anew.
+    """
+
+    reached: Callable[[int], bool]
+    every: int
+    name: str
 
 
 def train(
@@ -78,29 +97,33 @@ def train_together(
     on_step: OnStep | None = None,
     on_preview: OnPreview | None = None,
     calibration: Examples | None = None,
+    until: Until | None = None,
 ) -> list[Learned]:
     """Learn several concepts in the same steps; returns them in the order of `lessons`, which changes nothing else.
 
     For methods whose concepts do not wait for one another (`on_bare_base` and `order_free`): every step has a batch of
     each, and a picture passes the changes of its own concept only. And for those that learn all concepts `at_once`:
     every step has one batch of all concepts' pictures mixed, and there are as many steps for each concept as alone.
-    Arguments and errors as for `train`; previews are drawn of a single lesson only.
+    Arguments and errors as for `train`; previews are drawn of a single lesson only, and `until` stops one early.
     """
     _check_together(method, lessons, earlier)
     settings = settings or TrainingSettings()
     ordered = sorted(lessons, key=lambda lesson: lesson.name)
-    run = _Run(base, method, ordered, earlier, settings, folder, calibration)
+    run = _Run(base, method, ordered, earlier, settings, folder, calibration, until)
     with _prepared(base, method, run, earlier, settings):
         run.prepare()
-        for step in range(run.snapshots.restore(), run.steps):
-            logs = run.step(step)
-            done = step + 1
+        done = run.snapshots.restore()
+        while done < run.steps and not run.reached(done):
+            logs = run.step(done)
+            done += 1
             if done == run.steps or run.snapshots.age >= settings.snapshot_seconds:
                 run.snapshots.save(done)
             if on_preview and len(ordered) == 1 and settings.preview_every and done % settings.preview_every == 0:
                 run.preview(partial(on_preview, done))
             if on_step:
                 on_step(done, run.steps, logs)
+        if done < run.steps:
+            run.snapshots.save(done)
         run.conclude()
     run.accelerator.end_training()
     learned = run.group.finish()
@@ -119,7 +142,9 @@ class _Run:
         settings: TrainingSettings,
         folder: Path | None,
         calibration: Examples | None,
+        until: Until | None,
     ) -> None:
+        self.until = until
         self.base, self.lessons, self.settings, self.calibration = base, lessons, settings, calibration
         self.steps = method.steps if settings.steps is None else settings.steps
         self.sources = [(lesson.examples, lesson.prior) for lesson in lessons]
@@ -145,6 +170,8 @@ class _Run:
         if settings.tensorboard:
             self.accelerator.init_trackers("tensorboard")
         identity = run_identity(base, method, lessons, earlier, settings, calibration)
+        if until is not None:  # a run without may go on from the snapshot of one with it
+            identity["goal"] = until.name
         scaler = self.accelerator.scaler  # of fp16
         self.snapshots = Snapshots(folder, identity, self.group, self.optimizer, self.draws, scaler)
 
@@ -180,13 +207,20 @@ class _Run:
         self.accelerator.log(logs, step=step)
         return logs
 
-    def preview(self, draw: Callable[[], None]) -> None:
-        """Let `draw` see the base with the concept as it would be kept now."""
+    def reached(self, done: int) -> bool:
+        """Whether to stop after `done` steps. Asked before a step, so that a run that goes on asks it too."""
+        if self.until is None or done == 0 or done % self.until.every:
+            return False
+        return self.preview(partial(self.until.reached, done))
+
+    def preview(self, draw: Callable[[], T]) -> T:
+        """Let `draw` see the base with the concept as it would be kept now; returns what it returns."""
         self.group.eval()
         with torch.no_grad():
             self._say(self.draws)
-            draw()
+            drawn = draw()
         self.group.train()
+        return drawn
 
     def generator(self, name: str, purpose: str) -> torch.Generator:
         """Random numbers of their own for each concept and purpose: two concepts must not start at the same token."""
