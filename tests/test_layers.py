@@ -11,7 +11,7 @@ import mnemon
 LAYERS = [
     {"cli", "web"},
     {"demo"},
-    {"api", "reports", "benchmark", "classification"},
+    {"api", "reports", "benchmark", "classification", "planning"},
     {"export", "sampling", "metrics"},
     {"training", "prompts", "lessons"},
     {"library"},

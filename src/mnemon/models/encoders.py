@@ -127,5 +127,5 @@ def squeezed(states: Tensor, mask: Tensor, skip: int) -> tuple[Tensor, Tensor]:
     """
     rows = [state[heard][skip:] for state, heard in zip(states, mask, strict=True)]
     lengths = torch.tensor([len(row) for row in rows], device=states.device)
-    heard = torch.arange(int(lengths.max()), device=states.device) < lengths[:, None]
+    heard = torch.arange(max(map(len, rows)), device=states.device) < lengths[:, None]
     return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), heard
