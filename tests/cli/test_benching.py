@@ -16,7 +16,7 @@ def test_bench_runs_goes_on_and_says_what_failed(mnemon: Command, world_folder: 
     }  # fmt: skip
     assert Path(first.json["page"]).is_file() and Path(first.json["summary"]).is_file()
     assert json.loads(Path("runs/lora/order-0-seed-0/job.json").read_text())["settings"]["steps"] == 1
-    wild = ["--set", "single.rate=1e30"]
+    wild = ["--set", "single.rate=1e30", "--set", "single.steps=2"]  # the second step sees what the first did
     second = mnemon("bench", *small, "--methods", "lora,single", *steps, *wild)
     assert second.code == 1 and "1 of 2 jobs done in runs." in second.out
     assert "Failed: single, order 0, seed 0: learning <sip> <tom>: The loss" in second.out.replace("\n", " ")

@@ -80,7 +80,7 @@ class Processes:
                 process.join()
 
     def _start(self, job: Job, work: Work) -> BaseProcess:
-        threads = max((os.cpu_count() or 1) // self.workers, 1)
+        threads = max(torch.get_num_threads() // self.workers, 1)
         process = self._context.Process(target=_in_worker, args=(job, work, threads), name=job.title)
         process.start()
         return process
