@@ -88,7 +88,9 @@ def _in_folder(name: str, folder: Path) -> Outline:
     family = _family(name, index.get("_class_name"))
     given = {part: index.get(part) for part in (*family.components, "scheduler")}
     parts = {part: (*origin, _read(_config(folder / part))) for part, origin in given.items() if origin and any(origin)}
-    switches = {key: index[key] for key in ("is_distilled", "force_zeros_for_empty_prompt") if key in index}
+    switches: dict[str, Any] = {
+        key: index[key] for key in ("is_distilled", "force_zeros_for_empty_prompt") if key in index
+    }
     return Outline(name, family, switches, parts, (str(folder),))
 
 
