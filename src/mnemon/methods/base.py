@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from mnemon.adapters.delta import Delta
+from mnemon.adapters import Delta, sum_deltas
 from mnemon.models.base import Base, Condition, Tokens
 from mnemon.models.tokens import concepts_in
 
@@ -128,6 +128,8 @@ class Method(ABC):
     """Whether learning looks at pictures of diverse things that the bare base draws (may depend on the settings)."""
     rehearsal: int = 0
     """Pictures of each earlier concept that the model draws before a new one is learned, to be trained on as well."""
+    class_word: bool = True
+    """Say the class noun after the token in prompts."""
     steps: int
     """Training steps a concept, by default."""
     batch: int
@@ -138,9 +140,9 @@ class Method(ABC):
         """Why `compose` gives something else if the same concepts stand in another order; None where it does not."""
         return None if self.can_remove else "its concepts share one change of the weights, kept with the first of them"
 
-    @abstractmethod
     def prompt_name(self, name: str, noun: str | None) -> str:
-        """How the concept is called in a prompt: "<rex> dog" or "<rex>"."""
+        """How the concept is called in a prompt: "<rex> dog", or "<rex>" without `class_word` or a noun."""
+        return f"<{name}> {noun}" if self.class_word and noun else f"<{name}>"
 
     @abstractmethod
     def begin(
@@ -160,13 +162,14 @@ class Method(ABC):
         pairs = zip(names, generators, strict=True)
         return [self.begin(name, noun, base, earlier, generator) for (name, noun), generator in pairs]
 
-    @abstractmethod
     def compose(self, base: Base, learned: Sequence[Learned], prompt: str | None = None) -> dict[str, Delta]:
-        """The change of each site with all of `learned` in the model; {} for none. The base knows their tokens.
+        """The change of each site with all of `learned` in the model; {} for none. The base knows their tokens. Unless
+        a method says otherwise: the sum of their changes, W_t = W_0 + Delta_1 + ... + Delta_t.
 
         A method that combines `per_prompt` uses `prompt`; it is called once per prompt, never once per denoising step.
         Where a method `fuses`, this is the fusion: it may take its time, and its result is kept.
         """
+        return dict(sum_deltas([one.deltas for one in learned]))
 
     def branches(self, base: Base, learned: Sequence[Learned], prompt: str) -> list[dict[str, Delta]]:
         """For methods that work `per_prompt`: the changes under which the prompt is denoised. Of more than one, the

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from mnemon.adapters import Delta, Sparse, sum_deltas
+from mnemon.adapters import Sparse, sum_deltas
 from mnemon.errors import MnemonError
 from mnemon.methods import importance, parts
 from mnemon.methods.base import Learned, Losses, Method, Step
@@ -259,13 +259,7 @@ class Cns(Method):
     def needs_calibration(self) -> bool:  # type: ignore[override]
         return self.score == "grad" and self.mask != "base"
 
-    def prompt_name(self, name: str, noun: str | None) -> str:
-        return parts.prompt_name(name, noun, self.class_word)
-
     def begin(
         self, name: str, noun: str | None, base: Base, earlier: Sequence[Learned], generator: torch.Generator
     ) -> CnsLearner:
         return CnsLearner(self, name, noun, base, earlier, generator)
-
-    def compose(self, base: Base, learned: Sequence[Learned], prompt: str | None = None) -> dict[str, Delta]:
-        return dict(sum_deltas([one.deltas for one in learned]))

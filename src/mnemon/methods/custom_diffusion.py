@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from mnemon.adapters import Delta, Dense, sum_deltas
+from mnemon.adapters import Dense
 from mnemon.methods import parts
 from mnemon.methods.base import Learned, Method
 from mnemon.methods.settings import check_settings
@@ -106,13 +106,7 @@ class CustomDiffusion(Method):
     def __post_init__(self) -> None:
         check_settings(self, ("rate", "token_rate", "batch"), ("steps",))
 
-    def prompt_name(self, name: str, noun: str | None) -> str:
-        return parts.prompt_name(name, noun, self.class_word)
-
     def begin(
         self, name: str, noun: str | None, base: Base, earlier: Sequence[Learned], generator: torch.Generator
     ) -> CustomDiffusionLearner:
         return CustomDiffusionLearner(self, name, noun, base, earlier, generator)
-
-    def compose(self, base: Base, learned: Sequence[Learned], prompt: str | None = None) -> dict[str, Delta]:
-        return dict(sum_deltas([one.deltas for one in learned]))

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from mnemon.adapters import Delta, LowRank, sum_deltas
+from mnemon.adapters import LowRank
 from mnemon.methods import parts
 from mnemon.methods.base import Learned, Method
 from mnemon.methods.settings import check_settings
@@ -78,13 +78,7 @@ class Lora(Method):
     def __post_init__(self) -> None:
         check_settings(self, ("rank", "rate", "token_rate", "vectors", "batch"), ("steps",))
 
-    def prompt_name(self, name: str, noun: str | None) -> str:
-        return parts.prompt_name(name, noun, self.class_word)
-
     def begin(
         self, name: str, noun: str | None, base: Base, earlier: Sequence[Learned], generator: torch.Generator
     ) -> LoraLearner:
         return LoraLearner(self, name, noun, base, generator)
-
-    def compose(self, base: Base, learned: Sequence[Learned], prompt: str | None = None) -> dict[str, Delta]:
-        return dict(sum_deltas([one.deltas for one in learned]))

@@ -1,4 +1,4 @@
-"""Parts that several methods share: the concept's name in a prompt, its token, the start of low-rank factors, and
+"""Parts that several methods share: a concept's token, the start of low-rank factors, and
 a price on changes."""
 
 import math
@@ -10,11 +10,6 @@ from torch import Tensor, nn
 
 from mnemon.adapters import Delta
 from mnemon.models.base import Base
-
-
-def prompt_name(name: str, noun: str | None, class_word: bool) -> str:
-    """ "<rex> dog", or "<rex>" without the class word or where the concept has no noun."""
-    return f"<{name}> {noun}" if class_word and noun else f"<{name}>"
 
 
 def draw_normal(shape: tuple[int, ...], generator: torch.Generator, device: torch.device) -> Tensor:

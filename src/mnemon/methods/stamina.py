@@ -226,13 +226,7 @@ class Stamina(Method):
         positive = ("rank", "rate", "mask_rank", "mask_rate", "tau", "token_hidden", "token_rate", "vectors", "batch")
         check_settings(self, positive, ("forget_weight", "sparsity_weight", "steps"))
 
-    def prompt_name(self, name: str, noun: str | None) -> str:
-        return parts.prompt_name(name, noun, self.class_word)
-
     def begin(
         self, name: str, noun: str | None, base: Base, earlier: Sequence[Learned], generator: torch.Generator
     ) -> StaminaLearner:
         return StaminaLearner(self, name, noun, base, earlier, generator)
-
-    def compose(self, base: Base, learned: Sequence[Learned], prompt: str | None = None) -> dict[str, Delta]:
-        return dict(sum_deltas([one.deltas for one in learned]))

@@ -49,9 +49,6 @@ class TextualInversion(Method):
     def __post_init__(self) -> None:
         check_settings(self, ("token_rate", "vectors", "batch"), ("steps",))
 
-    def prompt_name(self, name: str, noun: str | None) -> str:
-        return parts.prompt_name(name, noun, self.class_word)
-
     def begin(
         self, name: str, noun: str | None, base: Base, earlier: Sequence[Learned], generator: torch.Generator
     ) -> TokenLearner:

@@ -52,8 +52,7 @@ def draw(
     check_request(base, prompts, seeds, steps, batch)
     if base.distilled and negative:
         raise MnemonError(f"'{base.name}' has its guidance built in and hears no negative prompt: leave it out.")
-    everything = [*prompts, *(region.prompt for own in regions or [] for region in own)]
-    texts, rows = _distinct(everything)
+    texts = list(dict.fromkeys([*prompts, *(region.prompt for own in regions or [] for region in own)]))
     conditions = _encode(base, texts, batch)
     if base.distilled:
         conditions, guidance = conditions.guided(guidance), 1
@@ -63,7 +62,7 @@ def draw(
     for index, start in enumerate(starts):
         part = slice(start, start + batch)
         heard = _Heard(base, prompts[part], branches, regions[part] if regions else None, feather)
-        told = [conditions[torch.tensor([rows[everything.index(text)] for text in said])] for said in heard.texts]
+        told = [conditions[torch.tensor([texts.index(text) for text in said])] for said in heard.texts]
         step = shifted(on_step, index * steps, len(starts) * steps)
         with heard:
             latents = _denoise(heard, _noise(base, seeds[part]), told, unconditional, guidance, steps, step)
@@ -169,13 +168,6 @@ def _noise(base: Base, seeds: Sequence[int]) -> Tensor:
     shape = base.latent_shape()
     noise = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
     return torch.stack(noise).to(base.device)
-
-
-def _distinct(prompts: Sequence[str]) -> tuple[list[str], list[int]]:
-    """The distinct prompts, and for each prompt its place among them."""
-    places: dict[str, int] = {}
-    rows = [places.setdefault(prompt, len(places)) for prompt in prompts]
-    return list(places), rows
 
 
 def _encode(base: Base, texts: Sequence[str], batch: int) -> Condition:
