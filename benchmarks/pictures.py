@@ -15,6 +15,7 @@ from mnemon.metrics.prompts import PROMPTS
 from mnemon.models import Base
 from mnemon.models.unet import UNetBase
 from mnemon.sampling import Composed, draw
+from mnemon.sampling.precision import quickly
 
 GOAL = 1.03
 MANY_GOAL = 1.05
@@ -97,14 +98,15 @@ def scoring(bench: Bench, encoders: Encoders) -> list[Result]:
     pipeline.set_progress_bar_config(disable=True)
 
     def batched() -> Tensor:
-        return draw(
-            bench.bare,
-            prompts,
-            seeds=range(len(prompts)),
-            guidance=settings.guidance,
-            steps=bench.sizes.sampling_steps,
-            batch=settings.batch,
-        )
+        with quickly(bench.bare):
+            return draw(
+                bench.bare,
+                prompts,
+                seeds=range(len(prompts)),
+                guidance=settings.guidance,
+                steps=bench.sizes.sampling_steps,
+                batch=settings.batch,
+            )
 
     def singly() -> Tensor:
         pictures = [_one(pipeline, prompt, seed, bench.sizes.sampling_steps, settings.guidance)

@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from mnemon.sampling.precision import scoring_dtype
+
 PACKAGES = ("mnemon", "torch", "diffusers", "transformers", "accelerate", "numpy")
 _EVERY = 0.02  # seconds between looks at the memory
 _STATM = Path("/proc/self/statm")
@@ -69,6 +71,7 @@ def machine_facts(device: torch.device) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "accelerator": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        "scores drawn in": str(scoring_dtype(device)).removeprefix("torch."),
     }
 
 

@@ -16,6 +16,7 @@ from mnemon.metrics.alignment import multi_concept_alignment
 from mnemon.metrics.measure import concept_scores, prompt_scores
 from mnemon.metrics.prompts import PROMPTS
 from mnemon.sampling import Composed
+from mnemon.sampling.precision import quickly
 
 SHOWN = 4  # pictures in a strip; also pictures of each combination
 GENERAL = "general"  # stands for the general prompts where a concept's name could stand
@@ -170,9 +171,10 @@ def _drawn(
     for start in range(0, len(prompts), scoring.batch):
         part = slice(start, start + scoring.batch)
         began = time.perf_counter()
-        pictures = composed.draw(
-            prompts[part], seeds=seeds[part], guidance=scoring.guidance, steps=scoring.steps, batch=scoring.batch
-        )
+        with quickly(composed.base):
+            pictures = composed.draw(
+                prompts[part], seeds=seeds[part], guidance=scoring.guidance, steps=scoring.steps, batch=scoring.batch
+            )
         scored.seconds += time.perf_counter() - began
         scored.pictures += len(pictures)
         ahead = torch.cat([ahead, pictures]) if len(ahead) else pictures

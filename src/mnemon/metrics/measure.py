@@ -14,6 +14,7 @@ from mnemon.metrics.attributes import attribute_accuracy
 from mnemon.metrics.encoders import Encoders, WorldEncoders, reference_features
 from mnemon.metrics.prompts import PROMPTS
 from mnemon.sampling import Composed
+from mnemon.sampling.precision import quickly
 
 OnPictures = Callable[[str | None, Tensor], None]
 """Hears each concept's name (None for the general prompts) and its pictures (n, 3, height, width) in 0..1."""
@@ -121,7 +122,10 @@ def _draw_concept(composed: Composed, one: Learned, settings: ScoreSettings) -> 
 
 def _draw(composed: Composed, prompts: list[str], settings: ScoreSettings) -> Tensor:
     seeds = range(settings.first_seed, settings.first_seed + len(prompts))
-    return composed.draw(prompts, seeds=seeds, guidance=settings.guidance, steps=settings.steps, batch=settings.batch)
+    with quickly(composed.base):
+        return composed.draw(
+            prompts, seeds=seeds, guidance=settings.guidance, steps=settings.steps, batch=settings.batch
+        )
 
 
 def concept_scores(
