@@ -1,13 +1,22 @@
 """PNG files that say how they were made."""
 
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
+from mnemon import generate
 from mnemon.errors import MnemonError
+from mnemon.models import Base
 from mnemon.sampling import PictureFacts, read_facts, save_picture, to_image
+from tests.tiny import tiny_sd_base
+from tests.tiny_transformers import tiny_base
 
 FACTS = PictureFacts(
     prompt="a photo of <rex> dog, très beau 犬\nin snow",
@@ -19,6 +28,7 @@ FACTS = PictureFacts(
     library="my-library",
     state=3,
     concepts=("rex", "mia"),
+    sampler="DDIM",
 )
 
 
@@ -34,8 +44,24 @@ def test_other_tools_find_the_parameters(tmp_path: Path) -> None:
     with Image.open(tmp_path / "a.png") as image:
         image.load()
         text = image.info["parameters"]
-    assert text.startswith(FACTS.prompt + "\nNegative prompt: blurry\nSteps: 30, ")
+    assert text.startswith(FACTS.prompt + "\nNegative prompt: blurry\nSteps: 30, Sampler: DDIM, ")
     assert f"CFG scale: 4.5, Seed: {2**40}, Size: 16x8, Model: world" in text
+
+
+@pytest.mark.parametrize(("base", "sampler"), [(tiny_sd_base, "DDIM"), (partial(tiny_base, "sd3"), "Euler")])
+def test_the_sampler_is_the_one_that_draws(base: Callable[[], Base], sampler: str, tmp_path: Path) -> None:
+    generate(None, "a dog", base=base(), steps=2, out=tmp_path)
+    assert read_facts(tmp_path / "00000.png").sampler == sampler
+    with Image.open(tmp_path / "00000.png") as image:
+        image.load()
+        assert f"Steps: 2, Sampler: {sampler}, CFG scale: 4, " in image.info["parameters"]
+
+
+def test_pictures_of_before_the_sampler_was_noted_are_read(tmp_path: Path) -> None:
+    old, info = {key: value for key, value in vars(FACTS).items() if key != "sampler"}, PngInfo()
+    info.add_text("mnemon", json.dumps(old))
+    Image.new("RGB", (4, 4)).save(tmp_path / "old.png", pnginfo=info)
+    assert read_facts(tmp_path / "old.png") == replace(FACTS, sampler="")
 
 
 def test_the_json_is_a_plain_text_chunk(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from mnemon.errors import MnemonError
 from mnemon.library import Library
 from mnemon.models import Base
 from mnemon.models.tokens import TOKEN, concepts_in
-from mnemon.sampling import PictureFacts, draw, save_picture
+from mnemon.sampling import PictureFacts, draw, sampler_name, save_picture
 from mnemon.sampling.regions import Region, region_text, scene_of, spread_out
 
 
@@ -70,9 +70,10 @@ def generate(
     if out is not None:
         if opened is not None:
             how |= {"library": str(opened.path), "state": opened.state, "concepts": tuple(opened.names())}
+        how |= {"base": found.name, "sampler": sampler_name(found)}
         places = [tuple(map(region_text, one)) for one in options.get("regions", [()] * len(texts))]
         each = zip(texts, seeds, places, strict=True)
-        facts = [PictureFacts(text, seed, base=found.name, regions=own, **how) for text, seed, own in each]
+        facts = [PictureFacts(text, seed, regions=own, **how) for text, seed, own in each]
         _save_all(Path(out), pictures, facts)
     return pictures
 

@@ -21,7 +21,7 @@ from mnemon.metrics import Encoders, ScoreSettings, reference_features
 from mnemon.metrics.measure import OnPictures
 from mnemon.models import Base
 from mnemon.prompts import class_prompt, preview_prompt
-from mnemon.sampling import PictureFacts, draw, save_picture
+from mnemon.sampling import PictureFacts, draw, sampler_name, save_picture
 from mnemon.sampling.drawn import calibration, class_pictures, rehearsed
 from mnemon.training import Examples, Lesson, TrainingSettings, discard_snapshot, joined, train_together
 
@@ -216,8 +216,9 @@ def _preview(path: Path, base: Base, method: Method, concept: Concept, step: int
     """Four pictures as the concept would be drawn if training stopped now."""
     prompt = preview_prompt(concept, method)
     pictures = draw(base, [prompt] * 4, seeds=range(4), guidance=4.0, steps=20)
+    made: dict[str, Any] = {"library": str(path), "concepts": (concept.name,), "sampler": sampler_name(base)}
     for seed, picture in enumerate(pictures):
-        facts = PictureFacts(prompt, seed, 4.0, 20, base.name, library=str(path), concepts=(concept.name,))
+        facts = PictureFacts(prompt, seed, 4.0, 20, base.name, **made)
         save_picture(path / "previews" / concept.name / f"step-{step:05d}-{seed}.png", picture, facts)
 
 

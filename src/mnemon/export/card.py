@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
@@ -10,7 +11,7 @@ from mnemon.export.metadata import expands, trigger
 from mnemon.export.naming import CLIP, COMFY, DIFFUSERS, KOHYA, Naming, embedding_key, words_of
 from mnemon.export.selection import Selection
 from mnemon.models.loading import HUB_ID
-from mnemon.sampling import Composed, PictureFacts, save_picture
+from mnemon.sampling import Composed, PictureFacts, sampler_name, save_picture
 
 PICTURES = "pictures"
 GUIDANCE, STEPS = 4.0, 30
@@ -32,10 +33,11 @@ def draw_gallery(selection: Selection, folder: Path, number: int) -> list[tuple[
         pictures = composed.draw(
             [prompt for _, prompt, _ in wanted], seeds=[seed for *_, seed in wanted], guidance=GUIDANCE, steps=STEPS
         )
+    made: dict[str, Any] = {"concepts": tuple(selection.names), "sampler": sampler_name(base)}
     shown = []
     for (name, prompt, seed), picture in zip(wanted, pictures, strict=True):
         file = f"{PICTURES}/{name}-{seed}.png"
-        facts = PictureFacts(prompt, seed, GUIDANCE, STEPS, base.name, concepts=tuple(selection.names))
+        facts = PictureFacts(prompt, seed, GUIDANCE, STEPS, base.name, **made)
         save_picture(folder / file, picture, facts)
         shown.append((prompt, file))
     return shown

@@ -2,6 +2,6 @@
 
 from mnemon.sampling.composing import Composed
 from mnemon.sampling.drawing import draw
-from mnemon.sampling.pictures import PictureFacts, read_facts, save_picture, to_image
+from mnemon.sampling.pictures import PictureFacts, read_facts, sampler_name, save_picture, to_image
 
-__all__ = ["Composed", "PictureFacts", "draw", "read_facts", "save_picture", "to_image"]
+__all__ = ["Composed", "PictureFacts", "draw", "read_facts", "sampler_name", "save_picture", "to_image"]

@@ -1,4 +1,5 @@
-"""From prompts and seeds to pictures: DDIM (arXiv 2010.02502) with classifier-free guidance (arXiv 2207.12598)."""
+"""From prompts and seeds to pictures: DDIM (arXiv 2010.02502), or Euler steps along a flow (arXiv 2403.03206), with
+classifier-free guidance (arXiv 2207.12598)."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

@@ -5,18 +5,21 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from diffusers import FlowMatchEulerDiscreteScheduler
 from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from mnemon.errors import MnemonError
+from mnemon.models.base import Base
 
 KEY = "mnemon"
 
 
 @dataclass(frozen=True)
 class PictureFacts:
-    """How a picture was made. `state` is the number of commits the library held, None for the bare base."""
+    """How a picture was made. `state` is the number of commits the library held, None for the bare base; `sampler` is
+    what `sampler_name` says, "" where that was not noted."""
 
     prompt: str
     seed: int
@@ -28,6 +31,15 @@ class PictureFacts:
     state: int | None = None
     concepts: tuple[str, ...] = ()
     regions: tuple[str, ...] = ()
+    sampler: str = ""
+
+
+def sampler_name(base: Base) -> str:
+    """What takes the base's pictures out of noise, as web interfaces call it: "DDIM", or "Euler" for flows."""
+    scheduler = base.sampling_scheduler()
+    if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
+        return "Euler"
+    return type(scheduler).__name__.removesuffix("Scheduler")
 
 
 def to_image(picture: Tensor) -> Image.Image:
@@ -74,8 +86,9 @@ def _parameters(facts: PictureFacts, image: Image.Image) -> str:
     lines = [facts.prompt]
     if facts.negative:
         lines.append(f"Negative prompt: {facts.negative}")
+    sampler = f"Sampler: {facts.sampler}, " if facts.sampler else ""
     lines.append(
-        f"Steps: {facts.steps}, Sampler: DDIM, CFG scale: {facts.guidance:g}, Seed: {facts.seed}, "
+        f"Steps: {facts.steps}, {sampler}CFG scale: {facts.guidance:g}, Seed: {facts.seed}, "
         f"Size: {image.width}x{image.height}, Model: {facts.base}"
     )
     return "\n".join(lines)
