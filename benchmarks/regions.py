@@ -1,0 +1,284 @@
+"""Several concepts in one picture: how many are recognised in their places, with regions and without; and the cost.
+
+    python -m benchmarks.regions --out regions
+    python -m benchmarks.regions --out try --concepts c301:mug:301 c302:cat:302 c303:boat:303 c304:robot:304 --layouts 2
+
+A layout splits the picture into boxes and gives each a concept and all of them one place. Its picture is drawn twice
+with the same seed: with a region for each box, and from the one prompt that names all concepts. A concept is recognised
+if, of all that were learned, its reference pictures are nearest to what is in its box, by the identity encoder. Beside
+it stands the ceiling: the same of photos of the concept, made smaller to fit into the box.
+
+A run that was stopped goes on where it stopped. The default concepts are those that results report.
+"""
+
+import argparse
+import json
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from benchmarks.common import machine, now
+from benchmarks.layouts import COUNTS, Layout, crops, layouts_of
+from mnemon.api.opening import in_base
+from mnemon.checkpoints import write_json
+from mnemon.data import photos_tensor
+from mnemon.errors import MnemonError
+from mnemon.lessons import examples_of
+from mnemon.library import Library
+from mnemon.methods import METHODS, Method, method_from, method_settings
+from mnemon.metrics import WorldEncoders
+from mnemon.metrics.confusion import nearest_concepts
+from mnemon.models import load_base
+from mnemon.sampling import Composed, to_image
+from mnemon.sampling.drawn import calibration, rehearsed
+from mnemon.sampling.precision import quickly
+from mnemon.training import TrainingSettings, train
+from mnemon.world import WorldConcept, base_folder, thing_concept
+
+CONCEPTS = ("dog1:dog:1011", "teapot1:teapot:1012", "cat1:cat:1013", "boat1:boat:1014", "robot1:robot:1015",
+            "dog2:dog:1017")  # fmt: skip
+COMPARED = ("stamina", "cns", "mix-of-show", "lora-compose")
+ARMS = ("regions", "plain")
+GOALS = {2: 0.8, 4: 0.6}
+COST_GOAL = 1.15
+PHOTOS, REFERENCES, CEILING = 5, 16, 8
+GUIDANCE, BATCH = 4.0, 8
+SHOWN, SIDE, GAP = 8, 96, 4  # pictures of each count in the sheet, and their size in pixels
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is measured; a folder holds one measurement only."""
+
+    concepts: Sequence[str]
+    layouts: int
+    training_steps: int
+    sampling_steps: int
+    seed: int
+    rounds: int
+
+    def concept(self, text: str) -> WorldConcept:
+        name, noun, seed = text.split(":")
+        return thing_concept(name, int(seed), noun)
+
+
+class Measurement:
+    """One folder: `asked.json`, a library and a record for each method, the first pictures, results and sheet."""
+
+    def __init__(self, out: Path, asked: Asked) -> None:
+        self.out, self.asked = out, asked
+        self.things = [asked.concept(text) for text in asked.concepts]
+        self.base, self.encoders = load_base("world"), WorldEncoders(base_folder())
+        self._claim()
+        nouns = {thing.name: thing.noun or "" for thing in self.things}
+        self.layouts = {count: layouts_of(nouns, count, asked.layouts, asked.seed) for count in COUNTS}
+
+    def _claim(self) -> None:
+        path, mine = self.out / "asked.json", json.loads(json.dumps(asdict(self.asked)))
+        if path.exists() and json.loads(path.read_text()) != mine:
+            raise MnemonError(f"The folder {self.out} holds another measurement (see asked.json): choose another.")
+        write_json(path, mine)
+
+    @cached_property
+    def references(self) -> list[Tensor]:
+        """Identity features (16, d) of each concept."""
+        return [self._features(thing.photos(REFERENCES, seed=2)) for thing in self.things]
+
+    def recognised(self, parts: Tensor) -> list[str]:
+        """The concept that each of (n, 3, h, w) shows, of all that were learned."""
+        found = nearest_concepts(self.encoders.identity(parts), self.references)
+        return [self.things[index].name for index in found.tolist()]
+
+    def ceilings(self) -> dict[int, float]:
+        """Count -> share of photos recognised that were made smaller to fit into the layouts' boxes."""
+        photos = {t.name: photos_tensor(t.photos(CEILING, seed=3), self.base.resolution) for t in self.things}
+        shares = {}
+        for count, layouts in self.layouts.items():
+            right = [
+                seen == name
+                for index, layout in enumerate(layouts)
+                for name, part in zip(layout.names, layout.fitted(photos, index % CEILING), strict=True)
+                for seen in self.recognised(part)
+            ]
+            shares[count] = statistics.mean(right)
+        return shares
+
+    def _features(self, photos: Any) -> Tensor:
+        return self.encoders.identity(photos_tensor(photos, self.base.resolution))
+
+    def library(self, method: Method) -> Library:
+        """The method's library with all concepts in it; those that are there already are not learned again."""
+        path = self.out / method.name
+        library = Library.open(path) if (path / "library.json").exists() else Library.create(path, self.base, method)
+        for thing in self.things:
+            if thing.name in library.names():
+                continue
+            say(f"{method.name}: learning {thing.name}")
+            library.commit(self._learn(method, thing, library))
+        return library
+
+    def _learn(self, method: Method, thing: WorldConcept, library: Library) -> Any:
+        data, earlier, seed = examples_of(self.base, method, thing.photos(PHOTOS, seed=1)), library.learned(), 0
+        return train(
+            self.base, method, thing.name, thing.noun, data.latents, data.prompts, earlier, TrainingSettings(seed=seed),
+            prior=rehearsed(self.base, method, earlier, seed), calibration=calibration(self.base, method),
+        )  # fmt: skip
+
+    def run(self, name: str) -> dict[str, Any]:
+        """The method's record; what it holds already is not drawn again."""
+        path = self.out / f"{name}.json"
+        method = method_from(name, {"steps": self.asked.training_steps})
+        record: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"seen": {}, "cost": None}
+        record["settings"] = method_settings(method)
+        with in_base(self.library(method), self.base) as composed, quickly(self.base):
+            for count in COUNTS:
+                for arm in ARMS:
+                    seen = record["seen"].setdefault(f"{count} {arm}", [])
+                    while len(seen) < len(self.layouts[count]):
+                        seen += self._drawn(composed, count, arm, len(seen))
+                        write_json(path, record)
+                        say(f"{name}: {count} concepts, {arm}: {len(seen)} of {len(self.layouts[count])} layouts")
+            if record["cost"] is None:
+                say(f"{name}: seconds a picture")
+                record["cost"] = self._cost(composed)
+                write_json(path, record)
+        return record
+
+    def _drawn(self, composed: Composed, count: int, arm: str, start: int) -> list[list[str]]:
+        """For the next few layouts what is recognised in each box; the first pictures are kept for the sheet."""
+        part = self.layouts[count][start : start + BATCH]
+        pictures = self._draw(composed, part, arm)
+        for index, picture in enumerate(pictures, start=start):
+            if index < SHOWN:
+                to = self.picture(composed.method.name, count, arm, index)
+                to.parent.mkdir(exist_ok=True)
+                to_image(picture).save(to)
+        return [self.recognised(crops(picture, layout)) for picture, layout in zip(pictures, part, strict=True)]
+
+    def picture(self, method: str, count: int, arm: str, index: int) -> Path:
+        return self.out / "pictures" / f"{method}-{count}-{arm}-{index:02}.png"
+
+    def _draw(self, composed: Composed, layouts: Sequence[Layout], arm: str) -> Tensor:
+        called = {one.name: composed.method.prompt_name(one.name, one.noun) for one in composed.learned}
+        options: dict[str, Any] = {"guidance": GUIDANCE, "steps": self.asked.sampling_steps, "batch": BATCH}
+        options["seeds"] = [layout.seed for layout in layouts]
+        if arm == "plain":
+            return composed.draw([layout.prompt(called) for layout in layouts], **options)
+        regions = [layout.regions(called) for layout in layouts]
+        return composed.draw([layout.around for layout in layouts], regions=regions, **options)
+
+    def _cost(self, composed: Composed) -> dict[str, Any]:
+        """Seconds a picture with no region, and with two, three and four, in turn; the first round is not counted.
+
+        A picture without regions shows one concept. In each round the cost of a region is what k regions take beyond
+        it, by k, as a share of the plain picture.
+        """
+        works: dict[int, Callable[[], object]] = {0: lambda: self._alone(composed)}
+        for count in COUNTS:
+            works[count] = lambda layouts=self.layouts[count][:BATCH]: self._draw(composed, layouts, "regions")  # type: ignore[misc]
+        rounds = [{count: self._seconds(work) for count, work in works.items()} for _ in range(1 + self.asked.rounds)]
+        counted = rounds[1:]
+        return {
+            "seconds_a_picture": {count: statistics.median(one[count] for one in counted) for count in works},
+            "times_a_plain_picture": {c: statistics.median(one[c] / one[0] for one in counted) for c in COUNTS},
+            "a_region": {c: statistics.median((one[c] / one[0] - 1) / c for one in counted) for c in COUNTS},
+            "rounds": counted,
+        }
+
+    def _alone(self, composed: Composed) -> Tensor:
+        layouts = self.layouts[COUNTS[0]][:BATCH]
+        prompts = [
+            f"a photo of {composed.method.prompt_name(layout.names[0], layout.nouns[0])} {layout.scene}"
+            for layout in layouts
+        ]
+        seeds, steps = [layout.seed for layout in layouts], self.asked.sampling_steps
+        return composed.draw(prompts, seeds=seeds, guidance=GUIDANCE, steps=steps, batch=BATCH)
+
+    def _seconds(self, work: Callable[[], object]) -> float:
+        began = now(self.base)
+        work()
+        return (now(self.base) - began) / min(BATCH, self.asked.layouts)
+
+    def sheet(self, methods: Sequence[str]) -> Image.Image:
+        """For each method and count a row with regions and a row without, boxes drawn in."""
+        rows = [(method, count, arm) for method in methods for count in COUNTS for arm in ARMS]
+        canvas = Image.new("RGB", (150 + SHOWN * (SIDE + GAP), len(rows) * (SIDE + GAP) + GAP), "white")
+        pen = ImageDraw.Draw(canvas)
+        for row, (method, count, arm) in enumerate(rows):
+            top = GAP + row * (SIDE + GAP)
+            pen.text((4, top + SIDE // 2 - 12), f"{method}\n{count} concepts, {arm}", fill="black")
+            for index, layout in enumerate(self.layouts[count][:SHOWN]):
+                with Image.open(self.picture(method, count, arm, index)) as picture:
+                    cell = layout.framed(picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+                canvas.paste(cell, (150 + index * (SIDE + GAP), top))
+        return canvas
+
+
+def shares(record: dict[str, Any], layouts: dict[int, list[Layout]]) -> dict[str, dict[str, Any]]:
+    """For each count and arm the share of concepts recognised in their own box, in any box, and by kind of layout."""
+    result = {}
+    for key, seen in record["seen"].items():
+        pairs = list(zip(layouts[int(key.split()[0])], seen, strict=True))
+        kinds = sorted({layout.kind for layout, _ in pairs})
+        result[key] = {
+            "in_its_box": _share(pairs, lambda name, own, found: name == own),
+            "in_any_box": _share(pairs, lambda name, own, found: name in found),
+            "by_kind": {
+                kind: _share([pair for pair in pairs if pair[0].kind == kind], lambda name, own, found: name == own)
+                for kind in kinds
+            },
+        }
+    return result
+
+
+def _share(pairs: Sequence[tuple[Layout, list[str]]], right: Callable[[str, str, list[str]], bool]) -> float:
+    """The share of concepts for which `right` (name, what is in its box, what is in all boxes) holds."""
+    return statistics.mean(
+        right(name, own, found) for layout, found in pairs for name, own in zip(layout.names, found, strict=True)
+    )
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder; a stopped run goes on in it")
+    parser.add_argument("--methods", nargs="+", default=COMPARED, choices=list(METHODS))
+    parser.add_argument("--concepts", nargs="+", default=CONCEPTS, help="name:noun:seed, at least four")
+    parser.add_argument("--layouts", type=int, default=64, help="of each number of concepts")
+    parser.add_argument("--training-steps", type=int, default=100)
+    parser.add_argument("--sampling-steps", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=5, help="of the timing")
+    parser.add_argument("--seed", type=int, default=0, help="of the layouts")
+    given = vars(parser.parse_args())
+    out, methods = given.pop("out"), given.pop("methods")
+    out.mkdir(parents=True, exist_ok=True)
+    measurement = Measurement(out, Asked(**given))
+    facts, results = machine(measurement.base), {}
+    for name in methods:
+        record = measurement.run(name)
+        results[name] = {"shares": shares(record, measurement.layouts), "cost": record["cost"]}
+        say(report(name, results[name]))
+    summary = {"asked": asdict(measurement.asked), "ceilings": measurement.ceilings(), "methods": results}
+    goals = {"in_its_box": GOALS, "a_region": COST_GOAL}
+    write_json(out / "results.json", summary | {"goals": goals, "machine": facts})
+    measurement.sheet(methods).save(out / "sheet.png")
+    say(f"ceilings {summary['ceilings']}; written to {out / 'results.json'} and {out / 'sheet.png'}")
+
+
+def report(name: str, result: dict[str, Any]) -> str:
+    found = "  ".join(f"{key} {one['in_its_box']:.1%}" for key, one in result["shares"].items())
+    cost = "  ".join(f"{count}: {share:.2f}" for count, share in result["cost"]["a_region"].items())
+    return f"{name}: recognised in their boxes  {found}  | a region costs, of a plain picture  {cost}"
+
+
+if __name__ == "__main__":
+    main()
