@@ -235,9 +235,9 @@ class Cns(Method):
     """L_reg as above, its first sum only, C-LoRA's sum || |W_{t-1} - W_0| (.) (W - W_{t-1}) ||_F^2, or none."""
     forget_weight: float = 1e-3
     """lambda, for sums over layers and entries."""
-    base_weight: float = 0.02
+    base_weight: float = 1.0
     """mu, the price of leaving the bare base's weights, relative to that of leaving earlier concepts'."""
-    rate: float = 5e-3
+    rate: float = 2e-3
     """Learning rate of the entries."""
     token_rate: float = 5e-3
     """Learning rate of the token's vector."""
@@ -258,6 +258,10 @@ class Cns(Method):
     @property
     def needs_calibration(self) -> bool:  # type: ignore[override]
         return self.score == "grad" and self.mask != "base"
+
+    @property
+    def reads_words(self) -> bool:  # type: ignore[override]
+        return self.score == "wanda"
 
     def begin(
         self, name: str, noun: str | None, base: Base, earlier: Sequence[Learned], generator: torch.Generator
