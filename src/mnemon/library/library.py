@@ -80,7 +80,7 @@ class Library:
         """Make an empty library in a new or empty folder, on a base or on that of another library.
 
         Raises:
-            MnemonError: there is something else in the folder already.
+            MnemonError: there is something else in the folder already, or the method cannot work on the base.
         """
         path = Path(path)
         if (path / _HEADER).exists():
@@ -88,6 +88,8 @@ class Library:
         # A creation that was cut short leaves library.json.part; dot files belong to the file manager.
         if path.exists() and (not path.is_dir() or set(path.glob("[!.]*")) - {path / f"{_HEADER}.part"}):
             raise MnemonError(f"{path} is not an empty folder: choose another place for the library.")
+        if isinstance(base, Base):
+            method.check_base(base)
         name = base.base_name if isinstance(base, Library) else base.name
         header = {
             "format": FORMAT,

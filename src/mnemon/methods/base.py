@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mnemon.adapters import Delta, sum_deltas
+from mnemon.errors import MnemonError
 from mnemon.models.base import Base, Condition, Tokens
 from mnemon.models.tokens import concepts_in
 
@@ -126,6 +127,9 @@ class Method(ABC):
     source: ClassVar[str]
     needs_calibration: bool = False
     """Whether learning looks at pictures of diverse things that the bare base draws (may depend on the settings)."""
+    reads_words: bool = False
+    """Whether it works on the words as each layer reads them, by tokens with vectors for each layer or by `Base.heard`
+    (may depend on the settings). It then needs a base that has such (`Base.reads_words`)."""
     rehearsal: int = 0
     """Pictures of each earlier concept that the model draws before a new one is learned, to be trained on as well."""
     class_word: bool = True
@@ -139,6 +143,18 @@ class Method(ABC):
     def order_matters(self) -> str | None:
         """Why `compose` gives something else if the same concepts stand in another order; None where it does not."""
         return None if self.can_remove else "its concepts share one change of the weights, kept with the first of them"
+
+    def check_base(self, base: Base) -> None:
+        """Worth asking before anything is trained or written.
+
+        Raises:
+            MnemonError: the method cannot work on this base.
+        """
+        if self.reads_words and not base.reads_words:
+            raise MnemonError(
+                f"The method '{self.name}' works on the words as each layer reads them, but in a {base.family} base "
+                "the text changes from layer to layer. Choose another method, such as stamina or lora."
+            )
 
     def prompt_name(self, name: str, noun: str | None) -> str:
         """How the concept is called in a prompt: "<rex> dog", or "<rex>" without `class_word` or a noun."""

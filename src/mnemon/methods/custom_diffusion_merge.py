@@ -43,6 +43,7 @@ class CustomDiffusionMerge(CustomDiffusion):
     order_free: ClassVar[bool] = True
     on_bare_base: ClassVar[bool] = True
     source: ClassVar[str] = "arXiv 2212.04488, trained apart and merged in closed form"
+    reads_words = True
 
     captions: int = 200
     """Captions in C_reg."""

@@ -73,6 +73,8 @@ class EdLora(Method, ABC):
     the class noun's embedding, so the token stands for both and no noun follows it in a prompt.
     """
 
+    reads_words = True
+
     rank: int = 16
     """r, the width of the factors."""
     rate: float = 2e-3

@@ -100,6 +100,8 @@ class Base(ABC):
         resolution: side of its pictures in pixels.
         distilled: whether guidance is in the denoiser itself: it is told `Condition.guidance`, or keeps to its own, and
             no negative prompt is heard.
+        reads_words: whether every layer reads the words as they were encoded, so that a layer can be told words of its
+            own, and `heard` says what it reads.
         denoiser: the U-Net or transformer. Its parameters never require gradients.
         tokens: the concept tokens known now, as `set_tokens` was given them.
     """
@@ -109,6 +111,7 @@ class Base(ABC):
     fingerprint: str
     resolution: int
     distilled: bool = False
+    reads_words: bool = True
     denoiser: nn.Module
     tokens: Mapping[str, Tokens]
 

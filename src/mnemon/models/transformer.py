@@ -29,6 +29,7 @@ class TransformerBase(PipelineBase):
     """How many of a latent's places one token of the denoiser holds, where the pipeline packs them; else 1."""
     even: ClassVar[bool] = True
     """Whether the pipeline starts drawing from evenly spaced noise levels."""
+    reads_words = False
     longest_shift: ClassVar[float] = 1.15
     """μ at the longest sequence where the scheduler's config does not say."""
 

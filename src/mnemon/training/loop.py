@@ -80,8 +80,8 @@ def train(
         calibration: pictures of diverse things, for methods that ask for them.
 
     Raises:
-        MnemonError: pictures and prompts do not pair, a prompt names an unknown concept, the loss is not finite, or the
-            snapshot in `folder` is damaged.
+        MnemonError: the method cannot work on the base, pictures and prompts do not pair, a prompt names an unknown
+            concept, the loss is not finite, or the snapshot in `folder` is damaged.
     """
     lesson = Lesson(name, noun, Examples(latents, prompts), prior)
     return train_together(base, method, [lesson], earlier, settings, folder, on_step, on_preview, calibration)[0]
@@ -106,6 +106,7 @@ def train_together(
     every step has one batch of all concepts' pictures mixed, and there are as many steps for each concept as alone.
     Arguments and errors as for `train`; previews are drawn of a single lesson only, and `until` stops one early.
     """
+    method.check_base(base)
     _check_together(method, lessons, earlier)
     settings = settings or TrainingSettings()
     ordered = sorted(lessons, key=lambda lesson: lesson.name)
