@@ -2,7 +2,7 @@
 
 from mnemon.adapters.attach import Attached, attach
 from mnemon.adapters.delta import Delta
-from mnemon.adapters.dense import Dense, sum_deltas, zeros
+from mnemon.adapters.dense import Dense, mean_deltas, sum_deltas, zeros
 from mnemon.adapters.files import KINDS, load_deltas, save_deltas
 from mnemon.adapters.fold import Folded, fold
 from mnemon.adapters.low_rank import LowRank
@@ -24,6 +24,7 @@ __all__ = [
     "attach",
     "fold",
     "load_deltas",
+    "mean_deltas",
     "save_deltas",
     "sum_deltas",
     "zeros",

@@ -49,6 +49,11 @@ def sum_deltas(deltas: list[Mapping[str, Delta]]) -> dict[str, Dense]:
     return {site: Dense(total.clone()) for site, total in totals.items()}
 
 
+def mean_deltas(deltas: list[Mapping[str, Delta]]) -> dict[str, Dense]:
+    """The mean of changes site by site; one that does not touch a site counts as no change there."""
+    return {site: Dense(total.matrix() / len(deltas)) for site, total in sum_deltas(deltas).items()}
+
+
 def zeros(shape: tuple[int, int], device: torch.device) -> Dense:
     """No change, (d_out, d_in)."""
     return Dense(torch.zeros(shape, device=device))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from mnemon.adapters import Delta, Dense, sum_deltas
+from mnemon.adapters import Delta, mean_deltas
 from mnemon.methods.base import Learned
 from mnemon.methods.lora import Lora
 from mnemon.models.base import Base
@@ -25,5 +25,4 @@ class LoraMerge(Lora):
     source: ClassVar[str] = "arXiv 2106.09685, averaged, as in the comparisons of arXiv 2410.17594"
 
     def compose(self, base: Base, learned: Sequence[Learned], prompt: str | None = None) -> dict[str, Delta]:
-        total = sum_deltas([one.deltas for one in learned])
-        return {site: Dense(change.matrix() / len(learned)) for site, change in total.items()}
+        return dict(mean_deltas([one.deltas for one in learned]))

@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from mnemon.adapters import Delta, Dense, sum_deltas
+from mnemon.adapters import Delta, Dense, mean_deltas
 from mnemon.methods.base import Learned
 from mnemon.methods.ed_lora import EdLora
 from mnemon.methods.settings import check_settings
@@ -84,8 +84,7 @@ class MixOfShow(EdLora):
 
     def compose(self, base: Base, learned: Sequence[Learned], prompt: str | None = None) -> dict[str, Delta]:
         if self.fusion == "weight":
-            total = sum_deltas([one.deltas for one in learned])
-            return {site: Dense(delta.matrix() / len(learned)) for site, delta in total.items()}
+            return dict(mean_deltas([one.deltas for one in learned]))
         features = [own_features(base, one) for one in learned]
         fused: dict[str, Delta] = {}
         for index, layer in enumerate(base.layers()):
