@@ -17,6 +17,7 @@ from transformers.utils import logging as transformers_logging
 from mnemon.errors import MnemonError
 from mnemon.models.fingerprint import fingerprint_of_folder, weight_files
 from mnemon.models.pipeline import PipelineBase
+from mnemon.models.quantised import Quantised, quantise
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 PICKLES = ("*.bin", "*.ckpt", "*.pt", "*.pth")
@@ -24,15 +25,19 @@ INDEX = "model_index.json"
 Families = dict[str, type[PipelineBase]]
 
 
-def load(name: str, families: Families, device: torch.device | str, dtype: torch.dtype) -> PipelineBase:
+def load(
+    name: str, families: Families, device: torch.device | str, dtype: torch.dtype, quantised: Quantised | None = None
+) -> PipelineBase:
     """The base called `name`, of one of the `families`. See `mnemon.models.load_base`."""
     folder, family = _find(name, families)
     absent = _absent(folder)
     for component in family.components:
         if component not in absent:
             _check_weights(folder, component)
-    pipeline = _open(folder, family, dtype, absent).to(device)
-    return family(pipeline, name, fingerprint_of_folder(folder, family.components))
+    pipeline, fingerprint = _open(folder, family, dtype, absent), fingerprint_of_folder(folder, family.components)
+    if quantised:
+        return quantise(family(pipeline, name, fingerprint), quantised, device)
+    return family(pipeline.to(device), name, fingerprint)
 
 
 def _find(name: str, families: Families) -> tuple[Path, type[PipelineBase]]:

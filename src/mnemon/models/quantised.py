@@ -1,0 +1,134 @@
+"""Frozen linear layers whose weights are kept in 8 or 4 bits, so that a large base fits a small card.
+
+8 bits: W ≈ s · q, with q in -127..127 and a scale s for each row. 4 bits: NF4, the quantiles of a normal distribution
+with a scale for each 64 weights (QLoRA, Dettmers et al., arXiv 2305.14314), by bitsandbytes. A weight is unpacked for
+each product and again in the backward pass, so nothing is kept of it between. Inputs stay in their own precision:
+LLM.int8 (arXiv 2208.07339) rounds them too, and bitsandbytes' layer keeps them for the backward pass, where gradient
+checkpointing does not reach them.
+
+The layers that methods change (`Base.sites()`) keep their weights: changes fold into them, and whatever a method reads
+in them is there.
+"""
+
+from collections.abc import Collection
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from mnemon.errors import MnemonError
+from mnemon.models.pipeline import PipelineBase
+
+Quantised = Literal["8bit", "4bit"]
+BLOCK = 64
+"""Weights that share one scale in 4 bits."""
+
+
+class QuantisedLinear(nn.Linear):
+    """A linear layer with packed weights: W0 x + bias, differentiable in x only.
+
+    Attributes:
+        weight: the packed weights, int8 (d_out, d_in) or uint8 with two weights a byte.
+        scales: (d_out,) in the layer's dtype, or fp32 for each block of 64.
+    """
+
+    scales: Tensor
+
+    def __init__(self, layer: nn.Linear, how: Quantised) -> None:
+        nn.Module.__init__(self)  # nn.Linear's own would make weights
+        self.in_features, self.out_features, self.how = layer.in_features, layer.out_features, how
+        weight, scales = (_eight if how == "8bit" else _four)(layer.weight.detach())
+        self.weight = nn.Parameter(weight, requires_grad=False)
+        self.register_buffer("scales", scales)
+        self.bias = layer.bias
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        kind = inputs.device.type
+        if kind != "meta" and torch.is_autocast_enabled(kind):
+            inputs = inputs.to(torch.get_autocast_dtype(kind))
+        product = _Product.apply(inputs, self)
+        return product if self.bias is None else product + self.bias.to(product.dtype)
+
+    def unpacked(self, dtype: torch.dtype) -> Tensor:
+        """The weights (d_out, d_in) as they act."""
+        if self.how == "8bit":
+            return self.weight.to(dtype).mul_(self.scales.to(dtype)[:, None])
+        shape = torch.Size((self.out_features, self.in_features))
+        if self.weight.device.type == "meta":
+            return torch.empty(shape, dtype=dtype, device="meta")
+        state = _bitsandbytes().QuantState(self.scales, shape, blocksize=BLOCK, quant_type="nf4", dtype=dtype)
+        return _bitsandbytes().dequantize_4bit(self.weight.data, state)
+
+
+class _Product(torch.autograd.Function):
+    """W0 x, with W0 unpacked anew in the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, layer: QuantisedLinear) -> Tensor:
+        ctx.layer = layer
+        return linear(inputs, layer.unpacked(inputs.dtype))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient @ ctx.layer.unpacked(gradient.dtype), None
+
+
+def quantise(base: PipelineBase, how: Quantised, device: torch.device | str) -> PipelineBase:
+    """The base on `device`, with the linear layers of its denoiser and text encoders packed; sites keep their weights.
+
+    `base` shares its modules and is not to be used any more.
+
+    Raises:
+        MnemonError: 4 bits without bitsandbytes.
+    """
+    if how == "4bit" and torch.device(device).type != "meta":
+        _bitsandbytes()
+    pack(base.denoiser, how, device, keep=base.sites())
+    for encoder in base.encoders:
+        pack(encoder.model, how, device)
+    return type(base)(base._pipeline.to(device), base.name, base.fingerprint)
+
+
+def pack(model: nn.Module, how: Quantised, device: torch.device | str, keep: Collection[str] = ()) -> None:
+    """Replace the linear layers of `model` one after another, so that the device never holds them whole."""
+    spared = _spared(model)
+    for path, layer in list(model.named_modules()):
+        name = path.rpartition(".")[2]
+        if type(layer) is nn.Linear and path not in keep and layer not in spared and name not in spared:
+            parent = model.get_submodule(path.rpartition(".")[0])
+            setattr(parent, name, QuantisedLinear(layer.to(device), how))
+
+
+def _spared(model: nn.Module) -> list[Any]:
+    """What is not packed: names of layers that their library keeps precise, and a head that shares the embeddings'
+    weights."""
+    head = getattr(model, "get_output_embeddings", lambda: None)()
+    return [*(getattr(model, "_keep_in_fp32_modules", None) or ()), *([] if head is None else [head])]
+
+
+def _eight(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Codes (d_out, d_in) and scales (d_out,). The scale is rounded to the layer's dtype first, so that it is exact."""
+    whole = weight.float()
+    scales = (whole.abs().amax(1) / 127).to(weight.dtype)
+    steps = torch.where(scales > 0, scales, torch.ones_like(scales)).float()
+    return (whole / steps[:, None]).round_().clamp_(-127, 127).to(torch.int8), scales
+
+
+def _four(weight: Tensor) -> tuple[Tensor, Tensor]:
+    if weight.device.type == "meta":
+        count = weight.numel()
+        packed = torch.empty((count + 1) // 2, 1, dtype=torch.uint8, device="meta")
+        return packed, torch.empty(-(-count // BLOCK), device="meta")
+    packed, state = _bitsandbytes().quantize_4bit(weight.contiguous(), blocksize=BLOCK, quant_type="nf4")
+    return packed, state.absmax
+
+
+def _bitsandbytes() -> Any:
+    try:
+        from bitsandbytes import functional
+    except ImportError:
+        raise MnemonError(
+            "Weights in 4 bits need the extra 'quant': pip install 'mnemon[quant]'. 8 bits need nothing more."
+        ) from None
+    return functional
