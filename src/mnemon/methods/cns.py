@@ -239,7 +239,7 @@ class Cns(Method):
     """mu, the price of leaving the bare base's weights, relative to that of leaving earlier concepts'."""
     rate: float = 2e-3
     """Learning rate of the entries."""
-    token_rate: float = 5e-3
+    token_rate: float = 1e-3
     """Learning rate of the token's vector."""
     class_word: bool = True
     """Say the class noun after the token in prompts."""
