@@ -2,9 +2,10 @@
 
 from mnemon.training.examples import Examples, joined
 from mnemon.training.lessons import Lesson
-from mnemon.training.loop import OnPreview, OnStep, Until, train, train_together
+from mnemon.training.loop import OnPreview, OnStep, train, train_together
 from mnemon.training.loss import denoising_loss, min_snr_weights
 from mnemon.training.resume import discard_snapshot
+from mnemon.training.run import Until
 from mnemon.training.settings import TrainingSettings
 
 __all__ = [

@@ -1,0 +1,197 @@
+"""One run of the training loop: what its steps share, and what one step does."""
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from mnemon.errors import MnemonError
+from mnemon.methods.base import Learned, Losses, Method, Step
+from mnemon.models.base import Base, Tokens
+from mnemon.training.accelerator import make_accelerator
+from mnemon.training.examples import Batch, Examples, draw_batch, joined
+from mnemon.training.lessons import Group, Lesson
+from mnemon.training.loss import denoising_loss
+from mnemon.training.resume import Snapshots, run_identity
+from mnemon.training.settings import TrainingSettings
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Until:
+    """When to stop before the last step.
+
+    Attributes:
+        reached: asked with the steps done, while the base draws as if the concept had been finished now. It must give
+            the same answer for the same weights: a run that goes on after a kill asks again.
+        every: steps from one question to the next.
+        name: what is asked for; a run that is asked something else starts anew.
+    """
+
+    reached: Callable[[int], bool]
+    every: int
+    name: str
+
+
+class Run:
+    """What the steps of one run share."""
+
+    def __init__(
+        self,
+        base: Base,
+        method: Method,
+        lessons: Sequence[Lesson],
+        earlier: Sequence[Learned],
+        settings: TrainingSettings,
+        folder: Path | None,
+        calibration: Examples | None,
+        until: Until | None,
+    ) -> None:
+        self.base, self.lessons, self.settings = base, lessons, settings
+        self.calibration, self.until = calibration, until
+        self.sources, self.steps, self.batch = _amounts(method, lessons, settings)
+        self.group = self._learners(method, earlier)
+        self.draws = self.generator(self._names, "draws")
+        self.earlier: dict[str, Tokens] = {}
+        self.progress = 0.0
+        # The optimiser comes after the learners, whose parameters it holds.
+        self.optimizer = torch.optim.AdamW(self.group.parameter_groups(), weight_decay=0.0, fused=True)
+        self.rates = [float(group["lr"]) for group in self.optimizer.param_groups]
+        self.accelerator = make_accelerator(base.device, settings, folder)
+        self.stepper = self.accelerator.prepare(self.optimizer)
+        if settings.tensorboard:
+            self.accelerator.init_trackers("tensorboard")
+        identity = run_identity(base, method, lessons, earlier, settings, calibration)
+        if until is not None:  # a run without may go on from the snapshot of one with it
+            identity["goal"] = until.name
+        scaler = self.accelerator.scaler  # of fp16
+        self.snapshots = Snapshots(folder, identity, self.group, self.optimizer, self.draws, scaler)
+
+    def _learners(self, method: Method, earlier: Sequence[Learned]) -> Group:
+        starts = [self.generator(lesson.name, "start") for lesson in self.lessons]
+        names = [(lesson.name, lesson.noun) for lesson in self.lessons]
+        return Group(method.begin_together(names, self.base, earlier, starts), shared=method.at_once)
+
+    def prepare(self) -> None:
+        """Let the learners look at their pictures before the first step."""
+        general = None if self.calibration is None else self._probe(0, self.calibration)
+        self.group.prepare(self._probes(), general, self.generator(self._names, "prepare"))
+
+    def conclude(self) -> None:
+        """Let the learners look at their pictures after the last step."""
+        self.group.conclude(self._probes(), self.generator(self._names, "conclude"))
+
+    def step(self, step: int) -> dict[str, float]:
+        """One step of the optimiser; returns what is worth logging."""
+        self.progress = step / self.steps
+        factor = self.settings.rate_factor(step, self.steps)
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * factor
+        loss, penalty = torch.zeros(()), torch.zeros(())
+        for part in self._draw().parts(self.settings.accumulate):
+            with self.accelerator.accumulate(self.group):
+                losses, seen = self._losses(part, self.draws)
+                extra = self.group.penalty(seen)
+                # accelerate divides by the number of parts, but the weights of a batch's rows add up over its parts.
+                self.accelerator.backward(losses * self.settings.accumulate + extra)
+                loss, penalty = loss + losses.detach(), penalty + extra.detach() / self.settings.accumulate
+                self.stepper.step()
+                self.stepper.zero_grad()
+        self.group.after_step()
+        # Read only now: a GPU is waited for once a step. What a bad loss has done to the learner is not kept.
+        logs = {"loss": loss.item(), "penalty": penalty.item(), "rate": self.optimizer.param_groups[0]["lr"]}
+        self._check(logs["loss"] + logs["penalty"], step)
+        self.accelerator.log(logs, step=step)
+        return logs
+
+    def reached(self, done: int) -> bool:
+        """Whether to stop after `done` steps. Asked before a step, so that a run that goes on asks it too."""
+        if self.until is None or done == 0 or done % self.until.every:
+            return False
+        return self.preview(partial(self.until.reached, done))
+
+    def preview(self, draw: Callable[[], T]) -> T:
+        """Let `draw` see the base with the concept as it would be kept now; returns what it returns."""
+        self.group.eval()
+        with torch.no_grad():
+            self._say(self.draws)
+            drawn = draw()
+        self.group.train()
+        return drawn
+
+    def generator(self, name: str, purpose: str) -> torch.Generator:
+        """Random numbers of their own for each concept and purpose: two concepts must not start at the same token."""
+        digest = hashlib.sha256(f"{self.settings.seed}/{name}/{purpose}".encode()).digest()
+        return torch.Generator(self.base.device).manual_seed(int.from_bytes(digest[:7]))
+
+    @property
+    def _names(self) -> str:
+        return " ".join(lesson.name for lesson in self.lessons)
+
+    def _draw(self) -> Batch:
+        """This step's rows: a batch from each source."""
+        weight = self.settings.prior_weight
+        return Batch.cat(
+            [draw_batch(self.base, own, prior, weight, self.batch, self.draws) for own, prior in self.sources]
+        )
+
+    def _losses(self, part: Batch, generator: torch.Generator) -> tuple[Tensor, Step]:
+        """The weighted sum of the part's denoising losses, and what it was computed on."""
+        self._say(generator)
+        self.group.route(part.lessons)
+        base = self.base
+        with self.accelerator.autocast():
+            condition = base.encode_prompts(part.prompts)
+            losses = denoising_loss(base, part.latents, part.noise, part.timesteps, condition, self.settings.min_snr)
+        noisy = base.add_noise(part.latents, part.noise, part.timesteps)
+        without = partial(self.group.without, base)
+        step = Step(base, noisy, part.timesteps, without, condition, part.lessons, self.progress)
+        return (losses * part.weights).sum(), step
+
+    def _probes(self) -> dict[str, Losses]:
+        return {lesson.name: self._probe(number, lesson.examples) for number, lesson in enumerate(self.lessons)}
+
+    def _probe(self, number: int, examples: Examples) -> Losses:
+        """The loss of single draws from `examples`, under the changes of lesson `number`."""
+
+        def losses(generator: torch.Generator) -> Tensor:
+            batch = draw_batch(self.base, examples, None, 0.0, 1, generator)
+            batch.lessons.fill_(number)
+            return self._losses(batch, generator)[0]
+
+        return losses
+
+    def _say(self, generator: torch.Generator) -> None:
+        """Put the learners' deltas and tokens of this moment into the base; in fp32, so outside of autocast."""
+        self.group.before_step(generator)
+        self.base.set_tokens({**self.earlier, **self.group.tokens()})
+
+    def _check(self, loss: float, step: int) -> None:
+        if not math.isfinite(loss):
+            names = " and ".join(f"'{lesson.name}'" for lesson in self.lessons)
+            raise MnemonError(
+                f"The loss of {names} is {loss} at step {step + 1}: the training diverged. Use lower learning rates."
+            )
+
+
+def _amounts(
+    method: Method, lessons: Sequence[Lesson], settings: TrainingSettings
+) -> tuple[list[tuple[Examples, Examples | None]], int, int]:
+    """What a step draws from (examples and prior ones), the steps in all, and a step's examples from each source."""
+    sources = [(lesson.examples, lesson.prior) for lesson in lessons]
+    steps = method.steps if settings.steps is None else settings.steps
+    batch = method.batch if settings.batch is None else settings.batch
+    if settings.accumulate > batch:
+        raise MnemonError(f"A batch of {batch} cannot be computed in {settings.accumulate} parts.")
+    if method.at_once:  # the pictures of all concepts mixed, and as many steps for each as alone
+        examples, prior = (joined(parts) for parts in zip(*sources, strict=True))
+        assert examples is not None
+        return [(examples, prior)], steps * len(lessons), batch
+    return sources, steps, batch
