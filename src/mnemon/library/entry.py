@@ -97,6 +97,18 @@ def read_history(library: Path, root: str, newest: int) -> list[Entry]:
     return entries
 
 
+def history_until(library: Path, root: str, at: int | None) -> list[Entry]:
+    """The entries up to number `at`, or all of them, as `read_history` reads them.
+
+    Raises:
+        MnemonError: there is no such state, or an entry is damaged.
+    """
+    newest = newest_entry(library)
+    if at is not None and not 0 <= at <= newest:
+        raise MnemonError(f"The library {library} has no state {at}: its states are 0 to {newest}.")
+    return read_history(library, root, newest if at is None else at)
+
+
 def active_entries(entries: Sequence[Entry]) -> dict[str, Entry]:
     """Name -> the commit that brought it, for the concepts that are there after `entries`, in order of learning."""
     active: dict[str, Entry] = {}

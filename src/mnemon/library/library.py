@@ -13,7 +13,6 @@ A commit is made by the renaming of its history file and by nothing before it, s
 state; what a crashed commit left lying about is not looked at and is cleared away by the next writer.
 """
 
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -22,8 +21,9 @@ from typing import Any
 
 from torch import Tensor
 
-from mnemon.adapters import Delta, load_deltas, save_deltas
+from mnemon.adapters import Delta
 from mnemon.errors import MnemonError
+from mnemon.library import measured
 from mnemon.library.concepts import read_concept, write_concept
 from mnemon.library.entry import (
     LEARN,
@@ -31,26 +31,17 @@ from mnemon.library.entry import (
     Entry,
     active_entries,
     check_files,
+    history_until,
     newest_entry,
-    read_history,
     write_entry,
 )
+from mnemon.library.header import read_header, write_header
+from mnemon.library.leftovers import clear_leftovers
 from mnemon.library.lock import exclusive
-from mnemon.library.sealed import (
-    SEAL,
-    read_sealed,
-    read_sealed_tensors,
-    sync_folder,
-    write_sealed,
-    write_sealed_tensors,
-)
-from mnemon.methods import method_from, method_settings
+from mnemon.library.sealed import SEAL, sync_folder
+from mnemon.methods import method_from
 from mnemon.methods.base import Learned, Method
 from mnemon.models.base import Base
-
-FORMAT = 1
-_HEADER = "library.json"
-_FOLDERS = ("history", "concepts", "references", "scores", "fused")
 
 
 class Library:
@@ -72,7 +63,7 @@ class Library:
         self._root: str = header[SEAL]
         self._at = at
         self._locked = False
-        self._entries = self._read_entries(at)
+        self._entries = history_until(path, self._root, at)
         self._check_files()
 
     @classmethod
@@ -82,21 +73,10 @@ class Library:
         Raises:
             MnemonError: there is something else in the folder already, or the method cannot work on the base.
         """
-        path = Path(path)
-        if (path / _HEADER).exists():
-            raise MnemonError(f"There is already a library in {path}: open it, or choose another folder.")
-        # A creation that was cut short leaves library.json.part; dot files belong to the file manager.
-        if path.exists() and (not path.is_dir() or set(path.glob("[!.]*")) - {path / f"{_HEADER}.part"}):
-            raise MnemonError(f"{path} is not an empty folder: choose another place for the library.")
-        if isinstance(base, Base):
+        if not isinstance(base, Library):
             method.check_base(base)
         name = base.base_name if isinstance(base, Library) else base.name
-        header = {
-            "format": FORMAT,
-            "base": {"name": name, "family": base.family, "fingerprint": base.fingerprint},
-            "method": {"name": method.name, "settings": method_settings(method)},
-        }
-        write_sealed(path / _HEADER, header)
+        write_header(Path(path), name, base.family, base.fingerprint, method)
         return cls.open(path)
 
     @classmethod
@@ -106,17 +86,7 @@ class Library:
         Raises:
             MnemonError: there is no library, no such state, or a file is damaged; the message names it.
         """
-        path = Path(path)
-        if not (path / _HEADER).is_file():
-            what = "is no library" if path.exists() else "does not exist"
-            raise MnemonError(f"{path} {what}: give the folder of a library, or make one with `mnemon learn`.")
-        header = read_sealed(path / _HEADER)
-        if header.get("format") != FORMAT:
-            raise MnemonError(
-                f"The library {path} has format {header.get('format')}, this mnemon reads format {FORMAT}: "
-                "use the version of mnemon that wrote it, or a newer one."
-            )
-        return cls(path, header, at)
+        return cls(Path(path), read_header(Path(path)), at)
 
     def check_base(self, base: Base) -> None:
         """Raises:
@@ -162,7 +132,7 @@ class Library:
             entry = self._next(LEARN, learned.name)
             files = write_concept(self.path / "concepts" / entry.folder, learned)
             if references:
-                write_sealed_tensors(self._references_path(entry), references)
+                measured.write_references(self.path, entry, references)
             details = {
                 "noun": learned.noun,
                 "files": files,
@@ -200,14 +170,13 @@ class Library:
 
     def write_references(self, name: str, tensors: Mapping[str, Tensor]) -> None:
         """Keep features of pictures of a concept of this state, so that it can be scored without any photo."""
-        path = self._references_path(self._entry(name))
+        entry = self._entry(name)
         with self.lock():
-            write_sealed_tensors(path, tensors)
+            measured.write_references(self.path, entry, tensors)
 
     def references(self, name: str) -> dict[str, Tensor]:
         """What `write_references` kept for a concept of this state; empty if nothing."""
-        path = self._references_path(self._entry(name))
-        return read_sealed_tensors(path, "delete it, and the concept is drawn but not scored") if path.exists() else {}
+        return measured.read_references(self.path, self._entry(name))
 
     def write_row(self, state: int, row: Mapping[str, Any]) -> None:
         """Write what was measured at `state`, in place of any earlier measurement.
@@ -218,25 +187,20 @@ class Library:
         with self.lock():
             if not 0 <= state <= newest_entry(self.path):
                 raise MnemonError(f"The library {self.path} has no state {state} to keep scores of.")
-            write_sealed(self._row_path(state), {"state": state, "row": dict(row)})
+            measured.write_row(self.path, state, row)
 
     def rows(self) -> dict[int, dict[str, Any]]:
         """State -> what was measured there, up to this state, in order."""
-        rows = {}
-        for state in range(self.state + 1):
-            if self._row_path(state).exists():
-                rows[state] = read_sealed(self._row_path(state), "delete it and run `mnemon evaluate`")["row"]
-        return rows
+        return measured.read_rows(self.path, self.state)
 
     def write_fused(self, deltas: Mapping[str, Delta]) -> None:
         """Keep what `method.compose` gave at this state, for methods whose fusion takes its time."""
         with self.lock():
-            write_sealed_tensors(self._fused_path(), save_deltas(deltas))
+            measured.write_fused(self.path, self.state, deltas)
 
     def fused(self) -> dict[str, Delta] | None:
         """What `write_fused` kept of this state; None if nothing."""
-        path = self._fused_path()
-        return load_deltas(read_sealed_tensors(path, "delete it, it is computed again")) if path.exists() else None
+        return measured.read_fused(self.path, self.state)
 
     @property
     def state(self) -> int:
@@ -258,18 +222,12 @@ class Library:
                 raise MnemonError(
                     f"The library {self.path} is at state {newest} by now, not {self.state}: open it again."
                 )
-            self._clear_leftovers()
+            clear_leftovers(self.path, self._root)
             self._locked = True
             try:
                 yield
             finally:
                 self._locked = False
-
-    def _read_entries(self, at: int | None) -> list[Entry]:
-        newest = newest_entry(self.path)
-        if at is not None and not 0 <= at <= newest:
-            raise MnemonError(f"The library {self.path} has no state {at}: its states are 0 to {newest}.")
-        return read_history(self.path, self._root, newest if at is None else at)
 
     def _check_files(self) -> None:
         for entry in self._entries:
@@ -302,25 +260,3 @@ class Library:
     def _read_learned(self, entry: Entry) -> Learned:
         folder = self.path / "concepts" / entry.folder
         return read_concept(folder, entry.concept, entry.noun, entry.files, entry.facts)
-
-    def _references_path(self, entry: Entry) -> Path:
-        return self.path / "references" / f"{entry.folder}.safetensors"
-
-    def _row_path(self, state: int) -> Path:
-        return self.path / "scores" / f"{state:06d}.json"
-
-    def _fused_path(self) -> Path:
-        return self.path / "fused" / f"{self.state:06d}.safetensors"
-
-    def _clear_leftovers(self) -> None:
-        """Remove what commits that never came to an end have left."""
-        for name in _FOLDERS:
-            for aside in (self.path / name).glob("*.part"):
-                aside.unlink()
-        folders = {entry.folder for entry in read_history(self.path, self._root, newest_entry(self.path))}
-        for folder in (self.path / "concepts").glob("*"):
-            if folder.name not in folders:
-                shutil.rmtree(folder)
-        for features in (self.path / "references").glob("*.safetensors"):
-            if features.stem not in folders:
-                features.unlink()

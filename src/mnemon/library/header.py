@@ -1,0 +1,47 @@
+"""library.json: the format of a library, the base it was made on, and its method with all settings."""
+
+from pathlib import Path
+from typing import Any
+
+from mnemon.errors import MnemonError
+from mnemon.library.sealed import read_sealed, write_sealed
+from mnemon.methods import method_settings
+from mnemon.methods.base import Method
+
+FORMAT = 1
+_HEADER = "library.json"
+
+
+def write_header(library: Path, base_name: str, family: str, fingerprint: str, method: Method) -> None:
+    """Make a new or empty folder a library.
+
+    Raises:
+        MnemonError: there is something else in the folder already.
+    """
+    if (library / _HEADER).exists():
+        raise MnemonError(f"There is already a library in {library}: open it, or choose another folder.")
+    # A creation that was cut short leaves library.json.part; dot files belong to the file manager.
+    if library.exists() and (not library.is_dir() or set(library.glob("[!.]*")) - {library / f"{_HEADER}.part"}):
+        raise MnemonError(f"{library} is not an empty folder: choose another place for the library.")
+    header = {
+        "format": FORMAT,
+        "base": {"name": base_name, "family": family, "fingerprint": fingerprint},
+        "method": {"name": method.name, "settings": method_settings(method)},
+    }
+    write_sealed(library / _HEADER, header)
+
+
+def read_header(library: Path) -> dict[str, Any]:
+    """Raises:
+    MnemonError: there is no library, its header is damaged, or another version of mnemon wrote it.
+    """
+    if not (library / _HEADER).is_file():
+        what = "is no library" if library.exists() else "does not exist"
+        raise MnemonError(f"{library} {what}: give the folder of a library, or make one with `mnemon learn`.")
+    header = read_sealed(library / _HEADER)
+    if header.get("format") != FORMAT:
+        raise MnemonError(
+            f"The library {library} has format {header.get('format')}, this mnemon reads format {FORMAT}: "
+            "use the version of mnemon that wrote it, or a newer one."
+        )
+    return header
