@@ -72,7 +72,8 @@ class Flux2(TransformerBase):
     def _flow(self, noisy: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
         height, width = noisy.shape[2:]
         places = torch.nn.functional.pad(positions(height, width, noisy.device), (1, 1))  # picture, row, column, word
-        words = torch.arange(condition.hidden.shape[1], device=noisy.device)[:, None]
+        texts = 1 + len(self._inside[0]) if self._inside else 1  # each begins at place 0
+        words = torch.arange(condition.hidden.shape[1] // texts, device=noisy.device).repeat(texts)[:, None]
         answer = self.denoiser(
             as_tokens(noisy),
             encoder_hidden_states=condition.hidden,

@@ -1,10 +1,11 @@
 """Qwen-Image (Wu et al., arXiv 2508.02324)."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from diffusers import QwenImagePipeline
-from torch import Tensor
+from torch import Tensor, nn
 
 from mnemon.models.base import Condition
 from mnemon.models.encoders import LanguageEncoder, squeezed
@@ -47,6 +48,20 @@ class QwenImage(TransformerBase):
             return_dict=False,
         )[0]
         return unpatched(as_latents(answer, height))
+
+    def _flow_apart(self, noisy: Tensor, timesteps: Tensor, texts: Sequence[Condition], places: Tensor) -> Tensor:
+        length = texts[0].hidden.shape[1]
+
+        def beginning_anew(_: nn.Module, inputs: object, output: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+            picture, words = output  # rotations
+            return picture, words[:length].repeat(len(texts), 1)
+
+        denoiser: Any = self.denoiser
+        handle = denoiser.pos_embed.register_forward_hook(beginning_anew)
+        try:
+            return super()._flow_apart(noisy, timesteps, texts, places)
+        finally:
+            handle.remove()
 
     def guided(self, without: Tensor, along: Tensor, guidance: float) -> Tensor:
         """Classifier-free guidance; each patch keeps the length it has in the prediction along the prompt."""

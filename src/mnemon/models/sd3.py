@@ -25,6 +25,7 @@ class StableDiffusion3(TransformerBase):
     components = ("transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3")
     unused = {"image_encoder": None, "feature_extractor": None}
     text_sites = r"transformer_blocks\.\d+\.attn\.add_[kv]_proj"
+    text_first = False
     packing = 1
     even = False
     longest_shift = 1.16

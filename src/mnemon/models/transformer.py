@@ -2,7 +2,9 @@
 
 import re
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -13,6 +15,8 @@ from mnemon.errors import MnemonError
 from mnemon.models.base import Condition, Tokens
 from mnemon.models.noise import Flow
 from mnemon.models.pipeline import PipelineBase
+from mnemon.models.regional import on_grid
+from mnemon.models.regional_joint import attending, attention_bias, changed_apart, text_shares
 from mnemon.models.remembered import RememberedPrompts
 
 
@@ -25,6 +29,10 @@ class TransformerBase(PipelineBase):
 
     text_sites: ClassVar[str]
     """A pattern for the paths of the linear layers that turn text into keys and values."""
+    joint_layers: ClassVar[str] = r"(single_)?transformer_blocks\.\d+\.attn"
+    """A pattern for the paths of the layers in which text and picture attend together."""
+    text_first: ClassVar[bool] = True
+    """Whether the text's tokens come before the picture's there."""
     packing: ClassVar[int]
     """How many of a latent's places one token of the denoiser holds, where the pipeline packs them; else 1."""
     even: ClassVar[bool] = True
@@ -58,6 +66,8 @@ class TransformerBase(PipelineBase):
                 f"choose {near}, for example."
             )
         self._resolution = side
+
+    _inside: tuple[list[Condition], Tensor] | None = None  # while pictures listen by regions
 
     @abstractmethod
     def _encode(self, prompts: Sequence[str]) -> Condition:
@@ -133,7 +143,45 @@ class TransformerBase(PipelineBase):
 
     def predict(self, noisy: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
         """The flow in the dtype of `noisy`, which is cast to the denoiser's on the way."""
-        return self._flow(noisy.to(self.dtype), timesteps, condition.to(self.dtype)).to(noisy.dtype)
+        inside, places = self._inside or ([], None)
+        texts = [text.to(self.dtype) for text in (condition, *inside)]
+        if places is None:
+            return self._flow(noisy.to(self.dtype), timesteps, texts[0]).to(noisy.dtype)
+        shares = on_grid(places, self._picture_tokens()).flatten(2)
+        return self._flow_apart(noisy.to(self.dtype), timesteps, texts, shares).to(noisy.dtype)
+
+    @contextmanager
+    def listening(self, inside: Sequence[Condition], places: Tensor) -> Iterator[None]:
+        """As in `Base`; all texts are of one length. Where prompts have a pooled vector too, the picture's is heard."""
+        self._inside = (list(inside), places)
+        try:
+            yield
+        finally:
+            self._inside = None
+
+    def _flow_apart(self, noisy: Tensor, timesteps: Tensor, texts: Sequence[Condition], places: Tensor) -> Tensor:
+        """As `_flow`, with several texts; `places` (rows, texts, tokens of the picture) says where which is heard."""
+        hidden = torch.cat([text.hidden for text in texts], dim=1)
+        masks = [text.mask for text in texts if text.mask is not None]
+        heard = torch.cat(masks, dim=1) if masks else torch.ones(hidden.shape[:2], dtype=torch.bool, device=self.device)
+        words = text_shares(len(texts), texts[0].hidden.shape[1], heard)
+        share = torch.cat([words, places] if self.text_first else [places, words], dim=2)
+        start = words.shape[2] if self.text_first else 0
+        bias = attention_bias(share, slice(start, start + places.shape[2]))
+        joined = replace(texts[0], hidden=hidden, mask=heard if masks else None)
+        with attending(self._modules_at(self.joint_layers), bias), self._changed_apart(words, share):
+            return self._flow(noisy, timesteps, joined)
+
+    @contextmanager
+    def _changed_apart(self, words: Tensor, share: Tensor) -> Iterator[None]:
+        """Each text under its own changes, in the layers that read the text alone and in those that read all tokens."""
+        text_only = [site for path, site in self.sites().items() if path.rpartition(".")[2].startswith("add_")]
+        joint = [site for site in self.sites().values() if site not in text_only]
+        with changed_apart(text_only, words), changed_apart(joint, share):
+            yield
+
+    def _modules_at(self, pattern: str) -> list[nn.Module]:
+        return [module for path, module in self.denoiser.named_modules() if re.fullmatch(pattern, path)]
 
     def latent_shape(self) -> tuple[int, int, int]:
         denoiser: Any = self.denoiser
