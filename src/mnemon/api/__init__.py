@@ -5,6 +5,7 @@ from mnemon.api.comparing import Difference, diff
 from mnemon.api.drawing import generate
 from mnemon.api.exchange import Imported, export_concepts, import_concept
 from mnemon.api.learning import OnStep, Outcome, learn, learn_together, learns_together
+from mnemon.api.opening import open_base
 from mnemon.api.previewing import preview
 from mnemon.api.reordering import reorder
 from mnemon.api.scoring import evaluate, single_lora_identity_ratio
@@ -29,6 +30,7 @@ __all__ = [
     "learn",
     "learn_together",
     "learns_together",
+    "open_base",
     "preview",
     "refusal",
     "reorder",

@@ -14,17 +14,41 @@ from mnemon.methods import method_from, method_settings
 from mnemon.methods.base import Learned, Method
 from mnemon.metrics import Encoders, encoders_for
 from mnemon.models import Base, load_base
+from mnemon.models.quantised import KEPT, Weights
+from mnemon.models.transformer import TransformerBase
 from mnemon.sampling import Composed
 from mnemon.world import base_folder
 
 
-def base_named(base: str | Base) -> Base:
+def base_named(base: str | Base, weights: Weights = "fp32") -> Base:
     """A base by its name; folders by their whole path, which stays true wherever a library is opened from."""
     if isinstance(base, Base):
         return base
     folder = Path(base).expanduser()
     name = str(folder.resolve()) if base != "world" and folder.is_dir() else base
-    return load_base(name, device="cuda" if torch.cuda.is_available() else "cpu")
+    dtype, quantised = KEPT[weights]
+    return load_base(name, "cuda" if torch.cuda.is_available() else "cpu", dtype, quantised)
+
+
+def open_base(base: str | None, library: str | Path, weights: Weights = "fp32", offload_text: bool = False) -> Base:
+    """A base by its name, or else the library's own (of a new one, the built-in).
+
+    Args:
+        weights: how they are kept: whole in fp32 or bf16, or linear layers packed in 8 or 4 bits (extra `quant`).
+        offload_text: let large text encoders rest in main memory; they come for prompts that were not heard before.
+
+    Raises:
+        MnemonError: there is no such base, 4 bits without the extra, or text encoders that do not offload.
+    """
+    there = (Path(library) / "library.json").exists()
+    found = base_named(base or (Library.open(library).base_name if there else "world"), weights)
+    if offload_text:
+        if not isinstance(found, TransformerBase):
+            raise MnemonError(
+                f"The text encoders of a {found.family} base are small and stay: leave out --offload-text."
+            )
+        found.offload_text_encoders()
+    return found
 
 
 def base_of(library: Library, base: str | Base | None) -> Base:

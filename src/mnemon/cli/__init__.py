@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 import mnemon.cli.demo as demo
-from mnemon.cli import bases, benching, exchange, history, libraries
+from mnemon.cli import bases, benching, exchange, history, libraries, planning
 from mnemon.cli.printing import note
 from mnemon.errors import MnemonError
 
@@ -23,6 +23,7 @@ app = typer.Typer(
 libraries.add_to(app)
 history.add_to(app)
 exchange.add_to(app)
+planning.add_to(app)
 app.add_typer(bases.app, name="base")
 demo.add_to(app)
 benching.add_to(app)

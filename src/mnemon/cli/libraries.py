@@ -16,6 +16,10 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON value on standard o
 BaseAt = Annotated[
     Path | None, typer.Option("--base-at", help="Where the library's base lies now, if its folder has moved.")
 ]
+WeightsOption = Annotated[
+    Literal["fp32", "bf16", "8bit", "4bit"],
+    typer.Option(help="How the base's weights are kept; 4bit needs the extra quant."),
+]
 DEFAULT_LIBRARY = Path("mnemon-library")
 
 
@@ -33,6 +37,7 @@ def learn(
     name: Annotated[str | None, typer.Option(help="What to call it; the folder's name by default.")] = None,
     noun: Annotated[str | None, typer.Option(help="Its class, such as dog. Leave out for a style.")] = None,
     base: Annotated[str | None, typer.Option(help="world, a diffusers folder or a hub id, for a new library.")] = None,
+    weights: WeightsOption = "fp32",
     method: Annotated[str | None, typer.Option(help="For a new library; stamina by default.")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the method, e.g. rank=8.")
@@ -122,13 +127,14 @@ def learn(
         for concept in (one for one in concepts if one.name in _known(library)):
             note(f"'{concept.name}' is in the library already: passed over.")
         concepts = [one for one in concepts if one.name not in _known(library)]
+    where = _opened(base, library, weights)
     results = []
     for group in _groups(concepts, chosen, library, together):
         names = [concept.name for concept in group]
         with progress("learning " + " ".join(f"<{name}>" for name in names)) as bar:
             try:
                 outcome = api.learn_together(
-                    library, group, base=base, method=chosen, references=[held_out] * len(group), photos=squares,
+                    library, group, base=where, method=chosen, references=[held_out] * len(group), photos=squares,
                     training=training, prior=prior, scored=score, max_forgetting=max_forgetting, until=goal,
                     on_step=bar, on_pictures=bar.scored,
                 )  # fmt: skip
@@ -138,7 +144,7 @@ def learn(
                 raise
             if preview_page:
                 bar.rename("drawing all concepts")
-                api.preview(library, preview_page, base=base)
+                api.preview(library, preview_page, base=where)
         results += [{"concept": name, **vars(outcome)} for name in names]
         if not json_output:
             _report(names, outcome, library)
@@ -156,6 +162,13 @@ def _groups(concepts: list[Any], method: Any, library: Path, together: int) -> l
     chosen = kept or (method if isinstance(method, Method) else method_from(method or "stamina"))
     size = len(concepts) if chosen.at_once else together if learns_together(chosen) else 1
     return [concepts[start : start + size] for start in range(0, len(concepts), max(size, 1))]
+
+
+def _opened(base: str | None, library: Path, weights: Any, offload_text: bool = False) -> Any:
+    """The base opened in this way; where nothing is asked for its name, to be opened later."""
+    from mnemon import api
+
+    return base if weights == "fp32" and not offload_text else api.open_base(base, library, weights, offload_text)
 
 
 def generate(
@@ -181,6 +194,10 @@ def generate(
     at: At = None,
     base: Annotated[str | None, typer.Option(help="Draw from a bare base instead of a library.")] = None,
     base_at: BaseAt = None,
+    weights: WeightsOption = "fp32",
+    offload_text: Annotated[
+        bool, typer.Option("--offload-text", help="Large text encoders rest in main memory while pictures are drawn.")
+    ] = False,
     json_output: Json = False,
 ) -> None:
     """Draw pictures. Each PNG says how it was made.
@@ -195,7 +212,7 @@ def generate(
         raise MnemonError("--auto places the concepts itself: leave out --region, or --auto.")
     opened = None if base else Library.open(library, at)
     regions = [region_from_text(text) for text in region or []]
-    where = base or (str(base_at) if base_at else None)
+    where = _opened(base or (str(base_at) if base_at else None), library, weights, offload_text)
     before = set(to.glob("*.png"))
     with progress("drawing") as bar:
         api.generate(

@@ -21,6 +21,14 @@ from mnemon.errors import MnemonError
 from mnemon.models.pipeline import PipelineBase
 
 Quantised = Literal["8bit", "4bit"]
+Weights = Literal["fp32", "bf16", "8bit", "4bit"]
+KEPT: dict[Weights, tuple[torch.dtype, Quantised | None]] = {
+    "fp32": (torch.float32, None),
+    "bf16": (torch.bfloat16, None),
+    "8bit": (torch.bfloat16, "8bit"),
+    "4bit": (torch.bfloat16, "4bit"),
+}
+"""Ways to keep a base's weights: the dtype that is computed in, and how linear layers are packed; most memory first."""
 BLOCK = 64
 """Weights that share one scale in 4 bits."""
 

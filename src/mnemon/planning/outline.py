@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from mnemon.errors import MnemonError
 from mnemon.models import FAMILIES
 from mnemon.models.pipeline import PipelineBase
+from mnemon.models.transformer import TransformerBase
 from mnemon.planning.stand_in import StandInTokenizer
 from mnemon.world import base_folder
 
@@ -48,7 +49,7 @@ class Outline:
             for part in encoders
         }
         pipeline = self.family.pipeline_class(**self.family.unused, **modules, **absent, **tokenizers, **self.options)
-        return _without_words(self.family(pipeline, self.name, fingerprint="outline"))
+        return without_words(self.family(pipeline, self.name, fingerprint="outline"))
 
 
 def known_sizes() -> list[str]:
@@ -129,8 +130,9 @@ def _built(library: str, name: str, config: Mapping[str, Any], dtype: torch.dtyp
     return made.to(device, dtype)
 
 
-def _without_words(base: PipelineBase) -> PipelineBase:
-    """A stand-in tokenizer knows no word, so new tokens start anywhere: they are as long as ever."""
+def without_words(base: PipelineBase) -> PipelineBase:
+    """A stand-in tokenizer knows no word, so new tokens start anywhere: they are as long as ever. Prompts are encoded
+    each time, not remembered, since that is what is rehearsed."""
     widths = {encoder.name: encoder.width for encoder in base.encoders}
 
     def word_vectors(word: str) -> dict[str, Tensor]:
@@ -138,4 +140,6 @@ def _without_words(base: PipelineBase) -> PipelineBase:
 
     base.token_statistics = lambda: {name: (width, 0.0, 0.02) for name, width in widths.items()}  # type: ignore[method-assign]
     base.word_vectors = word_vectors  # type: ignore[method-assign]
+    if isinstance(base, TransformerBase):
+        base._prompts._altered = lambda: True  # type: ignore[method-assign]
     return base
