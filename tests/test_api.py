@@ -9,7 +9,7 @@ from torch import Tensor
 
 import mnemon
 from mnemon import api
-from mnemon.api import learning, opening
+from mnemon.api import learning, opening, teaching
 from mnemon.data import Concept, Photo
 from mnemon.errors import MnemonError
 from mnemon.library import Library
@@ -41,14 +41,14 @@ def tom() -> Concept:
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What the training loop is given: latents, prompts, prior."""
     calls: list[dict[str, Any]] = []
-    train = learning.train_together
+    train = teaching.train_together
 
     def listen(*arguments: Any, **more: Any) -> Any:
         (lesson,) = arguments[2]
         calls.append({**vars(lesson.examples), "prior": lesson.prior})
         return train(*arguments, **more)
 
-    monkeypatch.setattr(learning, "train_together", listen)
+    monkeypatch.setattr(teaching, "train_together", listen)
     return calls
 
 
@@ -59,7 +59,7 @@ def teach(path: Path, concept: Concept, base: Base, **more: Any) -> api.Outcome:
 def test_the_five_lines(
     tmp_path: Path, sip: Concept, tom: Concept, base: Base, monkeypatch: pytest.MonkeyPatch, quick_scores: None
 ) -> None:
-    monkeypatch.setattr(opening, "load_base", lambda name, device: base)
+    monkeypatch.setattr(opening, "load_base", lambda name, *how: base)
     for concept in (sip, tom):
         mnemon.learn(tmp_path / "lib", concept, method=METHOD)
     pictures = mnemon.generate(tmp_path / "lib", "<sip> mug", number=2, steps=2, out=tmp_path / "pictures")

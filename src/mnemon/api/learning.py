@@ -1,32 +1,22 @@
 """Teaching a library: one more concept, or several in the same steps."""
 
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from mnemon.api.candidates import Guard, check_none_waits
-from mnemon.api.opening import encoders_of, kept_fusion, opened_or_created
-from mnemon.api.scoring import row_of
-from mnemon.api.stopping import Goal, Watch
-from mnemon.data import Concept, photos_tensor
+from mnemon.api.candidates import check_none_waits
+from mnemon.api.opening import encoders_of, opened_or_created
+from mnemon.api.stopping import Goal
+from mnemon.api.teaching import OnStep, Teaching
+from mnemon.data import Concept
 from mnemon.errors import MnemonError
-from mnemon.lessons import PhotoSettings, examples_of
-from mnemon.library import Library, Proposal
-from mnemon.methods.base import Learned, Method
-from mnemon.metrics import Encoders, ScoreSettings, reference_features
+from mnemon.lessons import PhotoSettings
+from mnemon.methods.base import Method
+from mnemon.metrics import Encoders, ScoreSettings
 from mnemon.metrics.measure import OnPictures
 from mnemon.models import Base
-from mnemon.prompts import class_prompt, preview_prompt
-from mnemon.sampling import PictureFacts, draw, sampler_name, save_picture
-from mnemon.sampling.drawn import calibration, class_pictures, rehearsed
-from mnemon.training import Examples, Lesson, TrainingSettings, discard_snapshot, joined, train_together
-
-OnStep = Callable[[int, int, Mapping[str, float]], None]
-"""Called with the steps done, the steps in all, and what is logged."""
+from mnemon.training import TrainingSettings
 
 
 @dataclass(frozen=True)
@@ -107,124 +97,29 @@ def learn_together(
         Refused: earlier concepts fall by more than `max_forgetting`.
         MnemonError: anything in the way, in one sentence; the library is as it was then.
     """
-    if max_forgetting is not None and not scored:
-        raise MnemonError("What is forgotten is told by scores: leave out max_forgetting, or learn with scores.")
-    if until is not None and not (scored and len(concepts) == 1 and references and references[0]):
-        raise MnemonError("To stop at a goal takes one concept at a time, references of it, and scores.")
-    path, training = Path(library), training or TrainingSettings()
-    with opened_or_created(path, base, method) as (opened, found), opened.lock():
+    held_out = references or [None] * len(concepts)
+    _check_options(scored, held_out, max_forgetting, until)
+    with opened_or_created(Path(library), base, method) as (opened, found), opened.lock():
         check_none_waits(opened)
         for concept in concepts:
             opened.check_name(concept.name)
         # Before the training, since encoders may have to be fetched from the hub, and that may fail.
         measure = (encoders or encoders_of(found)) if scored else None
-        guard = None
-        if max_forgetting is not None and measure and opened.names():
-            guard = Guard(opened, found, measure, score, max_forgetting)
-        held_out = references or [None] * len(concepts)
-        features = [_features(measure, other or own, found) for own, other in zip(concepts, held_out, strict=True)]
-        watch = None
-        if until is not None and measure and features[0]:
-            watch = Watch(until, found, opened.method, concepts[0], features[0], measure)
-        began = time.monotonic()
-        learned = _train(opened, found, concepts, photos, training, prior, on_step, watch)
-        trained = time.monotonic()
-        facts = {"training": asdict(training), "seconds": round((trained - began) / len(concepts), 1)}
-        stopped = watch.facts(_steps(opened.method, training)) if watch else None
-        if stopped:
-            facts["until"] = stopped
-        each = list(zip(learned, concepts, held_out, features, strict=True))
-        # A change that concepts share comes first, so that every state of the history has it.
-        proposals = [
-            Proposal(one, _sources(concept), {**facts, "held_out": other is not None}, known)
-            for one, concept, other, known in sorted(each, key=lambda parts: not parts[0].deltas)
-        ]
-        row, fused = guard.passed(proposals, on_pictures) if guard else (None, None)
-        judged = time.monotonic()
-        for one in proposals:
-            opened.commit(one.learned, one.photos, one.settings, one.references)
-        discard_snapshot(path / "training")
-        if fused is not None:
-            opened.write_fused(fused)
-        elif opened.method.fuses:
-            kept_fusion(opened, found)
-        ready = time.monotonic()
-        if row is not None:
-            opened.write_row(opened.state, row)
-        elif measure:
-            row = _measure(opened, found, measure, score, on_pictures)
-    scoring = judged - trained + time.monotonic() - ready
-    checked = {**stopped, "seconds": watch.seconds} if stopped and watch else None
-    return Outcome(opened.state, row, trained - began, ready - judged, scoring, checked)
+        how = training or TrainingSettings()
+        teaching = Teaching(opened, found, concepts, held_out, how, measure, score, max_forgetting, until)
+        proposals = teaching.learn(photos, prior, on_step)
+        row, fused = teaching.judge(proposals, on_pictures)
+        teaching.keep(proposals, fused)
+        row = teaching.measure(row, on_pictures)
+    seconds = teaching.seconds
+    scoring = seconds["judging"] + seconds["measuring"]
+    return Outcome(opened.state, row, seconds["training"], seconds["keeping"], scoring, teaching.stopped())
 
 
-def _steps(method: Method, training: TrainingSettings) -> int:
-    return method.steps if training.steps is None else training.steps
-
-
-def _train(
-    library: Library,
-    base: Base,
-    concepts: Sequence[Concept],
-    photos: PhotoSettings | None,
-    training: TrainingSettings,
-    prior: int,
-    on_step: OnStep | None,
-    watch: Watch | None,
-) -> list[Learned]:
-    method, earlier, seed = library.method, library.learned(), training.seed
-    again = rehearsed(base, method, earlier, seed)
-    lessons = [
-        Lesson(
-            concept.name,
-            concept.noun,
-            examples_of(base, method, concept, photos, seed),
-            joined([_prior(base, concept, prior, seed), again]),
-        )
-        for concept in concepts
-    ]
-    return train_together(
-        base,
-        method,
-        lessons,
-        earlier,
-        training,
-        library.path / "training",
-        on_step=on_step,
-        on_preview=lambda step: _preview(library.path, base, method, concepts[0], step),
-        calibration=calibration(base, method),
-        until=watch.until() if watch else None,
-    )
-
-
-def _prior(base: Base, concept: Concept, number: int, seed: int) -> Examples | None:
-    return class_pictures(base, class_prompt(concept), number, seed) if number else None
-
-
-def _sources(concept: Concept) -> list[dict[str, str]]:
-    return [{"source": photo.source, "sha256": photo.sha256} for photo in concept.photos]
-
-
-def _features(encoders: Encoders | None, concept: Concept, base: Base) -> dict[str, Tensor] | None:
-    """What is kept of the reference pictures, to score the concept against for ever after."""
-    if encoders is None:
-        return None
-    return reference_features(encoders, photos_tensor(concept, base.resolution))
-
-
-def _preview(path: Path, base: Base, method: Method, concept: Concept, step: int) -> None:
-    """Four pictures as the concept would be drawn if training stopped now."""
-    prompt = preview_prompt(concept, method)
-    pictures = draw(base, [prompt] * 4, seeds=range(4), guidance=4.0, steps=20)
-    made: dict[str, Any] = {"library": str(path), "concepts": (concept.name,), "sampler": sampler_name(base)}
-    for seed, picture in enumerate(pictures):
-        facts = PictureFacts(prompt, seed, 4.0, 20, base.name, **made)
-        save_picture(path / "previews" / concept.name / f"step-{step:05d}-{seed}.png", picture, facts)
-
-
-def _measure(
-    library: Library, base: Base, encoders: Encoders, score: ScoreSettings | None, on_pictures: OnPictures | None
-) -> dict[str, Any]:
-    row = row_of(library, base, encoders, score, on_pictures)
-    library.write_row(library.state, row)
-    return row
+def _check_options(
+    scored: bool, held_out: Sequence[Concept | None], max_forgetting: float | None, until: Goal | None
+) -> None:
+    if max_forgetting is not None and not scored:
+        raise MnemonError("What is forgotten is told by scores: leave out max_forgetting, or learn with scores.")
+    if until is not None and not (scored and len(held_out) == 1 and held_out[0]):
+        raise MnemonError("To stop at a goal takes one concept at a time, references of it, and scores.")
