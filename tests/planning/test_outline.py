@@ -1,8 +1,12 @@
+import json
+from pathlib import Path
+
 import pytest
 import torch
 
 from mnemon import MnemonError
 from mnemon.planning import known_sizes, outline
+from tests.tiny import tiny_sd
 
 DENOISERS = {
     "sdxl": 2_567_463_684,
@@ -23,3 +27,14 @@ def test_a_shipped_size_becomes_its_family_without_bytes(name: str) -> None:
 def test_an_unknown_base_lists_the_known_ones() -> None:
     with pytest.raises(MnemonError, match="flux2-klein-4b, sd3.5-medium, sdxl, z-image"):
         outline("nowhere")
+
+
+def test_configs_that_give_no_base_are_one_clear_error(tmp_path: Path) -> None:
+    tiny_sd().save_pretrained(tmp_path)
+    config = tmp_path / "unet" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"block_out_channels": [8]}))
+    with pytest.raises(MnemonError, match="give no base"):
+        outline(str(tmp_path)).base(torch.float32)
+    config.unlink()
+    with pytest.raises(MnemonError, match="cannot be read"):
+        outline(str(tmp_path))

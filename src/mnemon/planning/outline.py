@@ -40,7 +40,17 @@ class Outline:
     source: tuple[str, ...]
 
     def base(self, dtype: torch.dtype, device: torch.device = META) -> PipelineBase:
-        """The base with weights of `dtype`, random where the device has bytes. Its tokenizers are stand-ins."""
+        """The base with weights of `dtype`, random where the device has bytes. Its tokenizers are stand-ins.
+
+        Raises:
+            MnemonError: a part is missing, or its config does not fit its class.
+        """
+        try:
+            return without_words(self.family(self._pipeline(dtype, device), self.name, fingerprint="outline"))
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            raise MnemonError(f"The configs of '{self.name}' give no base: {error!r}.") from error
+
+    def _pipeline(self, dtype: torch.dtype, device: torch.device) -> Any:
         modules = {name: _built(*part, dtype, device) for name, part in self.parts.items()}
         absent = {part: None for part in self.family.components if part not in modules}
         encoders = [part for part in self.family.components if part.startswith("text_encoder")]
@@ -48,8 +58,7 @@ class Outline:
             part.replace("text_encoder", "tokenizer"): None if part in absent else StandInTokenizer()
             for part in encoders
         }
-        pipeline = self.family.pipeline_class(**self.family.unused, **modules, **absent, **tokenizers, **self.options)
-        return without_words(self.family(pipeline, self.name, fingerprint="outline"))
+        return self.family.pipeline_class(**self.family.unused, **modules, **absent, **tokenizers, **self.options)
 
 
 def known_sizes() -> list[str]:
