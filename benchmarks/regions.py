@@ -3,10 +3,11 @@
     python -m benchmarks.regions --out regions
     python -m benchmarks.regions --out try --concepts c301:mug:301 c302:cat:302 c303:boat:303 c304:robot:304 --layouts 2
 
-A layout splits the picture into boxes and gives each a concept and all of them one place. Its picture is drawn twice
-with the same seed: with a region for each box, and from the one prompt that names all concepts. A concept is recognised
-if, of all that were learned, its reference pictures are nearest to what is in its box, by the identity encoder. Beside
-it stands the ceiling: the same of photos of the concept, made smaller to fit into the box.
+A layout splits the picture into boxes and gives each a concept and all of them one place. Its picture is drawn three
+times with one seed: with a region for each box by attention alone, with the regions drawn apart first, and from the one
+prompt that names all concepts. A concept is recognised if, of all that were learned, its reference pictures are nearest
+to what is in its box, by the identity encoder. Beside it stand the share recognised of pictures of one concept alone,
+and the ceiling: that of photos of the concepts, made smaller to fit into the boxes.
 
 A run that was stopped goes on where it stopped. The default concepts are those that results report.
 """
@@ -16,7 +17,7 @@ import json
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from mnemon.metrics import WorldEncoders
 from mnemon.metrics.confusion import nearest_concepts
 from mnemon.models import load_base
 from mnemon.sampling import Composed, to_image
+from mnemon.sampling.apart import draw_apart
 from mnemon.sampling.drawn import calibration, rehearsed
 from mnemon.sampling.precision import quickly
 from mnemon.training import TrainingSettings, train
@@ -44,7 +46,8 @@ from mnemon.world import WorldConcept, base_folder, thing_concept
 CONCEPTS = ("dog1:dog:1011", "teapot1:teapot:1012", "cat1:cat:1013", "boat1:boat:1014", "robot1:robot:1015",
             "dog2:dog:1017")  # fmt: skip
 COMPARED = ("stamina", "cns", "mix-of-show", "lora-compose")
-ARMS = ("regions", "plain")
+ARMS = ("regions", "apart", "plain")
+"""With regions by attention alone, with regions drawn apart first, and without regions."""
 GOALS = {2: 0.8, 4: 0.6}
 COST_GOAL = 1.15
 PHOTOS, REFERENCES, CEILING = 5, 16, 8
@@ -144,6 +147,9 @@ class Measurement:
                         seen += self._drawn(composed, count, arm, len(seen))
                         write_json(path, record)
                         say(f"{name}: {count} concepts, {arm}: {len(seen)} of {len(self.layouts[count])} layouts")
+            if "alone" not in record:
+                record["alone"] = self._seen_alone(composed)
+                write_json(path, record)
             if record["cost"] is None:
                 say(f"{name}: seconds a picture")
                 record["cost"] = self._cost(composed)
@@ -170,29 +176,39 @@ class Measurement:
         options["seeds"] = [layout.seed for layout in layouts]
         if arm == "plain":
             return composed.draw([layout.prompt(called) for layout in layouts], **options)
-        regions = [layout.regions(called) for layout in layouts]
-        return composed.draw([layout.around for layout in layouts], regions=regions, **options)
+        prompts, regions = [layout.around for layout in layouts], [layout.regions(called) for layout in layouts]
+        if arm == "apart":
+            return draw_apart(composed.draw, prompts, regions=regions, **options)
+        return composed.draw(prompts, regions=regions, **options)
 
     def _cost(self, composed: Composed) -> dict[str, Any]:
         """Seconds a picture with no region, and with two, three and four, in turn; the first round is not counted.
 
         A picture without regions shows one concept. In each round the cost of a region is what k regions take beyond
-        it, by k, as a share of the plain picture.
+        it, over k, as a share of the plain picture.
         """
-        works: dict[int, Callable[[], object]] = {0: lambda: self._alone(composed)}
+        works: dict[str, Callable[[], object]] = {"0": lambda: self._alone(composed, self.layouts[COUNTS[0]][:BATCH])}
         for count in COUNTS:
-            works[count] = lambda layouts=self.layouts[count][:BATCH]: self._draw(composed, layouts, "regions")  # type: ignore[misc]
-        rounds = [{count: self._seconds(work) for count, work in works.items()} for _ in range(1 + self.asked.rounds)]
-        counted = rounds[1:]
+            for arm in ("regions", "apart"):
+                works[f"{count} {arm}"] = partial(self._draw, composed, self.layouts[count][:BATCH], arm)
+        rounds = [{key: self._seconds(work) for key, work in works.items()} for _ in range(1 + self.asked.rounds)]
+        counted, regions = rounds[1:], [key for key in works if key != "0"]
+        times = {key: statistics.median(one[key] / one["0"] for one in counted) for key in regions}
         return {
-            "seconds_a_picture": {count: statistics.median(one[count] for one in counted) for count in works},
-            "times_a_plain_picture": {c: statistics.median(one[c] / one[0] for one in counted) for c in COUNTS},
-            "a_region": {c: statistics.median((one[c] / one[0] - 1) / c for one in counted) for c in COUNTS},
+            "seconds_a_picture": {key: statistics.median(one[key] for one in counted) for key in works},
+            "times_a_plain_picture": times,
+            "a_region": {key: (ratio - 1) / int(key.split()[0]) for key, ratio in times.items()},
             "rounds": counted,
         }
 
-    def _alone(self, composed: Composed) -> Tensor:
-        layouts = self.layouts[COUNTS[0]][:BATCH]
+    def _seen_alone(self, composed: Composed) -> float:
+        """The share recognised of plain pictures of one concept each: what learning allows, whatever the places."""
+        layouts = [layout for layouts in self.layouts.values() for layout in layouts[:BATCH]]
+        seen = self.recognised(self._alone(composed, layouts))
+        return statistics.mean(name == layout.names[0] for name, layout in zip(seen, layouts, strict=True))
+
+    def _alone(self, composed: Composed, layouts: Sequence[Layout]) -> Tensor:
+        """A plain picture of each layout's first concept."""
         prompts = [
             f"a photo of {composed.method.prompt_name(layout.names[0], layout.nouns[0])} {layout.scene}"
             for layout in layouts
@@ -265,7 +281,11 @@ def main() -> None:
     facts, results = machine(measurement.base), {}
     for name in methods:
         record = measurement.run(name)
-        results[name] = {"shares": shares(record, measurement.layouts), "cost": record["cost"]}
+        results[name] = {
+            "shares": shares(record, measurement.layouts),
+            "alone": record["alone"],
+            "cost": record["cost"],
+        }
         say(report(name, results[name]))
     summary = {"asked": asdict(measurement.asked), "ceilings": measurement.ceilings(), "methods": results}
     goals = {"in_its_box": GOALS, "a_region": COST_GOAL}
@@ -276,8 +296,9 @@ def main() -> None:
 
 def report(name: str, result: dict[str, Any]) -> str:
     found = "  ".join(f"{key} {one['in_its_box']:.1%}" for key, one in result["shares"].items())
-    cost = "  ".join(f"{count}: {share:.2f}" for count, share in result["cost"]["a_region"].items())
-    return f"{name}: recognised in their boxes  {found}  | a region costs, of a plain picture  {cost}"
+    cost = "  ".join(f"{key} {share:.2f}" for key, share in result["cost"]["a_region"].items())
+    alone = f"one alone {result['alone']:.1%}"
+    return f"{name}: recognised in their boxes  {alone}  {found}  | a region costs, of a plain picture  {cost}"
 
 
 if __name__ == "__main__":

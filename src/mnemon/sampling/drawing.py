@@ -32,6 +32,8 @@ def draw(
     branches: Branches | None = None,
     regions: Sequence[Sequence[Region]] | None = None,
     feather: float = 0.0,
+    start: Tensor | None = None,
+    redrawn: float = 1.0,
 ) -> Tensor:
     """One picture for each prompt and seed, (n, 3, height, width) in 0..1 on the CPU.
 
@@ -46,6 +48,9 @@ def draw(
         regions: for each picture its regions, as many for all of them; a region hears its own prompt (under the changes
             of that prompt), the rest of the picture the picture's.
         feather: width of the fading at the regions' edges, as a fraction of the picture's side.
+        start: pictures (n, 3, height, width) in 0..1 to draw over: noised, and only the last steps taken from there
+            (SDEdit, arXiv 2108.01073).
+        redrawn: the share of the steps that are taken then.
 
     Raises:
         MnemonError: as many seeds as prompts are needed; steps or batch out of range; an unknown concept in a prompt.
@@ -60,13 +65,15 @@ def draw(
     unconditional = base.encode_prompts([negative]) if guidance != 1 else None
     pictures = []
     starts = range(0, len(prompts), batch)
-    for index, start in enumerate(starts):
-        part = slice(start, start + batch)
+    for index, first in enumerate(starts):
+        part = slice(first, first + batch)
         heard = _Heard(base, prompts[part], branches, regions[part] if regions else None, feather)
         told = [conditions[torch.tensor([texts.index(text) for text in said])] for said in heard.texts]
         step = shifted(on_step, index * steps, len(starts) * steps)
         with heard:
-            latents = _denoise(heard, _noise(base, seeds[part]), told, unconditional, guidance, steps, step)
+            over = None if start is None else base.encode_images(start[part])
+            noise = _noise(base, seeds[part])
+            latents = _denoise(heard, noise, over, round(redrawn * steps), told, unconditional, guidance, steps, step)
         pictures.append(base.decode_latents(latents).cpu())
     return torch.cat(pictures) if pictures else torch.zeros(0, 3, base.resolution, base.resolution)
 
@@ -138,7 +145,9 @@ class _Heard:
 
 def _denoise(
     heard: _Heard,
-    latents: Tensor,
+    noise: Tensor,
+    over: Tensor | None,
+    last: int,
     told: Sequence[Condition],
     unconditional: Condition | None,
     guidance: float,
@@ -146,12 +155,17 @@ def _denoise(
     on_step: OnStep | None,
 ) -> Tensor:
     scheduler: Any = heard.base.sampling_scheduler()
-    scheduler.set_timesteps(steps, device=latents.device)
-    latents = latents * getattr(scheduler, "init_noise_sigma", 1.0)
+    scheduler.set_timesteps(steps, device=noise.device)
+    times = scheduler.timesteps
+    if over is None:
+        latents = noise * getattr(scheduler, "init_noise_sigma", 1.0)
+    else:
+        times = times[len(times) - last :]
+        latents = heard.base.add_noise(over, noise, times[:1].expand(len(noise))) if last else over
     if unconditional is not None:
         nothing = unconditional[torch.zeros(len(latents), dtype=torch.long)]
         told = [Condition.cat([nothing, one]) for one in told]
-    for done, time in enumerate(scheduler.timesteps, start=1):
+    for done, time in enumerate(times, start=1 + steps - len(times)):
         inputs = scheduler.scale_model_input(latents, time) if hasattr(scheduler, "scale_model_input") else latents
         if unconditional is not None:  # both halves in one pass
             inputs = torch.cat([inputs, inputs])

@@ -1,0 +1,64 @@
+"""Regions drawn apart first: what is put where, and what is drawn over."""
+
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+
+from mnemon.models import Base
+from mnemon.sampling import draw
+from mnemon.sampling.apart import collage, draw_apart
+from mnemon.sampling.regions import Region
+from tests.tiny import tiny_sd_base
+from tests.tiny_transformers import tiny_base as tiny_transformer
+
+LEFT, RIGHT, CORNER = (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0), (0.5, 0.5, 1.0, 1.0)
+OPTIONS: dict[str, Any] = {"guidance": 2, "steps": 10}
+
+
+def flat(*values: float) -> torch.Tensor:
+    return torch.stack([torch.full((3, 8, 8), value) for value in values])
+
+
+def test_canvases_lie_in_their_regions() -> None:
+    left, right = Region("a", LEFT), Region("b", RIGHT)
+    both = collage(flat(0.2, 0.8), [left, right])
+    assert both[:, :, :4].allclose(torch.tensor(0.2)) and both[:, :, 4:].allclose(torch.tensor(0.8))
+    within = collage(flat(0.5, 0.8), [Region("b", CORNER)])
+    assert within[:, 4:, 4:].allclose(torch.tensor(0.8)) and within[:, :4].allclose(torch.tensor(0.5))
+    thing = torch.zeros(1, 3, 8, 8)
+    thing[..., 2:6, 2:6] = 1
+    small = collage(thing, [Region("a", LEFT)], 0.0)
+    assert small[:, 3:5, 1:3].gt(0.8).all() and small[:, :2].lt(0.2).all() and small[:, :, 4:].eq(0).all(), (
+        "whole, made smaller, in the middle"
+    )
+
+
+@pytest.mark.parametrize("base", [tiny_sd_base(), tiny_transformer("flux2-klein")], ids=lambda base: base.family)
+def test_only_the_last_steps_are_drawn_over(base: Base) -> None:
+    start = torch.rand(2, 3, base.resolution, base.resolution, generator=torch.Generator().manual_seed(0))
+    drawn = partial(draw, base, ["a dog", "a cat"], seeds=[1, 2], start=start, **OPTIONS)
+    kept = base.decode_latents(base.encode_images(start))
+    torch.testing.assert_close(drawn(redrawn=0.0), kept)
+    little, much = ((drawn(redrawn=share) - kept).abs().mean() for share in (0.1, 1.0))
+    assert 0 < little < much
+    one = draw(base, ["a cat"], seeds=[2], start=start[1:], redrawn=0.5, **OPTIONS)
+    torch.testing.assert_close(drawn(redrawn=0.5, batch=1)[1:], one, atol=1e-5, rtol=0)
+
+
+def test_a_region_of_its_own_seed_and_prompt() -> None:
+    base, told = tiny_sd_base(), []
+
+    def spied(prompts: list[str], **options: Any) -> torch.Tensor:
+        told.append((prompts, options["seeds"]))
+        return draw(base, prompts, **options)
+
+    regions = [[Region("a dog", LEFT), Region("a cat", RIGHT)], [Region("a cat", LEFT), Region("a dog", RIGHT)]]
+    pictures = draw_apart(spied, ["in snow"] * 2, seeds=[1, 2], regions=regions, **OPTIONS)
+    assert pictures.shape == (2, 3, base.resolution, base.resolution)
+    (canvases, seeds), (whole, own) = told
+    assert canvases == ["a dog", "a cat", "a cat", "a dog"] and len(set(seeds)) == 4
+    assert whole == ["in snow"] * 2 and own == [1, 2]
+    draw_apart(spied, ["in snow"], seeds=[1], regions=[[Region("a dog", CORNER)]], **OPTIONS)
+    assert told[2][0] == ["in snow", "a dog"], "what the regions leave has a canvas too"
