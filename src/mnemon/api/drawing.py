@@ -1,6 +1,7 @@
 """Pictures from a library or a bare base."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from mnemon.library import Library
 from mnemon.models import Base
 from mnemon.models.tokens import TOKEN, concepts_in
 from mnemon.sampling import PictureFacts, draw, sampler_name, save_picture
+from mnemon.sampling.apart import draw_apart
 from mnemon.sampling.regions import Region, region_text, scene_of, spread_out
 
 
@@ -29,6 +31,7 @@ def generate(
     regions: Sequence[Region] = (),
     spread: bool = False,
     feather: float = 0.0,
+    apart: bool = False,
     out: str | Path | None = None,
     on_step: Callable[[int, int], None] | None = None,
 ) -> Tensor:
@@ -41,14 +44,19 @@ def generate(
             told its class noun and the scene of the picture's prompt as well ("<rex> dog on the beach").
         spread: give each concept of the prompt a region of its own, spread over the picture.
         feather: width of the fading at the regions' edges, as a fraction of the picture's side.
+        apart: draw each region on a canvas of its own first, as `mnemon.sampling.apart` does; for bases that draw one
+            thing in the middle, whatever their regions hear.
         out: a folder for PNG files that say how they were made.
 
     Returns:
         (n, 3, side, side) in 0..1, prompts in order.
 
     Raises:
-        MnemonError: a prompt names an unknown concept, or library or base cannot be opened.
+        MnemonError: a prompt names an unknown concept, there is nothing to draw apart, or library or base cannot be
+            opened.
     """
+    if apart and not (regions or spread):
+        raise MnemonError("Only regions can be drawn apart: say what is where, or spread the concepts.")
     opened = Library.open(library) if isinstance(library, str | Path) else library
     found = base_named(base or "world") if opened is None else base_of(opened, base)
     prompts = [prompt] if isinstance(prompt, str) else list(prompt)
@@ -63,19 +71,23 @@ def generate(
         options |= {"regions": [own[text] for text in texts], "feather": feather}
         texts = [_around(text) if spread else text for text in texts]
     if opened is None:
-        pictures = draw(found, texts, **options)
+        pictures = _drawn(partial(draw, found), texts, options, apart)
     else:
         with in_base(opened, found) as composed:
-            pictures = composed.draw(texts, **options)
+            pictures = _drawn(composed.draw, texts, options, apart)
     if out is not None:
         if opened is not None:
             how |= {"library": str(opened.path), "state": opened.state, "concepts": tuple(opened.names())}
-        how |= {"base": found.name, "sampler": sampler_name(found)}
+        how |= {"base": found.name, "sampler": sampler_name(found), "apart": apart}
         places = [tuple(map(region_text, one)) for one in options.get("regions", [()] * len(texts))]
         each = zip(texts, seeds, places, strict=True)
         facts = [PictureFacts(text, seed, regions=own, **how) for text, seed, own in each]
         _save_all(Path(out), pictures, facts)
     return pictures
+
+
+def _drawn(draw: Callable[..., Tensor], texts: list[str], options: dict[str, Any], apart: bool) -> Tensor:
+    return draw_apart(draw, texts, **options) if apart else draw(texts, **options)
 
 
 def _regions(library: Library | None, prompt: str, regions: Sequence[Region], spread: bool) -> list[Region]:

@@ -19,7 +19,7 @@ KEY = "mnemon"
 @dataclass(frozen=True)
 class PictureFacts:
     """How a picture was made. `state` is the number of commits the library held, None for the bare base; `sampler` is
-    what `sampler_name` says, "" where that was not noted."""
+    what `sampler_name` says, "" where that was not noted; `apart` says that regions were drawn apart first."""
 
     prompt: str
     seed: int
@@ -32,6 +32,7 @@ class PictureFacts:
     concepts: tuple[str, ...] = ()
     regions: tuple[str, ...] = ()
     sampler: str = ""
+    apart: bool = False
 
 
 def sampler_name(base: Base) -> str:
