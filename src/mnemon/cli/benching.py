@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mnemon.cli.libraries import setting_of
+from mnemon.cli.options import setting_of
 from mnemon.cli.printing import err, note, print_json, progress, say
 from mnemon.errors import MnemonError
 

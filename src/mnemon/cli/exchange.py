@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from mnemon.cli.libraries import DEFAULT_LIBRARY, At, Json, LibraryPath
+from mnemon.cli.options import DEFAULT_LIBRARY, At, Json, LibraryPath
 from mnemon.cli.printing import note, print_json, say
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from mnemon.cli.libraries import DEFAULT_LIBRARY, At, BaseAt, Json, LibraryPath
+from mnemon.cli.options import DEFAULT_LIBRARY, At, BaseAt, Json, LibraryPath
 from mnemon.cli.printing import number, out, print_json, progress, row_table, say, table
 from mnemon.errors import MnemonError
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mnemon.cli.libraries import Json, WeightsOption, setting_of
+from mnemon.cli.options import Json, WeightsOption, setting_of
 from mnemon.cli.printing import note, out, print_json, say, table
 
 if TYPE_CHECKING:

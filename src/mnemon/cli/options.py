@@ -1,0 +1,106 @@
+"""Options that commands share, those of `learn`, and what their texts mean."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from mnemon.errors import MnemonError
+
+DEFAULT_LIBRARY = Path("mnemon-library")
+LibraryPath = Annotated[Path, typer.Option("--library", "-l", help="The library's folder.")]
+At = Annotated[int | None, typer.Option("--at", help="Look at a past state instead of the newest.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON value on standard output, for programs.")]
+BaseAt = Annotated[
+    Path | None, typer.Option("--base-at", help="Where the library's base lies now, if its folder has moved.")
+]
+WeightsOption = Annotated[
+    Literal["fp32", "bf16", "8bit", "4bit"],
+    typer.Option(help="How the base's weights are kept; 4bit needs the extra quant."),
+]
+NewBase = Annotated[str | None, typer.Option(help="world, a diffusers folder or a hub id, for a new library.")]
+NewMethod = Annotated[str | None, typer.Option(help="For a new library; stamina by default.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the method, e.g. rank=8.")
+]
+
+Photos = Annotated[Path, typer.Argument(help="A folder of photos of one thing, or a JSON list of several concepts.")]
+Name = Annotated[str | None, typer.Option(help="What to call it; the folder's name by default.")]
+Noun = Annotated[str | None, typer.Option(help="Its class, such as dog. Leave out for a style.")]
+References = Annotated[Path | None, typer.Option(help="Other photos of it, kept out of training, to score on.")]
+Steps = Annotated[int | None, typer.Option(help="Training steps; the method's own number by default.")]
+Batch = Annotated[int | None, typer.Option(help="Pictures a step.")]
+Seed = Annotated[int, typer.Option(help="Of all random numbers.")]
+Fit = Annotated[Literal["crop", "pad"], typer.Option(help="Crop or pad photos to squares.")]
+Flip = Annotated[bool, typer.Option("--flip", help="Train on mirrored photos too.")]
+RandomCrop = Annotated[bool, typer.Option("--random-crop", help="Train on crops at random places.")]
+Prior = Annotated[int, typer.Option(min=0, help="Class pictures to draw first and train on too (prior preservation).")]
+Precision = Annotated[Literal["no", "bf16", "fp16"], typer.Option(help="Mixed precision; fp16 needs a GPU.")]
+Accumulate = Annotated[int, typer.Option(help="Compute each step in so many parts: less memory.")]
+Checkpointing = Annotated[bool, typer.Option("--checkpointing", help="Gradient checkpointing: less memory, more time.")]
+MinSnr = Annotated[float | None, typer.Option(help="Gamma of min-SNR weighting, usually 5.")]
+Together = Annotated[
+    int, typer.Option(min=1, help="Of a list, concepts that learn in the same steps, where the method lets them.")
+]
+PreviewEvery = Annotated[int, typer.Option(help="Steps between preview pictures; 0 for none.")]
+PreviewPage = Annotated[
+    Path | None, typer.Option("--preview-page", help="After each commit, draw all concepts on this HTML page.")
+]
+TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Log losses for TensorBoard (extra: track).")]
+Score = Annotated[
+    bool, typer.Option(help="Measure every concept so far afterwards; a concept learned without has no scores.")
+]
+Until = Annotated[
+    str | None,
+    typer.Option(
+        metavar="identity:SHARE",
+        help="Stop early, when its identity reaches this share of the ceiling on --references, such as identity:0.95.",
+    ),
+]
+CheckEvery = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        help="Steps from one check of --until to the next. Each draws 8 pictures (16 on bases for photographs) in "
+        "20 denoising steps.",
+    ),
+]
+MaxForgetting = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        help="Keep the concept aside instead, if the identity score of an earlier one falls by more than this "
+        "below its best, such as 0.1; decide with commit or discard.",
+    ),
+]
+
+
+def setting_of(pair: str) -> tuple[str, Any]:
+    """A key and its value, from KEY=VALUE; values are JSON or else words."""
+    key, equals, text = pair.partition("=")
+    if not equals:
+        raise MnemonError(f"'--set {pair}' has no value: write it as '--set rank=8'.")
+    try:
+        return key, json.loads(text.lower() if text.lower() in ("true", "false") else text)
+    except json.JSONDecodeError:
+        return key, text
+
+
+def share_of(until: str) -> float:
+    """The share of `identity:SHARE`."""
+    kind, _, text = until.partition(":")
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
+    if kind != "identity" or not share > 0:
+        raise MnemonError(f"'--until {until}' is no goal: write the share of the ceiling as '--until identity:0.95'.")
+    return share
+
+
+def opened_base(base: str | None, library: Path, weights: Any, offload_text: bool = False) -> Any:
+    """The base opened in this way; where nothing is asked for its name, to be opened later."""
+    from mnemon import api
+
+    return base if weights == "fp32" and not offload_text else api.open_base(base, library, weights, offload_text)
