@@ -68,6 +68,7 @@ def test_the_page_is_whole_loads_nothing_and_has_every_formula_at_hand(page):
     assert all(source.startswith("data:image/") for source in re.findall(r'src="([^"]{20})', page))
     assert len(set(parsed.ids)) == len(parsed.ids) and parsed.targets <= set(parsed.ids)
     assert len(parsed.targets) == len(FIGURES)  # every figure is in a table, and its formula is opened from there
+    assert all(figure.formula and figure.reading for figure in FIGURES.values())
 
 
 def rows(page: str, heading: str) -> dict[str, str]:

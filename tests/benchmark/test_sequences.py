@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,14 @@ def test_development_and_reporting_concepts_are_not_the_same() -> None:
     assert all(5001 <= seed < 6000 for seed in development) and all(1001 <= seed < 2000 for seed in reporting)
     assert len(set(development)) == len(development) and len(set(reporting)) == len(reporting)
     assert not {*development, *reporting} & set(DEMO)
+
+
+def test_few_concepts_have_few_orders_and_none_comes_twice() -> None:
+    sequence = open_sequence("world-6")
+    few = replace(sequence, concepts=sequence.concepts[:3])
+    assert len({few.ordered(order).concepts for order in range(6)}) == 6
+    with pytest.raises(MnemonError, match="3 concepts, so 6 orders, not 7"):
+        few.ordered(6)
 
 
 def test_an_order_is_a_permutation_that_its_number_decides() -> None:

@@ -149,11 +149,17 @@ FIGURES: dict[str, Figure] = {
     "picture_error": Figure(
         "± of a cell", "mean_j t · s_j / √n", "Half of a 95 % interval of one R[N, j] from its n pictures.", "",
     ),
-    "fusion_peak_bytes": Figure("Fusion, peak memory", "", "Of the process while fusing.", "low", "bytes"),
-    "draw_seconds_per_picture": Figure(
-        "Drawing a picture", "", "Wall time with all concepts in the model.", "low", "seconds",
+    "fusion_peak_bytes": Figure(
+        "Fusion, peak memory", "max_τ m(τ) - m(0), τ while fusing",
+        "Memory m that fusing takes anew: of the GPU, else of the whole process.", "low", "bytes",
     ),
-    "peak_memory_bytes": Figure("Peak memory", "", "Of the whole run.", "low", "bytes"),
+    "draw_seconds_per_picture": Figure(
+        "Drawing a picture", "seconds / pictures, last row", "Wall time with all concepts in the model.", "low",
+        "seconds",
+    ),
+    "peak_memory_bytes": Figure(
+        "Peak memory", "max_τ m(τ), τ in the run", "Memory m of the GPU, else of the whole process.", "low", "bytes",
+    ),
 }  # fmt: skip
 """Name -> figure. The first fourteen are those of `summary.json`."""
 

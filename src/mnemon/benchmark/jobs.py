@@ -107,13 +107,15 @@ def plan(
     """The jobs for every method, order and seed; `settings` are by method.
 
     Raises:
-        MnemonError: an unknown method, setting or sequence, or a job in `out` was begun in another way.
+        MnemonError: an unknown method, setting or sequence, more orders than there are, or a job in `out` was begun in
+            another way.
     """
     given, scoring = settings or {}, scoring or Scoring()
     stray = [name for name in given if name not in methods]
     if stray:
         raise MnemonError(f"There are settings for '{stray[0]}', which is not among the methods: {', '.join(methods)}.")
     opened = open_sequence(sequence)
+    opened.ordered(orders - 1)
     sequence, base = _settled(sequence, shipped_sequences()), _settled(base, ["world"])
     jobs = [
         Job(out, sequence, method, order, seed, dict(given.get(method, {})), base, scoring)

@@ -49,10 +49,8 @@ def _failed(problems: Sequence[Problem]) -> str:
 
 def _formulas() -> str:
     return "\n".join(
-        f"- **{FIGURES[name].title}**" + (f" = `{FIGURES[name].formula}`." if FIGURES[name].formula else ".")
-        + f" {FIGURES[name].reading}"
-        for name in SUMMARY
-    )  # fmt: skip
+        f"- **{FIGURES[name].title}** = `{FIGURES[name].formula}`. {FIGURES[name].reading}" for name in SUMMARY
+    )
 
 
 def _lines(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -5,6 +5,7 @@ are for choosing settings (seeds from 5001 upward); results are reported on the 
 """
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -65,11 +66,29 @@ class ConceptSequence:
             raise MnemonError(f"The sequence '{self.name}' has no concepts.")
 
     def ordered(self, order: int) -> "ConceptSequence":
-        """Order 0 is the one given; every other number is the seed of a permutation."""
-        if order == 0:
-            return self
-        places = np.random.default_rng((order, 61)).permutation(len(self.concepts))
-        return replace(self, concepts=tuple(self.concepts[place] for place in places))
+        """Order 0 is the one given; every other number is the seed of a permutation unlike those of lower numbers.
+
+        Raises:
+            MnemonError: so few concepts do not have as many orders.
+        """
+        count = len(self.concepts)
+        if order >= math.factorial(count):
+            raise MnemonError(
+                f"The sequence '{self.name}' has {count} concepts, so {math.factorial(count)} orders, not {order + 1}."
+            )
+        return replace(self, concepts=tuple(self.concepts[place] for place in _permutation(count, order)))
+
+
+def _permutation(count: int, order: int) -> tuple[int, ...]:
+    """Of 0..count-1; 0 is the one in order, and all are different, or a second order would repeat the runs of another
+    and make their spread too small."""
+    found = [tuple(range(count))]
+    for number in range(1, order + 1):
+        rng = np.random.default_rng((number, 61))
+        while (places := tuple(rng.permutation(count).tolist())) in found:
+            pass
+        found.append(places)
+    return found[order]
 
 
 def shipped_sequences() -> list[str]:

@@ -131,5 +131,4 @@ def formulas() -> str:
 
 def _about(figure: Figure) -> str:
     better = {"high": " Higher is better.", "low": " Lower is better.", "": ""}[figure.better]
-    formula = f"<code>{escape(figure.formula)}</code>" if figure.formula else ""
-    return f"{formula}<p>{escape(figure.reading + better)}</p>"
+    return f"<code>{escape(figure.formula)}</code><p>{escape(figure.reading + better)}</p>"
