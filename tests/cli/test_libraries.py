@@ -168,13 +168,14 @@ def test_regions_say_what_is_heard_where(mnemon: Command, taught: Path, tmp_path
     )  # fmt: skip
     facts = read_facts(Path(drawn.json[0]))
     assert facts.regions == ("0,0,0.5,1:a photo of <sip> mug on the beach", "0.5,0,1,1:a red cat")
-    spread = mnemon("generate", "<sip> mug in snow", "--auto", "--number", 1, "--steps", 1, "--json", *LIB)
+    spread = mnemon("generate", "<sip> mug in snow", "--auto", "--apart", "--steps", 1, "--json", *LIB)
     facts = read_facts(Path(spread.json[0]))
-    assert facts.prompt == "mug in snow" and facts.regions == ("0,0,1,1:a photo of <sip> mug in snow",)
+    assert facts.apart and facts.prompt == "mug in snow" and facts.regions == ("0,0,1,1:a photo of <sip> mug in snow",)
     for wrong, said in (
         (["--region", "0,0,2,1:<sip>"], "not inside the picture"),
         (["--region", "0,0,1,1:<rex>"], "<rex>"),
         (["--region", "0,0,1,1:<sip>", "--auto"], "--auto"),
+        (["--apart"], "say what is where"),
     ):
         result = mnemon("generate", "a mug", "--steps", 1, *wrong, *LIB)
         assert result.code == 1 and said in result.err
