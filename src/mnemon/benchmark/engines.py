@@ -202,6 +202,8 @@ def _join(ray: Any, address: str | None) -> None:
         raise MnemonError(
             f"There is no Ray cluster at '{address}' ({error}): start one with `ray start --head`."
         ) from None
+    except Exception as error:  # Ray raises a plain one where its node does not start
+        raise MnemonError(f"Ray did not start here: {error} Try again, or use --engine processes.") from error
 
 
 def _imported_ray() -> Any:
