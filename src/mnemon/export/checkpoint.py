@@ -73,10 +73,7 @@ def checkpoint_tensors(selection: Selection, dtype: torch.dtype) -> dict[str, Te
     check_layout(base)
     with fold(every_layer(base), selection.deltas):
         pipeline = base.pipeline()
-        names = unet_names(pipeline.unet)
-        tensors = {
-            f"model.diffusion_model.{_renamed(key, names)}": tensor for key, tensor in _state(pipeline.unet).items()
-        }
+        tensors = {f"model.diffusion_model.{key}": tensor for key, tensor in original_unet(pipeline.unet).items()}
         tensors |= _vae(pipeline.vae)
         tensors |= _clip(pipeline.text_encoder, PREFIXES[base.family]["text_encoder"])
         if base.family == "sdxl":
@@ -93,6 +90,12 @@ def check_layout(base: Base) -> None:
             f"Single-file checkpoints are written for Stable Diffusion 1.x and SDXL, not for '{base.name}' "
             f"({base.family}): export a folder, which diffusers opens for every family."
         )
+
+
+def original_unet(unet: Any) -> dict[str, Tensor]:
+    """A U-Net's weights under the original's names."""
+    names = unet_names(unet)
+    return {_renamed(key, names): tensor for key, tensor in _state(unet).items()}
 
 
 def unet_names(unet: Any) -> dict[str, str]:

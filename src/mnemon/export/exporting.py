@@ -17,7 +17,7 @@ from mnemon.export.factors import Fit
 from mnemon.export.folder import write_pipeline
 from mnemon.export.lora import LoraFile, adapter_metadata, lora_file
 from mnemon.export.metadata import lora_header, model_spec
-from mnemon.export.naming import COMFY, DIFFUSERS, KOHYA, Naming, naming_of
+from mnemon.export.naming import COMFY, DIFFUSERS, KOHYA, LANGUAGE_MODEL, Naming, mapped_by_comfyui, naming_of
 from mnemon.export.selection import Selection, select
 from mnemon.library import Library
 from mnemon.models import Base
@@ -121,7 +121,24 @@ def _write(
     header = lora_header(selection, naming, kind, file, adapter_metadata(naming, file.ranks))
     path = folder / f"{LORA_NAME}.safetensors" if kind == DIFFUSERS else weights
     write_safetensors(path, file.tensors, header)
-    return file, _notes(file, fit)
+    return file, _notes(file, fit) + (_left_by_comfyui(naming, file) if kind == COMFY else [])
+
+
+def _left_by_comfyui(naming: Naming, file: LoraFile) -> list[str]:
+    """What ComfyUI does not read of a file in its own dialect, and of the embeddings beside it."""
+    notes = []
+    left = [site for site in (*file.ranks, *file.whole) if not mapped_by_comfyui(naming, site)]
+    if left:
+        notes.append(
+            f"ComfyUI has no name for {len(left)} of the layers, such as `{left[0]}`, and leaves them out: pictures "
+            "will differ there. diffusers reads all of them."
+        )
+    if LANGUAGE_MODEL in naming.encoders.values():
+        notes.append(
+            "ComfyUI reads embeddings of CLIP and T5; those of this family's language model only in versions later "
+            "than 0.10.0, if at all: where it does not, `embedding:…` is an unknown word there."
+        )
+    return notes
 
 
 def _notes(file: LoraFile, fit: Fit) -> list[str]:

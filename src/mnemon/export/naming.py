@@ -3,6 +3,7 @@
 A site is a path in the denoiser (`mid_block.….attn2.to_k`) or `<text encoder>.<path>`, as `every_layer` has it.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -32,6 +33,8 @@ class Naming:
     """Part -> prefix in kohya's dialect."""
     base_version: str | None = None
     """`ss_base_model_version`."""
+    unmapped: str | None = None
+    """Layers of the denoiser, as a regular expression, whose names in diffusers ComfyUI does not map to its own."""
 
 
 _UNET = (KOHYA, DIFFUSERS)
@@ -40,6 +43,7 @@ _ONE = {"unet": "lora_unet", "text_encoder": "lora_te"}
 _TWO = {"unet": "lora_unet", "text_encoder": "lora_te1", "text_encoder_2": "lora_te2"}
 _PAIR = {"text_encoder": "clip_l", "text_encoder_2": "clip_g"}
 _READER = {"text_encoder": LANGUAGE_MODEL}
+_FLUX2 = r"time_guidance_embed\..+|.+_modulation.*\.linear|.+\.ff(_context)?\.linear_(in|out)"
 
 NAMINGS: dict[str, Naming] = {
     "sd": Naming("stable-diffusion-v1", _UNET, {"text_encoder": "clip_l"}, "unet", _ONE, "sd_v1"),
@@ -47,8 +51,8 @@ NAMINGS: dict[str, Naming] = {
     "sdxl": Naming("stable-diffusion-xl-v1-base", _UNET, _PAIR, "unet", _TWO, "sdxl_base_v1-0"),
     "sd3": Naming("stable-diffusion-3", _TRANSFORMER, {**_PAIR, "text_encoder_3": "t5xxl"}),
     "flux": Naming("flux-1", _TRANSFORMER, {"text_encoder": "clip_l", "text_encoder_2": "t5xxl"}),
-    "flux2": Naming("flux-2", _TRANSFORMER, _READER),
-    "flux2-klein": Naming("flux-2-klein", _TRANSFORMER, _READER),
+    "flux2": Naming("flux-2", _TRANSFORMER, _READER, unmapped=_FLUX2),
+    "flux2-klein": Naming("flux-2-klein", _TRANSFORMER, _READER, unmapped=_FLUX2),
     "qwen-image": Naming("qwen-image", _TRANSFORMER, _READER),
     "z-image": Naming("z-image", _TRANSFORMER, _READER),
 }
@@ -78,6 +82,17 @@ def spelled(naming: Naming, site: str, dialect: str) -> str:
         assert naming.kohya is not None
         return f"{naming.kohya[part]}_{path.replace('.', '_')}"
     return f"{part}.{path}"
+
+
+def mapped_by_comfyui(naming: Naming, site: str) -> bool:
+    """Whether ComfyUI finds the layer in its own model by the name that its dialect here gives it: a denoiser's layer
+    with few exceptions, CLIP's, no language model's and not T5's. Checked against its loader's code."""
+    part, path = split_site(naming, site)
+    if naming.kohya is not None:
+        return True
+    if part != naming.denoiser:
+        return naming.encoders[part] in CLIP and path.startswith("encoder.")
+    return naming.unmapped is None or not re.fullmatch(naming.unmapped, path)
 
 
 def split_site(naming: Naming, site: str) -> tuple[str, str]:

@@ -1,0 +1,175 @@
+"""Gives our files to ComfyUI's own loader, checks what it makes of them, and records the names of layers it maps.
+
+    python -m tests.export.comfyui.record CHECKOUT [FAMILY ...]
+
+CHECKOUT is a folder with ComfyUI's repository; its requirements einops, torchsde, scipy, trampoline and sentencepiece
+have to be importable. For each family:
+
+1. The tiny base's concepts are exported, loaded as ComfyUI's LoRA node loads them, and each weight of its model is
+   compared with the same weight of a model that got the base's weights with the concept folded in. Not one warning.
+2. The embedding files are read by its function, and compared.
+3. A single-file checkpoint (SD 1.x, SDXL) is compared weight by weight.
+4. At the published size, recognised by ComfyUI itself, the names of layers that it maps are written to
+   `names/FAMILY.txt`, those of our dialects. `test_comfyui.py` holds exports to them from then on.
+"""
+
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from mnemon.adapters import Delta, Dense, LowRank, fold
+from mnemon.adapters.checks import matrix_shape
+from mnemon.export import Fit, export
+from mnemon.export.checkpoint import PREFIXES
+from mnemon.export.lora import LoraFile
+from mnemon.export.naming import COMFY, DIFFUSERS, KOHYA, Naming, mapped_by_comfyui, naming_of, spelled
+from mnemon.export.selection import select
+from mnemon.library import Library
+from mnemon.methods import method_from
+from mnemon.methods.base import Learned
+from mnemon.models.layers import every_layer
+from mnemon.models.pipeline import PipelineBase
+from tests.export.comfyui.bases import ALL, real, tiny
+from tests.export.comfyui.loading import ComfyUI
+from tests.export.conftest import concept
+
+NAMES = Path(__file__).with_name("names")
+FILES: tuple[tuple[str, list[str], str, Fit | None], ...] = (
+    ("rex", ["rex"], COMFY, None),
+    ("full rank as .diff", ["tom"], COMFY, None),
+    ("two merged", ["rex", "ink"], COMFY, None),
+    ("full rank by 4 ranks", ["tom"], COMFY, Fit(rank=4)),
+    ("every layer", ["ink"], COMFY, None),
+    ("rex in diffusers' dialect", ["rex"], DIFFUSERS, None),
+)
+"""Title, concepts, dialect, fit; COMFY stands for kohya's where there is a U-Net."""
+WITHIN = 1e-5
+"""Largest difference of a weight; the changes are as large as the weights."""
+
+
+def main(checkout: Path, families: list[str]) -> None:
+    comfy = ComfyUI(checkout)
+    for family in families:
+        base = real(family)
+        mapped = comfy.names(comfy.denoiser(base), comfy.text_encoders(base, naming_of(base)))
+        record(base, mapped)
+        with tempfile.TemporaryDirectory() as folder:
+            check(comfy, tiny(family), Path(folder))
+
+
+def record(base: PipelineBase, mapped: set[str]) -> None:
+    naming = naming_of(base)
+    names = sorted(name for name in mapped if name.startswith(ours(base, naming)))
+    NAMES.mkdir(exist_ok=True)
+    (NAMES / f"{base.family}.txt").write_text("\n".join(names) + "\n")
+    lacks = [site for site in every_layer(base) if not mapped_by_comfyui(naming, site)]
+    assert not set(lacks) & set(base.sites())
+    dialect = KOHYA if naming.kohya else COMFY
+    for site in every_layer(base):
+        assert (spelled(naming, site, dialect) in mapped) == (site not in lacks), site
+    print(
+        f"{base.family}: {len(names)} names; all {len(base.sites())} sites and all but {len(lacks)} of "
+        f"{len(every_layer(base))} layers are mapped"
+    )
+
+
+def ours(base: PipelineBase, naming: Naming) -> tuple[str, ...]:
+    """How names of our dialect begin; a U-Net has others too, of the original's blocks."""
+    if naming.kohya is None:
+        return (naming.denoiser, *naming.encoders)
+    blocks = tuple(f"{naming.kohya[naming.denoiser]}_{name}" for name, _ in base.denoiser.named_children())
+    return blocks + tuple(naming.kohya[encoder] for encoder in naming.encoders)
+
+
+def check(comfy: ComfyUI, base: PipelineBase, folder: Path) -> None:
+    naming = naming_of(base)
+    dialect = KOHYA if naming.kohya else COMFY
+    library = Library.create(folder / "library", base, method_from("lora"))
+    for one in (concept(base, "rex", 1, vectors=2), concept(base, "tom", 2, "dense"), wide(base, naming)):
+        library.commit(one)
+    denoiser, text = comfy.denoiser(base), comfy.text_encoders(base, naming)
+    plain = weights(comfy, denoiser, text, base, naming)
+    for title, names, kind, fit in FILES:
+        kind = dialect if kind == COMFY else kind
+        if kind == DIFFUSERS and naming.kohya:
+            continue  # ComfyUI does not know these names
+        made = export(library, base, folder / title, names, kind=kind, fit=fit)
+        file = next(made.folder.glob("*.safetensors"))
+        given, said = comfy.patched(denoiser, text, file)
+        assert not said, said[:5]
+        with fold(every_layer(base), changes(base, made.lora, select(library, base, names).deltas, fit)):
+            wanted = weights(comfy, denoiser, text, base, naming)
+        weights(comfy, denoiser, text, base, naming)
+        off = max((given.get(key, plain[key]) - wanted[key]).abs().max().item() for key in wanted)
+        changed = sum(not torch.equal(wanted[key], plain[key]) for key in wanted)
+        assert off <= WITHIN and changed == len(given), (off, changed, len(given))
+        print(f"  {title}: {len(load_file(file))} keys, {changed} weights patched; off by {off:.1e} at most")
+    embeddings(comfy, library, base, naming, folder / "rex" / "embeddings")
+    if base.family in PREFIXES:
+        checkpoint(comfy, library, base, naming, folder / "checkpoint")
+
+
+def changes(
+    base: PipelineBase, lora: LoraFile | None, deltas: Mapping[str, Delta], fit: Fit | None
+) -> dict[str, Delta]:
+    """What the file is to do: the selection's own change, or with a fit the closest of that rank."""
+    assert lora is not None
+    if fit is None or fit.rank is None:
+        return dict(deltas)
+    made: dict[str, Delta] = {}
+    for site, delta in deltas.items():
+        u, s, v = torch.linalg.svd(delta.matrix())
+        made[site] = Dense(u[:, : fit.rank] * s[: fit.rank] @ v[: fit.rank])
+    return made
+
+
+def checkpoint(comfy: ComfyUI, library: Library, base: PipelineBase, naming: Naming, folder: Path) -> None:
+    """The U-Net of a single file, under the names of ComfyUI's own model, and its values."""
+    export(library, base, folder, ["rex"], kind="checkpoint")
+    prefix = "model.diffusion_model."
+    tensors = load_file(folder / "rex.safetensors")
+    own = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
+    model = comfy.denoiser(base)
+    with fold(every_layer(base), select(library, base, ["rex"]).deltas):
+        comfy.fill(model, None, base, naming)
+    wanted = model.diffusion_model.state_dict()
+    assert own.keys() == wanted.keys() and all(torch.equal(own[key], wanted[key]) for key in wanted)
+    print(f"  checkpoint: {len(own)} weights of the U-Net, all equal")
+
+
+def wide(base: PipelineBase, naming: Naming) -> Learned:
+    """A LoRA of every layer that ComfyUI maps, as others make them."""
+    generator = torch.Generator().manual_seed(3)
+    deltas = {}
+    for site, layer in every_layer(base).items():
+        if mapped_by_comfyui(naming, site):
+            d_out, d_in = matrix_shape(layer)
+            up, down = torch.randn(d_out, 2, generator=generator), torch.randn(2, d_in, generator=generator)
+            deltas[site] = LowRank(0.1 * up, down, scale=0.7)
+    return Learned("ink", None, deltas, concept(base, "ink", 4).tokens)
+
+
+def weights(comfy: ComfyUI, denoiser: Any, text: Any, base: PipelineBase, naming: Naming) -> dict[str, Tensor]:
+    """The base's weights, as they are now, in ComfyUI's models."""
+    filled = comfy.fill(denoiser, text, base, naming)
+    states = {**denoiser.state_dict(), **(text.state_dict() if text is not None else {})}
+    return {key: states[key].clone() for key in filled}
+
+
+def embeddings(comfy: ComfyUI, library: Library, base: PipelineBase, naming: Naming, folder: Path) -> None:
+    (one,) = (one for one in library.learned() if one.name == "rex")
+    for encoder, vectors in one.tokens.items():
+        key = naming.encoders[encoder]
+        read = comfy("sd1_clip").load_embed("rex", str(folder), vectors.shape[1], key)
+        assert torch.equal(read, vectors), key
+    print(f"  embedding: {', '.join(naming.encoders[encoder] for encoder in one.tokens)}")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2:] or list(ALL))
