@@ -4,12 +4,13 @@ from mnemon.api.candidates import Refused, commit, discard, refusal, waiting
 from mnemon.api.comparing import Difference, diff
 from mnemon.api.drawing import generate
 from mnemon.api.exchange import Imported, export_concepts, import_concept
-from mnemon.api.learning import OnStep, Outcome, learn, learn_together, learns_together
+from mnemon.api.learning import Outcome, learn, learn_together, learns_together
 from mnemon.api.opening import open_base
 from mnemon.api.previewing import preview
 from mnemon.api.reordering import reorder
 from mnemon.api.scoring import evaluate, single_lora_identity_ratio
 from mnemon.api.stopping import Goal
+from mnemon.api.teaching import OnStep
 from mnemon.lessons import PhotoSettings
 
 __all__ = [
