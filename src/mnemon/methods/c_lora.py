@@ -65,7 +65,7 @@ class CLora(Lora):
 
     class_word: bool = False
     """Say the class noun after the token in prompts. The paper leaves it out."""
-    forget_weight: float = 1.0
+    forget_weight: float = 10.0
     """lambda, for the sum over layers and entries."""
 
     def __post_init__(self) -> None:
