@@ -11,7 +11,16 @@ print(evaluate("my-library").values)
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mnemon.api import Outcome, PhotoSettings, evaluate, generate, learn, learn_together
+    from mnemon.api import (
+        Outcome,
+        PhotoSettings,
+        evaluate,
+        export_concepts,
+        generate,
+        import_concept,
+        learn,
+        learn_together,
+    )
     from mnemon.data import Concept, concept_from_folder, concept_from_imagefolder, concepts_from_list
     from mnemon.errors import MnemonError
     from mnemon.library import Library
@@ -23,7 +32,16 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "mnemon.api": ("Outcome", "PhotoSettings", "evaluate", "generate", "learn", "learn_together"),
+    "mnemon.api": (
+        "Outcome",
+        "PhotoSettings",
+        "evaluate",
+        "export_concepts",
+        "generate",
+        "import_concept",
+        "learn",
+        "learn_together",
+    ),
     "mnemon.data": ("Concept", "concept_from_folder", "concept_from_imagefolder", "concepts_from_list"),
     "mnemon.errors": ("MnemonError",),
     "mnemon.library": ("Library",),
@@ -48,7 +66,9 @@ __all__ = [
     "concept_from_imagefolder",
     "concepts_from_list",
     "evaluate",
+    "export_concepts",
     "generate",
+    "import_concept",
     "learn",
     "learn_together",
     "load_base",

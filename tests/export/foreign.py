@@ -189,6 +189,8 @@ def cloneofsimo(folder: Path, file: Path) -> tuple[Path, Load]:
 
     def load(pipeline: Any) -> None:
         code.patch_pipe(pipeline, str(file), patch_text=True, patch_ti=True, patch_unet=True)
+        for part in parts:
+            getattr(pipeline, part).eval()  # the layers it puts in are new, with dropout at work
 
     return file, load
 

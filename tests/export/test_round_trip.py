@@ -142,7 +142,9 @@ def test_transformer_families_for_comfyui(transformer: Base, library_of: Librari
     """The keys that its loader maps, alpha beside them; what is not low-rank is held as it is."""
     base = transformer
     library = library_of(base, concept(base, "rex", 1), concept(base, "tom", 2, "masked"))
-    rex = export(library, base, tmp_path / "rex", ["rex"], kind="comfy").lora
+    made = export(library, base, tmp_path / "rex", ["rex"], kind="comfy")
+    assert any("embedding:" in note for note in made.notes) == (base.family not in ("sd3", "flux"))
+    rex = made.lora
     tom = export(library, base, tmp_path / "tom", ["tom"], kind="comfy").lora
     assert rex is not None and tom is not None and rex.error < 1e-6 and tom.error == 0
     for site in base.sites():

@@ -33,7 +33,7 @@ OTHERS: dict[str, dict[str, tuple[str, str, dict[str, Any]]]] = {
     "sd": {
         "unet": ("diffusers", "UNet2DConditionModel", {"cross_attention_dim": 768, "sample_size": 64}),
         "text_encoder": ("transformers", "CLIPTextModel", CLIP_L),
-        "scheduler": ("diffusers", "DDIMScheduler", {}),
+        "scheduler": ("diffusers", "DDIMScheduler", {"steps_offset": 1, "clip_sample": False}),
         "vae": VAE,
     },
     "flux": {
