@@ -128,6 +128,12 @@ def test_orders_and_seeds_are_jobs_and_other_settings_need_another_folder(
         planned(["lora"], settings={"lora": {**SMALL, "rank": 4}})
     with pytest.raises(MnemonError, match=r"another value of 'score' \(pictures 2, not 8\)"):
         planned(["lora"], scoring=Scoring(pictures=8, steps=1, points=(2,)))
+    with pytest.raises(MnemonError, match=r"another value of 'score' \(pictures 2, not 8\)"):  # of another method
+        planned(["ewc"], scoring=Scoring(pictures=8, steps=1, points=(2,)))
+    with pytest.raises(MnemonError, match=r"another value of 'sequence' \(.*, not world-6\)"):
+        plan(job.out, "world-6", ["ewc"], 1, 1, base=job.base, scoring=job.scoring)
+    with pytest.raises(MnemonError, match="name at least one"):
+        planned([])
     with pytest.raises(MnemonError, match="settings for 'ewc', which is not among"):
         plan(tmp_path, str(three), ["lora"], 1, 1, {"ewc": {}})
     with pytest.raises(MnemonError, match="did you mean 'stamina'"):

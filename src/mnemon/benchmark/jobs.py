@@ -64,11 +64,15 @@ class Job:
     def made_method(self) -> Method:
         return method_from(self.method, self.settings)
 
+    def shared(self, sequence: ConceptSequence) -> dict[str, Any]:
+        """What all jobs of a results folder have in common, so that their numbers compare."""
+        score = {**self.scoring.to_json(), "points": self.scoring.whole_rows(len(sequence.concepts))}
+        return {"sequence": sequence.name, "base": self.base, "score": score}
+
     def to_json(self, sequence: ConceptSequence) -> dict[str, Any]:
         """What decides the outcome; the sequence by its name and concepts, wherever it lies."""
         return {
-            "sequence": sequence.name,
-            "base": self.base,
+            **self.shared(sequence),
             "method": self.method,
             "settings": method_settings(self.made_method()),
             "order": self.order,
@@ -77,7 +81,6 @@ class Job:
                 {"name": one.name, "noun": one.noun, "kind": one.kind, "held_out": one.photos().held_out}
                 for one in sequence.ordered(self.order).concepts
             ],
-            "score": {**self.scoring.to_json(), "points": self.scoring.whole_rows(len(sequence.concepts))},
         }
 
 
@@ -107,9 +110,11 @@ def plan(
     """The jobs for every method, order and seed; `settings` are by method.
 
     Raises:
-        MnemonError: an unknown method, setting or sequence, more orders than there are, or a job in `out` was begun in
-            another way.
+        MnemonError: no or an unknown method, an unknown setting or sequence, more orders than there are, or a job in
+            `out` was begun in another way.
     """
+    if not methods:
+        raise MnemonError("There is nothing to compare: name at least one method.")
     given, scoring = settings or {}, scoring or Scoring()
     stray = [name for name in given if name not in methods]
     if stray:
@@ -126,6 +131,8 @@ def plan(
     for job in jobs:
         job.made_method()
         JobFolder(job.folder).check_same(job, opened)
+    for path in sorted(out.glob("*/order-*-seed-*")):  # those of other methods too
+        JobFolder(path).check_comparable(jobs[0].shared(opened))
     return jobs
 
 
@@ -147,9 +154,18 @@ class JobFolder:
         """Raises:
         MnemonError: the job was begun with other settings.
         """
+        if (self.path / "job.json").exists():
+            self._check(json.loads(json.dumps(job.to_json(sequence))))
+
+    def check_comparable(self, shared: Mapping[str, Any]) -> None:
+        """Raises:
+        MnemonError: the job was begun on another base or sequence, or scored in another way, than these have in common.
+        """
+        self._check(shared)
+
+    def _check(self, asked: Mapping[str, Any]) -> None:
         begun = _read(self.path / "job.json")
-        asked: dict[str, Any] = json.loads(json.dumps(job.to_json(sequence))) if begun else {}
-        for key, value in asked.items():
+        for key, value in asked.items() if begun else ():
             if begun.get(key) != value:
                 raise MnemonError(
                     f"{self.path} was begun with another value of '{key}'{_difference(begun.get(key), value)}: "
