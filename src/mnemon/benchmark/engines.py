@@ -201,7 +201,7 @@ def _join(ray: Any, address: str | None) -> None:
     except ConnectionError as error:
         raise MnemonError(
             f"There is no Ray cluster at '{address}' that lets this process in ({error}): start one with `ray start "
-            "--head`, with the same RAY_AUTH_TOKEN there and here."
+            "--head`; if it asks for a token, set RAY_AUTH_MODE=token here."
         ) from None
     except Exception as error:  # Ray raises a plain one where its node does not start
         raise MnemonError(f"Ray did not start here: {error} Try again, or use --engine processes.") from error
