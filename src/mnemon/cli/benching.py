@@ -42,7 +42,8 @@ def bench(
     ] = "here",
     workers: Annotated[int, typer.Option(min=1, help="Worker processes; with ray the cores of a job.")] = 1,
     address: Annotated[
-        str | None, typer.Option(help="Of the Ray cluster: auto or ray://host:port; without, one is started here.")
+        str | None,
+        typer.Option(help="Of the Ray cluster: auto, host:port or ray://host:port; without, one is started here."),
     ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="One JSON value on standard output.")] = False,
 ) -> None:
@@ -57,17 +58,21 @@ def bench(
     chosen = engine_named(engine, workers, address)
     with progress("starting") as bar:
         ended = run_bench(jobs, chosen, _Watch(bar, len(jobs)))
-    found = {"out": str(to), "jobs": ended.jobs, "done_before": ended.before, "failed": ended.failed}
-    found |= {"page": str(to / ended.page.name), "summary": str(to / "summary.json")}
-    if json_output:
-        print_json(found)
-    else:
-        say(f"{ended.jobs - len(ended.failed)} of {ended.jobs} jobs done in {to}.")
-        for title, failure in ended.failed.items():
-            say(f"Failed: {title}: {failure}")
-        say(f"Leaderboard, matrices, pictures: {to / ended.page.name}")
+    _report(to, ended, json_output)
     if ended.failed:
         raise typer.Exit(1)
+
+
+def _report(to: Path, ended: Any, json_output: bool) -> None:
+    page = to / ended.page.name
+    if json_output:
+        found = {"out": str(to), "jobs": ended.jobs, "done_before": ended.before, "failed": ended.failed}
+        print_json(found | {"page": str(page), "summary": str(to / "summary.json")})
+        return
+    say(f"{ended.jobs - len(ended.failed)} of {ended.jobs} jobs done in {to}.")
+    for title, failure in ended.failed.items():
+        say(f"Failed: {title}: {failure}")
+    say(f"Leaderboard, matrices, pictures: {page}")
 
 
 class _Watch:
