@@ -17,7 +17,7 @@ def mean_pairwise_cosine(pictures: Tensor, references: Tensor) -> float:
     With CLIP features this is image alignment (CLIP-I, IA) as Custom Diffusion, Mix-of-Show and CIDM compute it; with
     features that know an instance again (DINO for photographs) it is identity alignment (DINO-I).
     """
-    return float((_unit(pictures) @ _unit(references).T).mean())
+    return float((_unit(pictures) @ _unit(references).T).mean().clamp(-1, 1))  # rounding may go beyond
 
 
 def ceiling(photos: Tensor) -> float:
