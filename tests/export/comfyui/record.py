@@ -10,7 +10,7 @@ have to be importable. For each family:
 2. The embedding files are read by its function, and compared.
 3. A single-file checkpoint (SD 1.x, SDXL) is compared weight by weight.
 4. At the published size, recognised by ComfyUI itself, the names of layers that it maps are written to
-   `names/FAMILY.txt`, those of our dialects. `test_comfyui.py` holds exports to them from then on.
+   `names/FAMILY.txt`, those of our dialects. `test_names.py` holds exports to them from then on.
 """
 
 import sys
