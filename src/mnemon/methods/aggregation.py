@@ -91,16 +91,18 @@ def aggregate(base: Base, deltas: Sequence[Mapping[str, Delta]], weights: Tensor
     total: dict[str, Delta] = {}
     for site in {site: None for change in deltas for site in change}:
         own = weights[next(number for number, layer in enumerate(layers) if site.startswith(f"{layer}."))]
-        there = [(weight, change[site]) for weight, change in zip(own, deltas, strict=True) if site in change]
-        ups, downs = zip(*(_factors(delta, weight) for weight, delta in there), strict=True)
-        total[site] = Dense(torch.cat(ups, 1) @ torch.cat(downs))
+        there = [(number, change[site]) for number, change in enumerate(deltas) if site in change]
+        total[site] = Dense(_weighted_sum([delta for _, delta in there], own[[number for number, _ in there]]))
     return total
 
 
-def _factors(delta: Delta, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """weight · A (d_out, r) and B (r, d_in) on the weight's device."""
-    up, down = delta.get_parameter("up"), delta.get_parameter("down")
-    return weight * getattr(delta, "scale", 1.0) * up.detach().to(weight), down.detach().to(weight)
+def _weighted_sum(deltas: Sequence[Delta], weights: Tensor) -> Tensor:
+    """The sum (d_out, d_in) of deltas (n) of factors A (d_out, r) and B (r, d_in), each times its weight (n,)."""
+    ups, downs = ([delta.get_parameter(key).detach() for delta in deltas] for key in ("up", "down"))
+    scales = torch.tensor([getattr(delta, "scale", 1.0) for delta in deltas])
+    ranks = torch.tensor([down.shape[0] for down in downs])
+    columns = (weights * scales.to(weights)).repeat_interleave(ranks.to(weights.device))
+    return (torch.cat(ups, 1).to(weights) * columns) @ torch.cat(downs).to(weights)
 
 
 def _layerwise(heard: Tensor, base: Base) -> Tensor:

@@ -15,8 +15,10 @@ from torch.nn.functional import interpolate, pad
 
 from mnemon.sampling.regions import Region, shares
 
-REDRAWN = 0.3
+REDRAWN = 0.2
 """The share of the steps in which the collage is drawn over. With more, a base of that kind makes one thing again."""
+LARGER = 1.5
+"""How much larger than its region is wide a canvas may be: a thing in the middle takes about two thirds of one."""
 NEXT_SEED = 1_000_003  # from the seed of one canvas of a picture to that of the next
 
 
@@ -31,7 +33,7 @@ def draw_apart(
 ) -> Tensor:
     """As `draw`, which is `Composed.draw` or `mnemon.sampling.draw` with its base, and takes the same `options`.
 
-    The work is a plain picture for each region and for what regions leave of the picture, and 0.3 of one at the end,
+    The work is a plain picture for each region and for what regions leave of the picture, and 0.2 of one at the end,
     which `on_step` does not count.
     """
     rest = any(bool((1 - shares(own, 64)[1:].sum(0)).max() > 1e-3) for own in regions)
@@ -48,8 +50,8 @@ def draw_apart(
 
 
 def collage(canvases: Tensor, regions: Sequence[Region], feather: float = 0.0) -> Tensor:
-    """One picture (3, side, side) of canvases (regions, 3, side, side), each made smaller to fit into its region; where
-    a canvas does not reach, its edge goes on. A canvas more, before the others, shows what regions leave."""
+    """One picture (3, side, side) of canvases (regions, 3, side, side), each made smaller to stand in its region. A
+    canvas more, before the others, shows what regions leave."""
     side = canvases.shape[-1]
     weights = shares(regions, side, feather)
     inside = canvases[-len(regions) :]
@@ -59,12 +61,13 @@ def collage(canvases: Tensor, regions: Sequence[Region], feather: float = 0.0) -
 
 
 def _placed(canvas: Tensor, region: Region) -> Tensor:
-    """A canvas (3, side, side), made smaller to stand in the middle of the region's bounding box."""
+    """A canvas (3, side, side) in the middle of the region's bounding box, made smaller to fit into it, or in a long box
+    into half as much again. What lies beyond the region is cut off; where a canvas does not reach, its edge goes on."""
     side = canvas.shape[-1]
     covered = region.coverage(side) >= 0.5
     top, height = _extent(covered.any(1))
     left, width = _extent(covered.any(0))
-    small = min(height, width)
+    small = min(round(LARGER * min(height, width)), max(height, width))
     made = interpolate(canvas[None], (small, small), mode="bicubic", antialias=True).clamp(0, 1)
     above, before = top + (height - small) // 2, left + (width - small) // 2
     return pad(made, (before, side - before - small, above, side - above - small), mode="replicate")[0]
