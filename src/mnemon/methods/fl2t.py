@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mnemon.methods.aggregation import Elastic, ElasticLearner
+from mnemon.methods.aggregation import Elastic, ElasticLearner, Normalisation
 from mnemon.methods.base import Learned, Step
 from mnemon.methods.relations import LambdaForm, Positive, Relations, contrast, relevance
 from mnemon.methods.settings import check_settings
@@ -191,7 +191,8 @@ class Fl2t(Elastic):
 
     The sums run over all other concepts: those learned in the same run, with A_i and C_i as step 1 left them, and those
     stored already, with A_i, C_i and P_i as stored. Neither is changed by g. Decoder and MLP are shared by the concepts
-    of a run and end with it. The prompt's weights when drawing are CIDM's, `aggregation.Elastic`.
+    of a run and end with it. The paper does not say how concepts are combined when drawing; here it is done as in
+    CIDM's published code, `aggregation.Elastic`.
     """
 
     name: ClassVar[str] = "fl2t"
@@ -200,6 +201,10 @@ class Fl2t(Elastic):
     order_free: ClassVar[bool] = True
     source: ClassVar[str] = "arXiv 2601.01963"
 
+    normalisation: Normalisation = "pow4_l1"
+    """psi, see `aggregation.Elastic`."""
+    scale: float = 2.0
+    """s."""
     guidance: Guidance = "proxy"
     """l_i: `proxy` as above; `cosine`: cos(C_g, C_i) where positive; `none`: 1."""
     share: float = 0.5

@@ -61,8 +61,8 @@ def collage(canvases: Tensor, regions: Sequence[Region], feather: float = 0.0) -
 
 
 def _placed(canvas: Tensor, region: Region) -> Tensor:
-    """A canvas (3, side, side) in the middle of the region's bounding box, made smaller to fit into it, or in a long box
-    into half as much again. What lies beyond the region is cut off; where a canvas does not reach, its edge goes on."""
+    """A canvas (3, side, side) in the middle of the region's bounding box, made smaller to fit into it, or in a long
+    box into half as much again. Beyond the region it is cut off; where it does not reach, its edge goes on."""
     side = canvas.shape[-1]
     covered = region.coverage(side) >= 0.5
     top, height = _extent(covered.any(1))
