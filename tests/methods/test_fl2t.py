@@ -51,22 +51,33 @@ def text(base: Base) -> torch.Tensor:
     return torch.randn(2, 7, 32, generator=torch.Generator().manual_seed(0))
 
 
+def penalty(learner: Fl2tLearner, number: int, base: Base) -> torch.Tensor:
+    """Of the run's concept `number` alone."""
+    return learner.circle.penalty(text(base), None, torch.tensor([number, number]))
+
+
 def test_the_penalty_in_closed_form(base: Base, earlier: list[Learned]) -> None:
     """gamma_1' mean over the others and the sites of l_i mean |A_i A_g^T|, and gamma_2 R3."""
     method = Fl2t(**SHORT, relevance_weight=2.0, contrast_weight=3.0)
     mug, hat = begin(base, method, ["hat", "mug"], earlier)
     circle = mug.circle
     assert circle.names == ["hat", "kiki", "mug", "rex"]
-    weights, apart = circle.relate(0, text(base), None)
+    decoded, states = circle.states(text(base), None)
+    weights, apart = circle.relevance(0, states), circle.contrast(decoded, states)
     known = {one.name: one.deltas for one in earlier} | {"mug": hat.deltas()}
     expected = sum(
         weights[circle.names.index(name)] * (deltas[site].up @ delta.up.T).abs().mean()
         for name, deltas in known.items()
         for site, delta in mug.deltas().items()
     )
-    torch.testing.assert_close(
-        circle.penalty(0, text(base), None), 2.0 * expected / (3 * len(base.sites())) + 3.0 * apart
-    )
+    torch.testing.assert_close(penalty(mug, 0, base), 2.0 * expected / (3 * len(base.sites())) + 3.0 * apart)
+
+
+def test_the_penalty_of_a_step_is_the_sum_over_its_concepts(base: Base, earlier: list[Learned]) -> None:
+    """Rows of several concepts are related in one pass, and none depends on the others'."""
+    hat, _ = begin(base, Fl2t(**SHORT, relevance_weight=2.0), ["hat", "mug"], earlier)
+    both = hat.circle.penalty(text(base).repeat(2, 1, 1), None, torch.tensor([0, 0, 1, 1]))
+    torch.testing.assert_close(both, penalty(hat, 0, base) + penalty(hat, 1, base))
 
 
 def test_without_guidance_every_concept_counts_one_and_no_network_is_trained(
@@ -77,17 +88,16 @@ def test_without_guidance_every_concept_counts_one_and_no_network_is_trained(
     expected = [
         overlaps(up, one.deltas[site].up.detach()[None], "absolute") for one in earlier for site, up in ups.items()
     ]
-    torch.testing.assert_close(learner.circle.penalty(0, text(base), None), torch.stack(expected).mean())
+    torch.testing.assert_close(penalty(learner, 0, base), torch.stack(expected).mean())
     assert not list(learner.circle.parameters())
 
 
 def test_cosine_guidance_weighs_by_the_embeddings_of_step_1(base: Base, earlier: list[Learned]) -> None:
     (learner,) = begin(base, Fl2t(**SHORT, guidance="cosine"), ["mug"], earlier)
-    weights, apart = learner.circle.relate(1, text(base), None)
+    weights = learner.circle.relevance(1, None)
     embedding = learner.encoding().mean((0, 1))
     kiki, rex = (torch.cosine_similarity(embedding, one.extra[EMBEDDING], dim=0) for one in reversed(earlier))
     torch.testing.assert_close(weights, torch.stack([kiki, torch.zeros(()), rex]).clamp_min(0))
-    assert apart == 0
 
 
 @pytest.mark.parametrize("guidance", ["proxy", "cosine", "none"])
@@ -115,12 +125,12 @@ def test_step_1_is_what_each_concept_would_learn_alone(base: Base, earlier: list
 def test_in_step_2_the_others_stay_as_step_1_left_them(base: Base) -> None:
     """What the factors of the run's other concepts become later does not matter to a concept's penalty."""
     hat, mug = begin(base, Fl2t(**SHORT), ["hat", "mug"], [])
-    before = hat.circle.penalty(0, text(base), None)
+    before = penalty(hat, 0, base)
     with torch.no_grad():
         for delta in mug.deltas().values():
             delta.up.mul_(2)
-    assert torch.equal(before, hat.circle.penalty(0, text(base), None))
-    assert not torch.equal(before, hat.circle.penalty(1, text(base), None))
+    assert torch.equal(before, penalty(hat, 0, base))
+    assert not torch.equal(before, penalty(hat, 1, base))
 
 
 def test_the_network_is_held_once_and_is_not_stored(base: Base) -> None:
@@ -154,7 +164,7 @@ def test_two_text_encoders_are_heard_as_one() -> None:
 def test_the_gradient_of_r1_reaches_the_network_only_if_it_shall(base: Base, earlier: list[Learned], learns) -> None:
     method = Fl2t(**SHORT, lambda_grad=learns, contrast_weight=0.0)
     (learner,) = begin(base, method, ["mug"], earlier)
-    learner.circle.penalty(0, text(base), None).backward()
+    penalty(learner, 0, base).backward()
     reached = [p.grad is not None and bool(p.grad.any()) for p in learner.circle.parameters()]
     assert any(reached) == learns
     assert all(delta.up.grad.any() for delta in learner.deltas().values())

@@ -62,7 +62,7 @@ def generate(
     prompts = [prompt] if isinstance(prompt, str) else list(prompt)
     texts = [text for text in prompts for _ in range(number)]
     seeds = [seed + index for _ in prompts for index in range(number)]
-    how: dict[str, Any] = {"negative": negative, "guidance": guidance, "steps": steps}
+    how = {"negative": negative, "guidance": guidance, "steps": steps}
     options: dict[str, Any] = {"seeds": seeds, "batch": batch, "on_step": on_step, **how}
     if regions or spread:
         own = {text: _regions(opened, text, regions, spread) for text in prompts}
@@ -76,13 +76,7 @@ def generate(
         with in_base(opened, found) as composed:
             pictures = _drawn(composed.draw, texts, options, apart)
     if out is not None:
-        if opened is not None:
-            how |= {"library": str(opened.path), "state": opened.state, "concepts": tuple(opened.names())}
-        how |= {"base": found.name, "sampler": sampler_name(found), "apart": apart}
-        places = [tuple(map(region_text, one)) for one in options.get("regions", [()] * len(texts))]
-        each = zip(texts, seeds, places, strict=True)
-        facts = [PictureFacts(text, seed, regions=own, **how) for text, seed, own in each]
-        _save_all(Path(out), pictures, facts)
+        _save_all(Path(out), pictures, _facts(texts, seeds, options.get("regions"), opened, found, apart=apart, **how))
     return pictures
 
 
@@ -111,6 +105,22 @@ def _told(library: Library | None, told: str, prompt: str) -> str:
 def _around(prompt: str) -> str:
     """The prompt of a picture whose concepts have regions of their own: the same without their tokens."""
     return " ".join(TOKEN.sub("", prompt).split())
+
+
+def _facts(
+    texts: Sequence[str],
+    seeds: Sequence[int],
+    regions: Sequence[Sequence[Region]] | None,
+    library: Library | None,
+    base: Base,
+    **how: Any,
+) -> list[PictureFacts]:
+    """How each picture was made."""
+    if library is not None:
+        how |= {"library": str(library.path), "state": library.state, "concepts": tuple(library.names())}
+    how |= {"base": base.name, "sampler": sampler_name(base)}
+    places = [tuple(map(region_text, own)) for own in regions or [()] * len(texts)]
+    return [PictureFacts(text, seed, regions=own, **how) for text, seed, own in zip(texts, seeds, places, strict=True)]
 
 
 def _save_all(folder: Path, pictures: Tensor, facts: Sequence[PictureFacts]) -> None:

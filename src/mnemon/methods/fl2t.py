@@ -90,25 +90,41 @@ class Circle(nn.Module):
         decoded, states = self.relations(proxies, self.embeddings, text, mask)
         return decoded, states
 
-    def relate(self, own: int, text: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """lambda (G,) of every concept to the concept number `own`, the mean over the prompts, and R3."""
-        method, embedding = self.method, self.embeddings[own]
-        others = torch.arange(len(self.names), device=text.device) != own
-        if method.guidance != "proxy":
-            cosines = functional.cosine_similarity(embedding, self.embeddings, dim=-1).clamp_min(0)
-            return others * (cosines if method.guidance == "cosine" else 1.0), torch.zeros((), device=text.device)
-        decoded, states = self.states(text, mask)
-        towards = {"itself": states, EMBEDDING: self.embeddings.expand_as(states), PROXY: decoded}[method.positive]
-        weights = relevance(embedding, states, own, method.lambda_form, method.lambda_temperature).mean(0)
-        return weights if method.lambda_grad else weights.detach(), contrast(states, towards, method.temperature)
+    def penalty(self, text: Tensor, mask: Tensor | None, lessons: Tensor) -> Tensor:
+        """The weight of R1' times R1', and gamma_2 R3, summed over the run's concepts; `lessons` (prompts,) says for
+        which of them each prompt of `text` (prompts, length, d) is."""
+        method = self.method
+        decoded, states = self.states(text, mask) if method.guidance == "proxy" else (None, None)
+        total = torch.zeros((), device=text.device)
+        for number in lessons.unique().tolist():
+            rows = lessons == number
+            if states is not None and decoded is not None:
+                total = total + method.contrast_weight * self.contrast(decoded[rows], states[rows])
+            relevant = self.relevance(self.new[number], None if states is None else states[rows])
+            total = total + method.relevance_weight * self.overlap(number, relevant)
+        return total
 
-    def penalty(self, number: int, text: Tensor, mask: Tensor | None) -> Tensor:
-        """The weight of R1' times R1', and gamma_2 R3, for the run's concept number `number`."""
-        own = self.new[number]
+    def contrast(self, decoded: Tensor, states: Tensor) -> Tensor:
+        """R3 of P' and S (prompts, G, d)."""
+        towards = {"itself": states, EMBEDDING: self.embeddings.expand_as(states), PROXY: decoded}
+        return contrast(states, towards[self.method.positive], self.method.temperature)
+
+    def relevance(self, own: int, states: Tensor | None) -> Tensor:
+        """lambda (G,) of every concept to the concept number `own`, the mean over prompts; 0 for itself."""
+        method, embedding = self.method, self.embeddings[own]
+        if states is not None:
+            weights = relevance(embedding, states, own, method.lambda_form, method.lambda_temperature).mean(0)
+            return weights if method.lambda_grad else weights.detach()
+        others = torch.arange(len(self.names), device=embedding.device) != own
+        cosines = functional.cosine_similarity(embedding, self.embeddings, dim=-1).clamp_min(0)
+        return others * (cosines if method.guidance == "cosine" else 1.0)
+
+    def overlap(self, number: int, weights: Tensor) -> Tensor:
+        """R1' of the run's concept number `number` under the relevance (G,) of all."""
         ups = {site: delta.up for site, delta in self.learners[number].deltas().items()}
-        weights, apart = self.relate(own, text, mask)
-        constraint = weights @ mean_overlap(ups, self.ups, self.method.overlap) / (len(self.names) - 1)
-        return self.method.relevance_weight * constraint + self.method.contrast_weight * apart
+        others = [place for place in range(len(self.names)) if place != self.new[number]]
+        theirs = {site: stack[others] for site, stack in self.ups.items()}
+        return weights[others] @ mean_overlap(ups, theirs, self.method.overlap) / len(others)
 
     def kept(self, number: int) -> dict[str, Tensor]:
         """C_i and P_i of the run's concept number `number`, on the CPU. A run without a step 2, such as that of the
@@ -147,18 +163,16 @@ class Fl2tLearner(ElasticLearner):
         return groups
 
     def penalty(self, step: Step | None = None) -> Tensor:
-        """R1' and R3 in step 2, if there are other concepts; zero in step 1."""
+        """R1' and R3 of the whole circle in step 2, from its owner; zero in step 1, and where there is one concept."""
         circle = self.circle
-        if step is None or step.progress < self.method.share or len(circle.names) == 1:
+        if self.number or step is None or step.progress < self.method.share or len(circle.names) == 1:
             return torch.zeros(())
         if not circle.met:
             circle.meet()
-        rows = torch.nonzero(step.lessons == self.number).flatten()
-        if not len(rows):  # this part of the step has no picture of the concept
-            return torch.zeros(())
-        condition = step.condition[rows.to(step.base.device)].detach()
-        hidden = condition.hidden.float()
-        return circle.penalty(self.number, hidden.mean(1) if hidden.ndim == 4 else hidden, condition.mask)
+        condition = step.condition
+        hidden = condition.hidden.detach().float()
+        text = hidden.mean(1) if hidden.ndim == 4 else hidden
+        return circle.penalty(text, condition.mask, step.lessons.to(text.device))
 
     def finish(self) -> Learned:
         learned, circle = super().finish(), self.circle

@@ -1,14 +1,15 @@
 """What all families share: a frozen diffusers pipeline whose denoiser hears text from one or more text encoders."""
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from mnemon.errors import MnemonError
-from mnemon.models.base import Base, Tokens
+from mnemon.models.base import Base, Condition, Tokens
 from mnemon.models.fingerprint import fingerprint_of_modules
 from mnemon.models.noise import Noise
 from mnemon.models.tokens import PromptEncoder
@@ -29,6 +30,7 @@ class PipelineBase(Base):
     """The pipeline's parts that have weights, the denoiser first."""
     unused: ClassVar[dict[str, Any]]
     """Parts of the pipeline that are not loaded, and switches for it."""
+    _inside: tuple[list[Condition], Tensor] | None = None  # while pictures listen by regions
 
     def __init__(self, pipeline: Any, name: str, fingerprint: str | None = None) -> None:
         parts = {part: getattr(pipeline, part) for part in self.components}
@@ -106,6 +108,15 @@ class PipelineBase(Base):
 
     def known_words(self, words: Sequence[str]) -> list[str]:
         return [word for word in words if all(encoder.knows(word) for encoder in self.encoders)]
+
+    @contextmanager
+    def listening(self, inside: Sequence[Condition], places: Tensor) -> Iterator[None]:
+        """As in `Base`; all texts are of one length. Where prompts have a pooled vector too, the picture's is heard."""
+        self._inside = (list(inside), places)
+        try:
+            yield
+        finally:
+            self._inside = None
 
     @torch.no_grad()
     def encode_images(self, pictures: Tensor) -> Tensor:

@@ -67,8 +67,6 @@ class TransformerBase(PipelineBase):
             )
         self._resolution = side
 
-    _inside: tuple[list[Condition], Tensor] | None = None  # while pictures listen by regions
-
     @abstractmethod
     def _encode(self, prompts: Sequence[str]) -> Condition:
         """Encode distinct prompts."""
@@ -149,15 +147,6 @@ class TransformerBase(PipelineBase):
             return self._flow(noisy.to(self.dtype), timesteps, texts[0]).to(noisy.dtype)
         shares = on_grid(places, self._picture_tokens()).flatten(2)
         return self._flow_apart(noisy.to(self.dtype), timesteps, texts, shares).to(noisy.dtype)
-
-    @contextmanager
-    def listening(self, inside: Sequence[Condition], places: Tensor) -> Iterator[None]:
-        """As in `Base`; all texts are of one length. Where prompts have a pooled vector too, the picture's is heard."""
-        self._inside = (list(inside), places)
-        try:
-            yield
-        finally:
-            self._inside = None
 
     def _flow_apart(self, noisy: Tensor, timesteps: Tensor, texts: Sequence[Condition], places: Tensor) -> Tensor:
         """As `_flow`, with several texts; `places` (rows, texts, tokens of the picture) says where which is heard."""

@@ -25,8 +25,6 @@ class UNetBase(PipelineBase):
             self.vae.float()  # this autoencoder overflows in fp16
         self.resolution = self.latent_shape()[1] * pipeline.vae_scale_factor
 
-    _inside: tuple[list[Condition], Tensor] | None = None  # while pictures listen by regions
-
     @abstractmethod
     def _encode(self, prompts: Sequence[str], layers: Sequence[int] | None = None) -> Condition:
         """Encode prompts; `layers` says for each whose vectors layer-wise tokens take."""
@@ -90,14 +88,6 @@ class UNetBase(PipelineBase):
             first = hidden if hidden.ndim == 3 else hidden[:, 0]
             answer = self.denoiser(noisy.to(self.dtype), timesteps, encoder_hidden_states=first, **told)
         return answer.sample.to(noisy.dtype)
-
-    @contextmanager
-    def listening(self, inside: Sequence[Condition], places: Tensor) -> Iterator[None]:
-        self._inside = (list(inside), places)
-        try:
-            yield
-        finally:
-            self._inside = None
 
     def _apart(self, condition: Condition) -> AbstractContextManager[None]:
         """Within the block each cross-attention layer hears its own: for layer-wise tokens, and in regions."""

@@ -64,66 +64,49 @@ def build(out: Path, work: Path, recipe: Recipe, *, force: bool = False) -> dict
     Raises:
         MnemonError: a stage missed its gate and `force` is off.
     """
-    console = Console(stderr=True)
     _same_recipe(work, recipe)
-    console.print("Rendering pictures")
+    log = _Log(force)
+    log.console.print("Rendering pictures")
     scenes = rendering.scenes(work, recipe.seed, recipe.scenes)
     pairs = rendering.pairs(work, recipe.seed, recipe.pairs)
-    test_scenes = rendering.scenes(work, recipe.seed + 2, recipe.test_scenes)
-    test_pairs = rendering.pairs(work, recipe.seed + 2, recipe.test_pairs)
-    seconds: dict[str, float] = {}
-    figures: dict[str, float] = {}
-
-    teacher, seconds["teacher"] = train_encoder(
+    teacher, log.seconds["teacher"] = train_encoder(
         "teacher", work, scenes, pairs, seed=recipe.seed + 10, steps=recipe.encoder_steps, present=False
     )
-    judge, seconds["judge"] = _judge(work, recipe)
-    figures["identity_top1_of_200"] = instance_top1(judge, test_pairs)
-    console.print("judge", encoder_figures(judge, test_scenes, test_pairs))
-    require("judge", figures, force=force)
-
-    autoencoder, seconds["autoencoder"] = train_autoencoder(
+    judge = _judge(work, recipe, log)
+    autoencoder, log.seconds["autoencoder"] = train_autoencoder(
         work, scenes, pairs, teacher, seed=recipe.seed + 11, steps=recipe.autoencoder_steps
     )
-    figures |= autoencoder_figures(autoencoder, judge, test_pairs)
-    console.print("autoencoder", figures)
-    require("autoencoder", figures, force=force)
-
-    tokenizer = build_tokenizer(work / "tokenizer")
-    everything = _join(scenes, pairs)
-    ids = caption_ids(tokenizer, everything)
-    clip_image, clip_text, seconds["clip"] = train_clip(
-        work, everything, ids, teacher, tokenizer, seed=recipe.seed + 12, steps=recipe.clip_steps
-    )
-    text = CLIPTextModel(clip_text.config)
-    text.load_state_dict(_text_weights(clip_text))
-    unet, text, seconds["denoiser"] = train_denoiser(
-        work,
-        _latents(autoencoder, everything),
-        _teacher_features(teacher, everything),
-        everything.mask,
-        ids,
-        text,
-        tokenize(tokenizer, [""])[0],
-        seed=recipe.seed + 13,
-        schedule=Schedule(recipe.denoiser_steps, recipe.denoiser_rate, warmup=300, hold=0.4, floor=0.02),
-        batch=recipe.denoiser_batch,
-    )
-    pipeline = _pipeline(autoencoder, unet, text, tokenizer)
-    figures |= drawing_figures(
+    log.passed("autoencoder", autoencoder_figures(autoencoder, judge, _test_pairs(work, recipe)))
+    pipeline, clip_image, clip_text = _drawing(work, recipe, _join(scenes, pairs), teacher, autoencoder, log)
+    drawn = drawing_figures(
         lambda prompts: _draw(pipeline, prompts, recipe.seed), judge, count=recipe.test_prompts, seed=recipe.seed + 3
     )
-    console.print("denoiser", figures)
+    machine = f"{torch.get_num_threads()} CPU threads ({platform.machine()})"
+    facts = {"recipe": asdict(recipe), "seconds": log.seconds, "machine": machine}
     fresh = out.with_name(out.name + ".part")
     shutil.rmtree(fresh, ignore_errors=True)
     _save(fresh, pipeline, judge, clip_image, clip_text)
-    machine = f"{torch.get_num_threads()} CPU threads ({platform.machine()})"
-    facts = {"recipe": asdict(recipe), "seconds": seconds, "machine": machine}
-    write_json(fresh / "figures.json", {"figures": figures, **facts})
+    write_json(fresh / "figures.json", {"figures": log.figures | drawn, **facts})
     shutil.rmtree(out, ignore_errors=True)
     fresh.rename(out)
-    require("denoiser", figures, force=force)
-    return figures
+    log.passed("denoiser", drawn)
+    return log.figures
+
+
+class _Log:
+    """What the stages took and reached."""
+
+    def __init__(self, force: bool) -> None:
+        self.force = force
+        self.console = Console(stderr=True)
+        self.seconds: dict[str, float] = {}
+        self.figures: dict[str, float] = {}
+
+    def passed(self, stage: str, figures: dict[str, float]) -> None:
+        """Note a stage's figures, and hold them against its gate."""
+        self.figures |= figures
+        self.console.print(stage, figures)
+        require(stage, self.figures, force=self.force)
 
 
 def _same_recipe(work: Path, recipe: Recipe) -> None:
@@ -134,10 +117,46 @@ def _same_recipe(work: Path, recipe: Recipe) -> None:
     write_json(note, asdict(recipe))
 
 
-def _judge(work: Path, recipe: Recipe) -> tuple[PictureEncoder, float]:
+def _judge(work: Path, recipe: Recipe, log: _Log) -> PictureEncoder:
     scenes = rendering.scenes(work, recipe.seed + 1, recipe.judge_scenes)
     pairs = rendering.pairs(work, recipe.seed + 1, recipe.judge_pairs)
-    return train_encoder("judge", work, scenes, pairs, seed=recipe.seed + 20, steps=recipe.encoder_steps, present=True)
+    judge, log.seconds["judge"] = train_encoder(
+        "judge", work, scenes, pairs, seed=recipe.seed + 20, steps=recipe.encoder_steps, present=True
+    )
+    test_scenes, test_pairs = rendering.scenes(work, recipe.seed + 2, recipe.test_scenes), _test_pairs(work, recipe)
+    log.console.print("judge", encoder_figures(judge, test_scenes, test_pairs))
+    log.passed("judge", {"identity_top1_of_200": instance_top1(judge, test_pairs)})
+    return judge
+
+
+def _test_pairs(work: Path, recipe: Recipe) -> Pictures:
+    return rendering.pairs(work, recipe.seed + 2, recipe.test_pairs)
+
+
+def _drawing(
+    work: Path, recipe: Recipe, pictures: Pictures, teacher: PictureEncoder, autoencoder: AutoencoderKL, log: _Log
+) -> tuple[StableDiffusionPipeline, PictureEncoder, CLIPTextModelWithProjection]:
+    """The pipeline, and CLIP's two halves."""
+    tokenizer = build_tokenizer(work / "tokenizer")
+    ids = caption_ids(tokenizer, pictures)
+    clip_image, clip_text, log.seconds["clip"] = train_clip(
+        work, pictures, ids, teacher, tokenizer, seed=recipe.seed + 12, steps=recipe.clip_steps
+    )
+    text = CLIPTextModel(clip_text.config)
+    text.load_state_dict(_text_weights(clip_text))
+    unet, text, log.seconds["denoiser"] = train_denoiser(
+        work,
+        _latents(autoencoder, pictures),
+        _teacher_features(teacher, pictures),
+        pictures.mask,
+        ids,
+        text,
+        tokenize(tokenizer, [""])[0],
+        seed=recipe.seed + 13,
+        schedule=Schedule(recipe.denoiser_steps, recipe.denoiser_rate, warmup=300, hold=0.4, floor=0.02),
+        batch=recipe.denoiser_batch,
+    )
+    return _pipeline(autoencoder, unet, text, tokenizer), clip_image, clip_text
 
 
 def _join(one: Pictures, two: Pictures) -> Pictures:
