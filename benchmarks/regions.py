@@ -21,11 +21,11 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageDraw
 from torch import Tensor
 
 from benchmarks.common import machine, now
 from benchmarks.layouts import COUNTS, Layout, crops, layouts_of
+from benchmarks.region_report import ARMS, SHOWN, picture_of, report, shares, sheet
 from mnemon.api.opening import in_base
 from mnemon.checkpoints import write_json
 from mnemon.data import photos_tensor
@@ -46,13 +46,10 @@ from mnemon.world import WorldConcept, base_folder, thing_concept
 CONCEPTS = ("dog1:dog:1011", "teapot1:teapot:1012", "cat1:cat:1013", "boat1:boat:1014", "robot1:robot:1015",
             "dog2:dog:1017")  # fmt: skip
 COMPARED = ("stamina", "cns", "mix-of-show", "lora-compose")
-ARMS = ("regions", "apart", "plain")
-"""With regions by attention alone, with regions drawn apart first, and without regions."""
 GOALS = {2: 0.8, 4: 0.6}
 COST_GOAL = 1.15
 PHOTOS, REFERENCES, CEILING = 5, 16, 8
 GUIDANCE, BATCH = 4.0, 8
-SHOWN, SIDE, GAP = 8, 96, 4  # pictures of each count in the sheet, and their size in pixels
 
 
 @dataclass(frozen=True)
@@ -162,13 +159,10 @@ class Measurement:
         pictures = self._draw(composed, part, arm)
         for index, picture in enumerate(pictures, start=start):
             if index < SHOWN:
-                to = self.picture(composed.method.name, count, arm, index)
+                to = picture_of(self.out, composed.method.name, count, arm, index)
                 to.parent.mkdir(exist_ok=True)
                 to_image(picture).save(to)
         return [self.recognised(crops(picture, layout)) for picture, layout in zip(pictures, part, strict=True)]
-
-    def picture(self, method: str, count: int, arm: str, index: int) -> Path:
-        return self.out / "pictures" / f"{method}-{count}-{arm}-{index:02}.png"
 
     def _draw(self, composed: Composed, layouts: Sequence[Layout], arm: str) -> Tensor:
         called = {one.name: composed.method.prompt_name(one.name, one.noun) for one in composed.learned}
@@ -221,44 +215,6 @@ class Measurement:
         work()
         return (now(self.base) - began) / min(BATCH, self.asked.layouts)
 
-    def sheet(self, methods: Sequence[str]) -> Image.Image:
-        """For each method and count a row with regions and a row without, boxes drawn in."""
-        rows = [(method, count, arm) for method in methods for count in COUNTS for arm in ARMS]
-        canvas = Image.new("RGB", (150 + SHOWN * (SIDE + GAP), len(rows) * (SIDE + GAP) + GAP), "white")
-        pen = ImageDraw.Draw(canvas)
-        for row, (method, count, arm) in enumerate(rows):
-            top = GAP + row * (SIDE + GAP)
-            pen.text((4, top + SIDE // 2 - 12), f"{method}\n{count} concepts, {arm}", fill="black")
-            for index, layout in enumerate(self.layouts[count][:SHOWN]):
-                with Image.open(self.picture(method, count, arm, index)) as picture:
-                    cell = layout.framed(picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
-                canvas.paste(cell, (150 + index * (SIDE + GAP), top))
-        return canvas
-
-
-def shares(record: dict[str, Any], layouts: dict[int, list[Layout]]) -> dict[str, dict[str, Any]]:
-    """For each count and arm the share of concepts recognised in their own box, in any box, and by kind of layout."""
-    result = {}
-    for key, seen in record["seen"].items():
-        pairs = list(zip(layouts[int(key.split()[0])], seen, strict=True))
-        kinds = sorted({layout.kind for layout, _ in pairs})
-        result[key] = {
-            "in_its_box": _share(pairs, lambda name, own, found: name == own),
-            "in_any_box": _share(pairs, lambda name, own, found: name in found),
-            "by_kind": {
-                kind: _share([pair for pair in pairs if pair[0].kind == kind], lambda name, own, found: name == own)
-                for kind in kinds
-            },
-        }
-    return result
-
-
-def _share(pairs: Sequence[tuple[Layout, list[str]]], right: Callable[[str, str, list[str]], bool]) -> float:
-    """The share of concepts for which `right` (name, what is in its box, what is in all boxes) holds."""
-    return statistics.mean(
-        right(name, own, found) for layout, found in pairs for name, own in zip(layout.names, found, strict=True)
-    )
-
 
 def say(text: str) -> None:
     print(text, flush=True)
@@ -290,15 +246,8 @@ def main() -> None:
     summary = {"asked": asdict(measurement.asked), "ceilings": measurement.ceilings(), "methods": results}
     goals = {"in_its_box": GOALS, "a_region": COST_GOAL}
     write_json(out / "results.json", summary | {"goals": goals, "machine": facts})
-    measurement.sheet(methods).save(out / "sheet.png")
+    sheet(out, methods, measurement.layouts).save(out / "sheet.png")
     say(f"ceilings {summary['ceilings']}; written to {out / 'results.json'} and {out / 'sheet.png'}")
-
-
-def report(name: str, result: dict[str, Any]) -> str:
-    found = "  ".join(f"{key} {one['in_its_box']:.1%}" for key, one in result["shares"].items())
-    cost = "  ".join(f"{key} {share:.2f}" for key, share in result["cost"]["a_region"].items())
-    alone = f"one alone {result['alone']:.1%}"
-    return f"{name}: recognised in their boxes  {alone}  {found}  | a region costs, of a plain picture  {cost}"
 
 
 if __name__ == "__main__":

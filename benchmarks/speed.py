@@ -17,6 +17,7 @@ import torch
 
 from benchmarks.common import QUICK, Bench, Result, Sizes, machine, print_results, to_json
 from benchmarks.concepts import learning, stored
+from benchmarks.costs import costs
 from benchmarks.pictures import drawing, drawing_by_prompt, scoring
 from benchmarks.steps import steps
 from benchmarks.together import together
@@ -32,6 +33,7 @@ PARTS: dict[str, tuple[str, Callable[[Bench, Encoders], list[Result]]]] = {
     "drawing": ("Drawing", lambda bench, _: [*drawing(bench), *drawing_by_prompt(bench)]),
     "bytes": ("Stored", lambda bench, _: stored(bench)),
     "learning": ("Learning", learning),
+    "costs": ("A sixth concept", lambda bench, _: costs(bench)),
     "scoring": ("Scoring", scoring),
 }
 

@@ -12,11 +12,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from mnemon.checkpoints import write_json
 from mnemon.data import photos_tensor
 from mnemon.lessons import examples_of
 from mnemon.methods import Learned, Method, method_from
 from mnemon.metrics import WorldEncoders, measure_row, reference_features, settings_for
+from mnemon.metrics.drift import zero_shot_drift
 from mnemon.models import Base, load_base
 from mnemon.sampling import Composed
 from mnemon.sampling.drawn import calibration, rehearsed
@@ -82,9 +86,25 @@ def run(
         with Composed(base, method, learned) as composed:
             row = measure_row(composed, references, encoders, settings, only=[one.name])
         diagonal.append({**row["concepts"][one.name], "facts": dict(latest.facts)})
+    _, bare = scored(base, method, [], {}, encoders)
+    last, general = scored(base, method, learned, references, encoders)
+    drift = zero_shot_drift(encoders.image(bare), encoders.image(general))
+    return {"diagonal": diagonal, "last": last, "drift": drift, "seconds": seconds / len(concepts)}
+
+
+def scored(
+    base: Base, method: Method, learned: Sequence[Learned], references: dict[str, Any], encoders: WorldEncoders
+) -> tuple[dict[str, Any], Tensor]:
+    """The row of all concepts, and the pictures of the general prompts."""
+    general: list[Tensor] = []
+
+    def keep(name: str | None, pictures: Tensor) -> None:
+        if name is None:
+            general.append(pictures)
+
     with Composed(base, method, learned) as composed:
-        last = measure_row(composed, references, encoders, settings)
-    return {"diagonal": diagonal, "last": last, "seconds": seconds / len(concepts)}
+        row = measure_row(composed, references, encoders, settings_for(encoders), on_pictures=keep)
+    return row, torch.cat(general)
 
 
 def summary(result: dict[str, Any]) -> str:
@@ -96,11 +116,12 @@ def summary(result: dict[str, Any]) -> str:
         "kept": sum(end / first for end, first in zip(last, just, strict=True)) / len(just),
         "text": sum(cell["text_alignment"] for cell in result["last"]["concepts"].values()) / len(just),
         "general": result["last"]["general"]["text_alignment"],
+        "drift": result["drift"],
         "seconds": result["seconds"],
     }
     cells = " ".join(f"{value:.2f}" for value in just)
     facts = [list(cell["facts"].values())[:1] for cell in result["diagonal"]]
-    return " ".join(f"{name} {value:.3f}" for name, value in numbers.items()) + f"  [{cells}] {facts}"
+    return " ".join(f"{name} {value:.4f}" for name, value in numbers.items()) + f"  [{cells}] {facts}"
 
 
 def _value(text: str) -> Any:
