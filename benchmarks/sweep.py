@@ -24,7 +24,7 @@ from mnemon.metrics.drift import zero_shot_drift
 from mnemon.models import Base, load_base
 from mnemon.sampling import Composed
 from mnemon.sampling.drawn import calibration, rehearsed
-from mnemon.training import TrainingSettings, train
+from mnemon.training import Lesson, TrainingSettings, train_together
 from mnemon.world import WorldConcept, base_folder, thing_concept
 
 CONCEPTS = ("mug:301", "cat:302", "boat:303", "robot:304", "mug:305")
@@ -36,14 +36,16 @@ def main() -> None:
     parser.add_argument("variants", nargs="+", help="a method, with settings after it: 'stamina mask=none b0=4'")
     parser.add_argument("--concepts", nargs="+", default=CONCEPTS, help="noun:seed, in order")
     parser.add_argument("--seed", type=int, default=0, help="of the training")
+    parser.add_argument("--together", type=int, default=1, help="concepts that learn in the same steps")
     parser.add_argument("--out", type=Path, required=True, help="a JSON file; variants it holds are not run again")
     asked = parser.parse_args()
     concepts = [thing_concept(f"c{seed}", int(seed), noun) for noun, seed in (c.split(":") for c in asked.concepts)]
+    groups = [concepts[start : start + asked.together] for start in range(0, len(concepts), asked.together)]
     base, encoders = load_base("world"), WorldEncoders(base_folder())
     results = json.loads(asked.out.read_text()) if asked.out.exists() else {}
     for variant in asked.variants:
         if variant not in results:
-            results[variant] = run(base, encoders, parse(variant), concepts, asked.seed)
+            results[variant] = run(base, encoders, parse(variant), groups, asked.seed)
             write_json(asked.out, results)
         print(f"{variant:50s}", summary(results[variant]), flush=True)
 
@@ -56,36 +58,29 @@ def parse(variant: str) -> Method:
 
 
 def run(
-    base: Base, encoders: WorldEncoders, method: Method, concepts: Sequence[WorldConcept], seed: int
+    base: Base, encoders: WorldEncoders, method: Method, groups: Sequence[Sequence[WorldConcept]], seed: int
 ) -> dict[str, Any]:
-    """Learn all concepts; score each when just learned, and all of them at the end."""
+    """Learn all concepts, those of a group in the same steps; score each when just learned, and all at the end."""
     learned: list[Learned] = []
+    concepts = [one for group in groups for one in group]
     references = {
         one.name: reference_features(encoders, photos_tensor(one.photos(REFERENCES, seed=2), base.resolution))
         for one in concepts
     }
     diagonal, seconds = [], 0.0
     settings = settings_for(encoders)
-    for one in concepts:
-        data = examples_of(base, method, one.photos(PHOTOS, seed=1))
+    for group in groups:
+        photos = [one.photos(PHOTOS, seed=1) for one in group]
+        prior = rehearsed(base, method, learned, seed)
+        lessons = [Lesson(one.name, one.noun, examples_of(base, method, one), prior) for one in photos]
+        diverse = calibration(base, method)
         began = time.monotonic()
-        latest = train(
-            base,
-            method,
-            one.name,
-            one.noun,
-            data.latents,
-            data.prompts,
-            learned,
-            TrainingSettings(seed=seed),
-            prior=rehearsed(base, method, learned, seed),
-            calibration=calibration(base, method),
-        )
+        latest = train_together(base, method, lessons, learned, TrainingSettings(seed=seed), calibration=diverse)
         seconds += time.monotonic() - began
-        learned.append(latest)
+        learned += latest
         with Composed(base, method, learned) as composed:
-            row = measure_row(composed, references, encoders, settings, only=[one.name])
-        diagonal.append({**row["concepts"][one.name], "facts": dict(latest.facts)})
+            row = measure_row(composed, references, encoders, settings, only=[one.name for one in latest])
+        diagonal += [{**row["concepts"][one.name], "facts": dict(one.facts)} for one in latest]
     _, bare = scored(base, method, [], {}, encoders)
     last, general = scored(base, method, learned, references, encoders)
     drift = zero_shot_drift(encoders.image(bare), encoders.image(general))
