@@ -17,6 +17,7 @@ from tests.tiny import tiny_sd_base
 
 NAMES = ["rex", "kiki", "mug"]
 CODE = {"normalisation": "pow4_l1"}
+SHARP = {"normalisation": "pow8_frobenius"}
 
 
 def random_concept(base: Base, name: str) -> Learned:
@@ -54,16 +55,24 @@ def test_weights_in_closed_form() -> None:
     coded = similarities(words, concepts, "pow4_l1")
     torch.testing.assert_close(coded, torch.tensor([[0.5, 1.0]]))  # mean over vectors of the largest cosine
     torch.testing.assert_close(elastic_weights(coded, "pow4_l1"), torch.tensor([[1 / 17, 16 / 17]]))
+    sharp = torch.tensor([[1.0, 256.0]]) / (1 + 256**2) ** 0.5
+    torch.testing.assert_close(elastic_weights(coded, "pow8_frobenius"), sharp)
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("settings", [{}, CODE])
+@pytest.mark.parametrize("settings", [{}, CODE, SHARP])
 def test_the_weights_name_the_prompted_concept(base: Base, learned: list[Learned], name: str, settings) -> None:
     weights = Cidm(**settings).weights(base, learned, f"a photo of <{name}> on the beach")
     assert weights.shape == (len(base.layers()), 3)
     assert (weights.argmax(1) == NAMES.index(name)).all()
-    size = weights.sum(1) if settings else weights.norm(dim=1)
+    size = weights.sum(1) if settings == CODE else weights.norm(dim=1)
     torch.testing.assert_close(size, torch.ones(len(base.layers())))
+
+
+@pytest.mark.parametrize("settings", [{}, CODE, SHARP])
+def test_a_concept_that_is_the_only_one_weighs_one(base: Base, learned: list[Learned], settings) -> None:
+    weights = Cidm(**settings).weights(base, learned[:1], "a photo of <rex> on the beach")
+    torch.testing.assert_close(weights, torch.ones(len(base.layers()), 1))
 
 
 def test_the_order_of_concepts_counts_only_when_they_are_encoded_jointly(base: Base, learned: list[Learned]) -> None:

@@ -22,8 +22,9 @@ from mnemon.methods.ed_lora import EdLora, EdLoraLearner
 from mnemon.methods.settings import check_settings
 from mnemon.models.base import Base, Tokens
 
-Normalisation = Literal["square_frobenius", "pow4_l1"]
-"""`square_frobenius`: as the paper prints it. `pow4_l1`: as the published code does it."""
+Normalisation = Literal["square_frobenius", "pow4_l1", "pow8_frobenius"]
+"""`square_frobenius`: as the paper prints it. `pow4_l1`: as the published code does it. `pow8_frobenius`: the code's
+similarity and the paper's norm, with a power that leaves others little; a concept alone weighs 1."""
 Encoding = Literal["per_concept", "joint"]
 """`per_concept`: each concept's token is encoded in a prompt of its own. `joint`: all of them in one, in the order of
 learning, as the published code does; a causal text encoder then lets earlier concepts colour later ones."""
@@ -64,7 +65,7 @@ def similarities(words: Tensor, encodings: Sequence[Tensor], normalisation: Norm
     """M (layers, concepts): how much each layer's words (layers, words, width) sound like each concept.
 
     `square_frobenius`: the inner product of a word with the concept's mean vector, for the word that has the largest.
-    `pow4_l1`: the cosine of a word with one vector of the concept, largest over words, mean over the vectors.
+    The others: the cosine of a word with one vector of the concept, largest over words, mean over the vectors.
     """
     if normalisation == "square_frobenius":
         means = torch.stack([encoding.mean(1) for encoding in encodings], 1)  # (layers, concepts, width)
@@ -75,10 +76,9 @@ def similarities(words: Tensor, encodings: Sequence[Tensor], normalisation: Norm
 
 
 def elastic_weights(similarity: Tensor, normalisation: Normalisation) -> Tensor:
-    """psi(M) for M (layers, concepts): M^2 / ||M^2||_F, or M^4 / sum of M^4, for each layer."""
-    if normalisation == "square_frobenius":
-        return functional.normalize(similarity.square(), dim=-1, eps=TINY)
-    return functional.normalize(similarity.pow(4), p=1, dim=-1, eps=TINY)
+    """psi(M) for M (layers, concepts): M^2 / ||M^2||_F, M^4 / sum of M^4, or M^8 / ||M^8||_F, for each layer."""
+    power, norm = {"square_frobenius": (2, 2), "pow4_l1": (4, 1), "pow8_frobenius": (8, 2)}[normalisation]
+    return functional.normalize(similarity.pow(power), p=norm, dim=-1, eps=TINY)
 
 
 def aggregate(base: Base, deltas: Sequence[Mapping[str, Delta]], weights: Tensor) -> dict[str, Delta]:
@@ -143,7 +143,8 @@ class Elastic(EdLora, ABC):
     needs_class_images: ClassVar[bool] = False
 
     normalisation: Normalisation = "square_frobenius"
-    """psi: `square_frobenius` as above; `pow4_l1`: cosines, their fourth power, summing to one (the published code)."""
+    """psi: `square_frobenius` as above; `pow4_l1`: cosines, their fourth power, summing to one (the published code);
+    `pow8_frobenius`: cosines, their eighth power, of norm one."""
     encoding: Encoding = "per_concept"
     """Each concept's token is encoded in a prompt of its own (`per_concept`), or all of them in one (`joint`)."""
     scale: float = 1.0

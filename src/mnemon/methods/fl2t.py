@@ -205,8 +205,8 @@ class Fl2t(Elastic):
 
     The sums run over all other concepts: those learned in the same run, with A_i and C_i as step 1 left them, and those
     stored already, with A_i, C_i and P_i as stored. Neither is changed by g. Decoder and MLP are shared by the concepts
-    of a run and end with it. The paper does not say how concepts are combined when drawing; here it is done as in
-    CIDM's published code, `aggregation.Elastic`.
+    of a run and end with it. The paper does not say how concepts are combined when drawing; here it is CIDM's way with
+    a sharper psi, `aggregation.Elastic`.
     """
 
     name: ClassVar[str] = "fl2t"
@@ -215,10 +215,8 @@ class Fl2t(Elastic):
     order_free: ClassVar[bool] = True
     source: ClassVar[str] = "arXiv 2601.01963"
 
-    normalisation: Normalisation = "pow4_l1"
+    normalisation: Normalisation = "pow8_frobenius"
     """psi, see `aggregation.Elastic`."""
-    scale: float = 2.0
-    """s."""
     guidance: Guidance = "proxy"
     """l_i: `proxy` as above; `cosine`: cos(C_g, C_i) where positive; `none`: 1."""
     share: float = 0.5
