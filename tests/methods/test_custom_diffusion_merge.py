@@ -78,6 +78,4 @@ def test_the_merged_model_says_to_each_concepts_words_what_its_own_model_says(ba
 
 
 def test_a_concept_is_learned_as_the_first_of_custom_diffusion(base: Base, two: list[Learned]) -> None:
-    assert_same_learned(
-        two[1], learn(base, CustomDiffusion(rate=CustomDiffusionMerge().rate, steps=3, batch=2), "kiki")
-    )
+    assert_same_learned(two[1], learn(base, CustomDiffusion(steps=3, batch=2), "kiki"))

@@ -34,7 +34,7 @@ def begin(base: Base, method: Ewc, earlier: list[Learned]) -> EwcLearner:
 
 
 def test_the_first_concept_is_learned_as_with_custom_diffusion(base: Base, rex: Learned) -> None:
-    assert_same_learned(replace(rex, extra={}), learn(base, CustomDiffusion(rate=Ewc().rate, **SMALL), "rex"))
+    assert_same_learned(replace(rex, extra={}), learn(base, CustomDiffusion(**SMALL), "rex"))
 
 
 def test_importance_is_the_mean_squared_gradient_of_single_draws(base: Base, rex: Learned) -> None:
@@ -96,7 +96,7 @@ def test_importance_adds_up_over_concepts_and_prices_squared_changes(base: Base,
 
 
 def test_with_the_squared_past_as_importance_it_is_c_lora(base: Base, rex: Learned) -> None:
-    kiki = learn(base, CustomDiffusion(rate=Ewc().rate, **SMALL), "kiki", [rex])
+    kiki = learn(base, CustomDiffusion(**SMALL), "kiki", [rex])
     past = {site: delta.matrix() for site, delta in sum_deltas([rex.deltas, kiki.deltas]).items()}
     squared = replace(rex, extra={site: matrix.square() for site, matrix in past.items()})
     ewc = begin(base, Ewc(forget_weight=1e3), [squared])

@@ -92,7 +92,7 @@ class CustomDiffusion(Method):
     needs_class_images: ClassVar[bool] = False
     source: ClassVar[str] = "arXiv 2212.04488, trained in sequence"
 
-    rate: float = 5e-4
+    rate: float = 2e-4
     """Learning rate of the weights."""
     token_rate: float = 5e-3
     """Learning rate of the token's vector."""

@@ -45,8 +45,6 @@ class CustomDiffusionMerge(CustomDiffusion):
     source: ClassVar[str] = "arXiv 2212.04488, trained apart and merged in closed form"
     reads_words = True
 
-    rate: float = 2e-4
-    """Learning rate of the weights."""
     captions: int = 200
     """Captions in C_reg."""
     ridge: float = 1e-3

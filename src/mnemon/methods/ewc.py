@@ -78,8 +78,6 @@ class Ewc(CustomDiffusion):
     stores: ClassVar[str] = "the changes of these weights and their importance, every entry, and the token's vector"
     source: ClassVar[str] = "arXiv 1612.00796, on the weights of arXiv 2212.04488"
 
-    rate: float = 2e-4
-    """Learning rate of the weights."""
     forget_weight: float = 1e6
     """lambda, for the sum over layers and entries."""
     draws: int = 100
