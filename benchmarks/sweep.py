@@ -71,10 +71,10 @@ def run(
     settings = settings_for(encoders)
     for group in groups:
         photos = [one.photos(PHOTOS, seed=1) for one in group]
-        prior = rehearsed(base, method, learned, seed)
-        lessons = [Lesson(one.name, one.noun, examples_of(base, method, one), prior) for one in photos]
-        diverse = calibration(base, method)
+        examples = [examples_of(base, method, one) for one in photos]
         began = time.monotonic()
+        prior, diverse = rehearsed(base, method, learned, seed), calibration(base, method)
+        lessons = [Lesson(one.name, one.noun, own, prior) for one, own in zip(photos, examples, strict=True)]
         latest = train_together(base, method, lessons, learned, TrainingSettings(seed=seed), calibration=diverse)
         seconds += time.monotonic() - began
         learned += latest

@@ -92,12 +92,13 @@ class Circle(nn.Module):
 
     def penalty(self, text: Tensor, mask: Tensor | None, lessons: Tensor) -> Tensor:
         """The weight of R1' times R1', and gamma_2 R3, summed over the run's concepts; `lessons` (prompts,) says for
-        which of them each prompt of `text` (prompts, length, d) is."""
+        which of them each prompt of `text` (prompts, length, d) is; it lies on the CPU, so that no GPU is waited for.
+        """
         method = self.method
         decoded, states = self.states(text, mask) if method.guidance == "proxy" else (None, None)
         total = torch.zeros((), device=text.device)
         for number in lessons.unique().tolist():
-            rows = lessons == number
+            rows = torch.nonzero(lessons == number).flatten().to(text.device)
             if states is not None and decoded is not None:
                 total = total + method.contrast_weight * self.contrast(decoded[rows], states[rows])
             relevant = self.relevance(self.new[number], None if states is None else states[rows])
@@ -172,7 +173,7 @@ class Fl2tLearner(ElasticLearner):
         condition = step.condition
         hidden = condition.hidden.detach().float()
         text = hidden.mean(1) if hidden.ndim == 4 else hidden
-        return circle.penalty(text, condition.mask, step.lessons.to(text.device))
+        return circle.penalty(text, condition.mask, step.lessons)
 
     def finish(self) -> Learned:
         learned, circle = super().finish(), self.circle
