@@ -64,16 +64,11 @@ def test_without_the_penalty_there_is_none(base: Base) -> None:
     assert learner.penalty().item() == 0
 
 
-def test_the_sparsity_term_is_the_mean_gate_on_free_entries(base: Base) -> None:
-    site, layer = next(iter(base.sites().items()))
-    used = torch.zeros(layer.weight.shape)
-    used[0] = 1.0
-    rex = Learned("rex", None, {site: Dense(used)}, {})
-    learner = begin(base, Stamina(**{**SMALL, "sparsity_weight": 0.75}, forget="none", mask="sigmoid_st"), [rex])
+def test_the_sparsity_term_is_the_mean_gate(base: Base) -> None:
+    learner = begin(base, Stamina(**{**SMALL, "sparsity_weight": 0.75}, forget="none"), [past(base)])
     learner.before_step(generator())
-    gates = {s: n.sigmoid() for stack in learner.stacks for s, n in zip(stack.sites, stack.noisy, strict=True)}
-    free = torch.cat([(g[1:] if s == site else g).flatten() for s, g in gates.items()])
-    torch.testing.assert_close(learner.penalty(), 0.75 * free.mean())
+    gates = torch.cat([stack.noisy.sigmoid().flatten() for stack in learner.stacks])
+    torch.testing.assert_close(learner.penalty(), 0.75 * gates.mean())
 
 
 def test_a_delta_is_the_product_under_its_mask(base: Base) -> None:

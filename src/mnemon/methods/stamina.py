@@ -61,11 +61,9 @@ class MaskedStack(nn.Module):
         """sum || |P_{t-1}| (.) Delta_t ||_F^2 over these sites."""
         return (self.past * self.delta).square().sum()
 
-    def sparsity(self) -> tuple[Tensor, Tensor]:
-        """HAT's numerator and denominator: gates on entries that no earlier concept uses, and the number of such."""
-        gates = gates_of(self.noisy, self.method.tau)
-        free = (self.past == 0).to(gates.dtype)
-        return (gates * free).sum(), free.sum()
+    def gates(self) -> Tensor:
+        """The soft gates of this step, (n, D1, D2)."""
+        return gates_of(self.noisy, self.method.tau)
 
     def final_mask(self) -> Tensor:
         """M_t = 1[S_t > 0], without noise."""
@@ -125,13 +123,14 @@ class StaminaLearner(TokenLearner):
                 self._now[site].values = delta
 
     def penalty(self, step: Step | None = None) -> Tensor:
-        """lambda · L_forget + lambda_s · L_sparse; both sums run over all layers."""
+        """lambda · L_forget + lambda_s · L_sparse."""
         total = torch.zeros((), device=self._stacks()[0].a.device)
         if self.method.forget == "masked" and self.penalised:
             total = total + self.method.forget_weight * sum(stack.forgetting() for stack in self._stacks())
         if self.method.sparsity_weight and self.method.mask != "none":
-            open_gates, free = zip(*(stack.sparsity() for stack in self._stacks()), strict=True)
-            total = total + self.method.sparsity_weight * sum(open_gates) / sum(free).clamp(min=1)
+            gates = [stack.gates() for stack in self._stacks()]
+            mean = sum(one.sum() for one in gates) / sum(one.numel() for one in gates)
+            total = total + self.method.sparsity_weight * mean
         return total
 
     def finish(self) -> Learned:
@@ -169,11 +168,12 @@ class Stamina(Method):
         V*_t     = MLP_t(1)                     the token; evaluated once and stored, the MLP is dropped
         P_{t-1}  = sum_{t'<t} (A_t' B_t') (.) M_t' = W_{t-1} - W_init
         L_forget = sum over layers of || |P_{t-1}| (.) (A_t B_t) (.) M_t ||_F^2       in fp32
+        L_sparse = mean over layers' entries of sigmoid(S_t / tau)
         L        = L_diffusion + lambda L_forget + lambda_s L_sparse
 
-    A masked product is in general of full rank, so it is stored as factors and a packed mask. L_sparse is HAT's
-    (arXiv 1801.01423), here on entries: the mean gate over the entries that no earlier concept uses. It keeps a concept
-    from opening gates it does not need, and so leaves entries to the concepts to come.
+    A masked product is in general of full rank, so it is stored as factors and a packed mask. L_sparse shuts gates that
+    a concept does not need, and so leaves entries to the concepts to come. HAT's (arXiv 1801.01423) leaves out entries
+    that earlier concepts use, as there these cannot change; here they can, so their gates are to be shut first of all.
     """
 
     name: ClassVar[str] = "stamina"
@@ -216,7 +216,7 @@ class Stamina(Method):
     forget_weight: float = 10.0
     """lambda, for the sum over layers and entries."""
     sparsity_weight: float = 0.05
-    """lambda_s, where there are masks; HAT uses 0.75."""
+    """lambda_s, where there are masks."""
     steps: int = 200
     """Training steps a concept."""
     batch: int = 8
