@@ -9,6 +9,7 @@ import argparse
 import json
 import time
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +44,9 @@ def main() -> None:
     groups = [concepts[start : start + asked.together] for start in range(0, len(concepts), asked.together)]
     base, encoders = load_base("world"), WorldEncoders(base_folder())
     results = json.loads(asked.out.read_text()) if asked.out.exists() else {}
-    _, bare = scored(base, method_from("lora"), [], {}, encoders)
     for variant in asked.variants:
         if variant not in results:
-            results[variant] = run(base, encoders, bare, parse(variant), groups, asked.seed)
+            results[variant] = run(base, encoders, parse(variant), groups, asked.seed)
             write_json(asked.out, results)
         print(f"{variant:50s}", summary(results[variant]), flush=True)
 
@@ -59,15 +59,9 @@ def parse(variant: str) -> Method:
 
 
 def run(
-    base: Base,
-    encoders: WorldEncoders,
-    bare: Tensor,
-    method: Method,
-    groups: Sequence[Sequence[WorldConcept]],
-    seed: int,
+    base: Base, encoders: WorldEncoders, method: Method, groups: Sequence[Sequence[WorldConcept]], seed: int
 ) -> dict[str, Any]:
-    """Learn all concepts, those of a group in the same steps; score each when just learned, and all at the end. `bare`
-    are the general prompts' pictures by the bare base."""
+    """Learn all concepts, those of a group in the same steps; score each when just learned, and all at the end."""
     learned: list[Learned] = []
     concepts = [one for group in groups for one in group]
     references = {
@@ -89,8 +83,14 @@ def run(
             row = measure_row(composed, references, encoders, settings, only=[one.name for one in latest])
         diagonal += [{**row["concepts"][one.name], "facts": dict(one.facts)} for one in latest]
     last, general = scored(base, method, learned, references, encoders)
-    drift = zero_shot_drift(encoders.image(bare), encoders.image(general))
+    drift = zero_shot_drift(encoders.image(general_by_bare(base, encoders)), encoders.image(general))
     return {"diagonal": diagonal, "last": last, "drift": drift, "seconds": seconds / len(concepts)}
+
+
+@cache
+def general_by_bare(base: Base, encoders: WorldEncoders) -> Tensor:
+    """The general prompts' pictures by the bare base, the same for all variants."""
+    return scored(base, method_from("lora"), [], {}, encoders)[1]
 
 
 def scored(
