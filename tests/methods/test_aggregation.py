@@ -95,6 +95,14 @@ def test_what_is_composed_is_the_weighted_sum_of_products_in_any_order(base: Bas
         torch.testing.assert_close(delta.matrix(), turned[site].matrix())
 
 
+def test_concepts_that_the_prompt_does_not_name_can_be_left_out(base: Base, learned: list[Learned]) -> None:
+    method, prompt = Cidm(over="prompted"), "a photo of <mug> and <kiki>"
+    composed, alone = method.compose(base, learned, prompt), Cidm().compose(base, learned[1:], prompt)
+    for site, delta in composed.items():
+        torch.testing.assert_close(delta.matrix(), alone[site].matrix())
+    assert method.compose(base, learned, "a photo of a dog") == {}
+
+
 def test_a_step_of_drawing_costs_the_same_with_one_concept_and_with_fifty(base: Base, learned: list[Learned]) -> None:
     many = [replace(learned[0], name=f"rex{index}") for index in range(49)] + learned[:1]
     one, fifty = (Cidm().compose(base, group, "<rex>") for group in (learned[:1], many))

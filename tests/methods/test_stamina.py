@@ -117,7 +117,7 @@ def test_every_switch_learns_and_folds_to_what_evaluation_shows(base: Base, mask
 
 
 def test_without_mask_mlp_and_penalty_it_is_sequential_lora(base: Base) -> None:
-    shared = {"rank": 2, "steps": 4, "batch": 2}
+    shared = {"rank": 2, "vectors": 3, "steps": 4, "batch": 2}
     plain = Stamina(**shared, mask="none", token="vector", forget="none")
     for left, right in zip(_two(base, plain), _two(base, Lora(**shared)), strict=True):
         torch.testing.assert_close(left.tokens, right.tokens)

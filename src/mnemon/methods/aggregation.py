@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from mnemon.adapters import Delta, Dense
 from mnemon.errors import MnemonError
-from mnemon.methods.base import Learned
+from mnemon.methods.base import Learned, Over, named
 from mnemon.methods.ed_lora import EdLora, EdLoraLearner
 from mnemon.methods.settings import check_settings
 from mnemon.models.base import Base, Tokens
@@ -147,6 +147,9 @@ class Elastic(EdLora, ABC):
     `pow8_frobenius`: cosines, their eighth power, of norm one."""
     encoding: Encoding = "per_concept"
     """Each concept's token is encoded in a prompt of its own (`per_concept`), or all of them in one (`joint`)."""
+    over: Over = "all"
+    """The concepts i that are weighed: `all`, whatever the prompt says, as the paper has it, or those that the prompt
+    names (`prompted`), so that it is drawn as if there were no others, and by the bare base if it names none."""
     scale: float = 1.0
     """s. The published code takes 0.8."""
 
@@ -171,7 +174,8 @@ class Elastic(EdLora, ABC):
 
     def compose(self, base: Base, learned: Sequence[Learned], prompt: str | None = None) -> dict[str, Delta]:
         """Without a prompt the empty one counts."""
-        if not learned:
+        weighed = learned if self.over == "all" else named(learned, prompt)
+        if not weighed:
             return {}
-        weights = self.scale * self.weights(base, learned, prompt or "")
-        return aggregate(base, [one.deltas for one in learned], weights)
+        weights = self.scale * self.weights(base, weighed, prompt or "")
+        return aggregate(base, [one.deltas for one in weighed], weights)

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,8 @@ from mnemon.models.tokens import concepts_in
 
 Losses = Callable[[torch.Generator], Tensor]
 """The denoising loss (a scalar, differentiable) of a fresh draw of one picture, timestep and noise."""
+Over = Literal["prompted", "all"]
+"""The concepts of which a prompt is drawn: those that it names, or all of them."""
 
 
 @dataclass(frozen=True)

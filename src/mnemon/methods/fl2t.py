@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mnemon.methods.aggregation import Elastic, ElasticLearner, Normalisation
-from mnemon.methods.base import Learned, Step
+from mnemon.methods.base import Learned, Over, Step
 from mnemon.methods.relations import LambdaForm, Positive, Relations, contrast, relevance
 from mnemon.methods.settings import check_settings
 from mnemon.methods.subspaces import Overlap, mean_overlap
@@ -218,6 +218,8 @@ class Fl2t(Elastic):
 
     normalisation: Normalisation = "pow8_frobenius"
     """psi, see `aggregation.Elastic`."""
+    over: Over = "prompted"
+    """Weigh the concepts that the prompt names, or all of them for every prompt."""
     guidance: Guidance = "proxy"
     """l_i: `proxy` as above; `cosine`: cos(C_g, C_i) where positive; `none`: 1."""
     share: float = 0.5

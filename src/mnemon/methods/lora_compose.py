@@ -3,11 +3,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from mnemon.adapters import Delta
 from mnemon.errors import MnemonError
-from mnemon.methods.base import Learned, named
+from mnemon.methods.base import Learned, Over, named
 from mnemon.methods.lora import Lora
 from mnemon.methods.settings import check_settings
 from mnemon.models.base import Base
@@ -30,7 +30,7 @@ class LoraCompose(Lora):
     on_bare_base: ClassVar[bool] = True
     source: ClassVar[str] = "arXiv 2106.09685, predictions averaged, as in the comparisons of arXiv 2410.17594"
 
-    over: Literal["prompted", "all"] = "prompted"
+    over: Over = "prompted"
     """S: average over the concepts that the prompt names, or over all concepts for every prompt."""
 
     def __post_init__(self) -> None:

@@ -207,8 +207,8 @@ class Stamina(Method):
     """Width of the token's MLP."""
     token_rate: float = 5e-3
     """How far a step moves the token's entries; the MLP's learning rate follows from it."""
-    vectors: int = 1
-    """How many vectors the token stands for."""
+    vectors: int = 3
+    """How many vectors the token stands for: what they learn, no earlier concept is in the way of."""
     class_word: bool = True
     """Say the class noun after the token in prompts. The paper leaves it out."""
     forget: Literal["masked", "none"] = "masked"
