@@ -145,8 +145,8 @@ seen.formula = document.querySelector("#about-identity-alignment").matches(":pop
 for (const fold of document.querySelectorAll("details")) fold.open = true;
 const images = [...document.images];
 for (const image of images) image.loading = "eager";
-Promise.all(images.map((image) => image.decode().then(() => image.naturalWidth > 0, () => false))).then((loaded) => {
-  seen.images = [loaded.length, loaded.every(Boolean)];
+addEventListener("load", () => {  // it waits for every image
+  seen.images = [images.length, images.every((image) => image.complete && image.naturalWidth > 0)];
   document.body.insertAdjacentHTML("beforeend", `<pre id="probe">${btoa(JSON.stringify(seen))}</pre>`);
 });
 </script>
