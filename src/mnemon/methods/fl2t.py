@@ -207,7 +207,7 @@ class Fl2t(Elastic):
     The sums run over all other concepts: those learned in the same run, with A_i and C_i as step 1 left them, and those
     stored already, with A_i, C_i and P_i as stored. Neither is changed by g. Decoder and MLP are shared by the concepts
     of a run and end with it. The paper does not say how concepts are combined when drawing; here it is CIDM's way with
-    a sharper psi, `aggregation.Elastic`.
+    a sharper psi, over the concepts that the prompt names, `aggregation.Elastic`.
     """
 
     name: ClassVar[str] = "fl2t"
