@@ -12,6 +12,7 @@ import pytest
 
 from mnemon.benchmark.figures import FIGURES
 from mnemon.benchmark.report import write
+from mnemon.benchmark.tables import shown
 from tests.benchmark.runs import write_failure, write_run
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -114,6 +115,14 @@ def test_only_failures_make_a_page_too(tmp_path):
     text = write(tmp_path).read_text(encoding="utf-8")
     Parsed(text)
     assert "failed, 1 of 1" in text and "0 of 1" in text
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [(-168.2, "seconds", "-168 s"), (0.23, "seconds", "0.23 s"), (4_012, "bytes", "4.0 kB"), (None, "bytes", "–")],
+)
+def test_values_are_written_as_people_read_them(value, unit, text):
+    assert shown(value, unit) == text
 
 
 def test_the_markdown_has_the_same_numbers(out):

@@ -55,7 +55,7 @@ def shown(value: float | None, unit: str = "") -> str:
     if unit == "bytes":
         return _bytes(value)
     if unit == "seconds":
-        return f"{value:.0f} s" if value >= 10 else f"{value:.2g} s"
+        return f"{value:.0f} s" if abs(value) >= 10 else f"{value:.2g} s"
     return f"{value:,.0f}" if unit == "count" else number(value)
 
 
