@@ -134,7 +134,8 @@ def numbers_table(head: Sequence[str], rows: Sequence[tuple[str, str, Sequence[s
 def curves(series: Mapping[str, Sequence[tuple[int, float]]], label: str, percent: bool = True) -> str:
     """A line chart as inline SVG: name -> points (state, value). The upright axis begins at 0; it is in percent, or
     plain. From the seventh line on colours come again, with dashes."""
-    width, height, left, bottom, right = 640, max(300, 50 + 20 * len(series)), 44, 34, 130
+    right = 46 + 9 * max((len(name) for name in series), default=0)  # room for the names
+    width, height, left, bottom = 510 + right, max(300, 50 + 20 * len(series)), 44, 34
     points = [point for line in series.values() for point in line if not math.isnan(point[1])]
     if not points:
         return ""
@@ -149,17 +150,21 @@ def curves(series: Mapping[str, Sequence[tuple[int, float]]], label: str, percen
     parts = [_axis(place, first, final, top, percent)]
     for index, (name, line) in enumerate(series.items()):
         colour = f"var(--series-{index % 6})"
-        dashes = f' stroke-dasharray="{3 * (index // 6) + 3} 3"' if index >= 6 else ""
+        dashes = f' stroke-dasharray="{6 * (index // 6) - 4} 3"' if index >= 6 else ""
         known = [place(x, max(y, 0.0)) for x, y in line if not math.isnan(y)]
-        path = " ".join(f"{x},{y}" for x, y in known)
-        parts.append(f'<polyline class="curve" style="stroke:{colour}"{dashes} points="{path}"/>')
+        key, height_of_key = width - right + 8, 26 + 20 * index
+        for path in (known, [(key, height_of_key), (key + 24, height_of_key)]):
+            parts.append(_line(path, f'style="stroke:{colour}"{dashes}'))
         parts += [f'<circle cx="{x}" cy="{y}" r="{size}" style="fill:{colour}"/>' for x, y in known]
-        parts.append(f'<text x="{width - right + 26}" y="{30 + 20 * index}">{escape(name)}</text>')
-        parts.append(f'<circle cx="{width - right + 16}" cy="{26 + 20 * index}" r="4" style="fill:{colour}"/>')
+        parts.append(f'<text x="{key + 30}" y="{height_of_key + 4}">{escape(name)}</text>')
     return (
         f'<figure class="card" style="margin-inline:0"><svg viewBox="0 0 {width} {height}" role="img" '
         f'aria-label="{escape(label)}">{"".join(parts)}</svg><figcaption>{escape(label)}</figcaption></figure>'
     )
+
+
+def _line(path: Sequence[tuple[float, float]], look: str) -> str:
+    return f'<polyline class="curve" {look} points="{" ".join(f"{x},{y}" for x, y in path)}"/>'
 
 
 def _axis(
