@@ -33,17 +33,35 @@ def diverse_captions(known: Callable[[Sequence[str]], list[str]], count: int, se
         ValueError: the base knows none of the things.
     """
     rng = np.random.default_rng((seed, 41))
+    parts = _known_parts(known)
+    return [_caption(*(str(rng.choice(words)) for words in parts)) for _ in range(count)]
+
+
+def captions_of_two(known: Callable[[Sequence[str]], list[str]], count: int, seed: int) -> list[str]:
+    """`count` captions like "a photo of a wooden clock and a dog at night", as `diverse_captions`."""
+    rng = np.random.default_rng((seed, 42))
+    openings, qualities, things, places = _known_parts(known)
+    found = []
+    for _ in range(count):
+        one, other = (_thing(str(rng.choice(qualities)), str(rng.choice(things))) for _ in range(2))
+        found.append(f"{rng.choice(openings)}{one} and {other} {rng.choice(places)}".strip())
+    return found
+
+
+def _known_parts(known: Callable[[Sequence[str]], list[str]]) -> tuple[list[str], list[str], list[str], list[str]]:
+    """Openings, qualities, things and places, the empty one among all but the things."""
     things, qualities = known(THINGS), ["", *known(QUALITIES)]
     if not things:
         raise ValueError("the base knows none of the words that captions are made of")
     places = ["", *(place for place in PLACES if known(place.split()) == place.split())]
     openings = [opening for opening in OPENINGS if known(opening.split()) == opening.split()]
-    return [
-        _caption(*(str(rng.choice(words)) for words in (openings, qualities, things, places))) for _ in range(count)
-    ]
+    return openings, qualities, things, places
 
 
 def _caption(opening: str, quality: str, thing: str, place: str) -> str:
+    return f"{opening}{_thing(quality, thing)} {place}".strip()
+
+
+def _thing(quality: str, thing: str) -> str:
     words = f"{quality} {thing}".strip()
-    article = "an" if words[0] in "aeiou" else "a"
-    return f"{opening}{article} {words} {place}".strip()
+    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mnemon.adapters import Delta, Dense
-from mnemon.data.captions import diverse_captions
+from mnemon.data.captions import captions_of_two, diverse_captions
 from mnemon.methods.base import Learned
 from mnemon.methods.custom_diffusion import CustomDiffusion, CustomDiffusionLearner
 from mnemon.methods.settings import check_settings
@@ -46,7 +46,7 @@ class CustomDiffusionMerge(CustomDiffusion):
     reads_words = True
 
     captions: int = 200
-    """Captions in C_reg."""
+    """Captions of one thing in C_reg, and as many of two."""
     ridge: float = 1e-3
     """What is added to the diagonal of G, as a share of its mean."""
 
@@ -62,7 +62,10 @@ class CustomDiffusionMerge(CustomDiffusion):
     def compose(self, base: Base, learned: Sequence[Learned], prompt: str | None = None) -> dict[str, Delta]:
         if not learned:
             return {}
-        texts = torch.cat(base.heard(diverse_captions(base.known_words, self.captions, seed=0))).double().cpu()
+        # Without captions of two things nothing holds the word between them, and it goes wherever the solution likes.
+        known, count = base.known_words, self.captions
+        captions = diverse_captions(known, count, seed=0) + captions_of_two(known, count, seed=0)
+        texts = torch.cat(base.heard(captions)).double().cpu()
         words = [concept_words(base, self.prompt_name(one.name, one.noun)) for one in learned]
         heights = [layer.out_features for layer in base.sites().values()]
         # All layers hear the same words, so they are solved together: a concept's changes one above the other.
