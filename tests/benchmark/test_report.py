@@ -87,6 +87,10 @@ def test_the_leaderboard_ranks_by_identity_with_intervals_and_the_failed_last(pa
     assert board["fl2t"].startswith("failed, 1 of 1 – –") and not re.search(r"0\.\d", board["fl2t"])
 
 
+def test_how_much_the_order_matters_is_shown_where_there_are_several(page):
+    assert rows(page, "Spread over orders")["c_lora"].startswith("2 runs, 1 more failed 0.014 ")  # 0.65 and 0.63
+
+
 def test_failed_runs_say_why(page):
     assert page.count("Out of &lt;memory&gt;.") == 2 and "learning c03" in page
     assert "<memory>" not in page
@@ -107,6 +111,7 @@ def test_a_long_sequence_shows_the_rows_that_were_scored(tmp_path):
     table = text[text.index('<table class="heat dense">') :]
     heads = re.findall(r'<th scope="row">([^<]*)</th>', table[: table.index("</table>")])
     assert heads == ["just learned", "after 10", "after 14", "kept", "photos"]
+    assert "<h2>Spread over orders" not in text  # one order has none
     assert re.search(r"Confusion at the end: .*none", text)
 
 

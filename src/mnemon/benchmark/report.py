@@ -133,7 +133,6 @@ def _introduction(results: Results) -> str:
 
 def _tables(results: Results, numbers: dict[str, list[Numbers]], remarks: dict[str, str]) -> str:
     plain = "Mean over runs, as above."
-    spreads = [_spread_column(results, numbers, name) for name in SPREADS]
     parts = {
         "Leaderboard": sortable(_INTERVALS, remarks, figure_columns(numbers, QUALITY)),
         "Cost": sortable(plain, remarks, figure_columns(numbers, COSTS)),
@@ -141,9 +140,16 @@ def _tables(results: Results, numbers: dict[str, list[Numbers]], remarks: dict[s
         "Several concepts in one picture": _multi(results, numbers, remarks),
         "Likeness, seen otherwise": sortable(plain, remarks, figure_columns(numbers, LIKENESS)),
         "What the prompt asks for": sortable(plain, remarks, figure_columns(numbers, PROMPTED)),
-        "Spread over orders": sortable(_SPREAD, remarks, spreads),
+        "Spread over orders": _spreads(results, numbers, remarks),
     }
     return "".join(f"<section><h2>{title}</h2>{table}</section>" for title, table in parts.items() if table)
+
+
+def _spreads(results: Results, numbers: Mapping[str, Sequence[Numbers]], remarks: Mapping[str, str]) -> str:
+    """Nothing where no method has runs of two orders."""
+    columns = [_spread_column(results, numbers, name) for name in SPREADS]
+    known = any(cell.value is not None for column in columns for cell in column.cells)
+    return sortable(_SPREAD, remarks, columns) if known else ""
 
 
 def _spread_column(results: Results, numbers: Mapping[str, Sequence[Numbers]], name: str) -> Column:
