@@ -48,11 +48,11 @@ def small(name: str) -> Method:
     return method_from(name, SMALL[name])
 
 
-def lesson(base: Base, method: Method, name: str) -> Lesson:
+def lesson(base: Base, method: Method, name: str, noun: str | None = "dog") -> Lesson:
     """Random latents that depend on nothing but the name."""
     generator = torch.Generator().manual_seed(sum(map(ord, name)))
     latents = torch.randn(3, *base.latent_shape(), generator=generator)
-    return Lesson(name, "dog", Examples(latents, [f"a photo of {method.prompt_name(name, 'dog')}"] * 3))
+    return Lesson(name, noun, Examples(latents, [f"a photo of {method.prompt_name(name, noun)}"] * 3))
 
 
 def learn(
@@ -62,11 +62,12 @@ def learn(
     earlier: Sequence[Learned] = (),
     folder: Path | None = None,
     on_step: Any = None,
+    noun: str | None = "dog",
     **settings: Any,
 ) -> Learned:
     """Learn one more concept. A method that learns all its concepts at once learns this one alone."""
     known = [] if method.at_once else earlier
-    one = lesson(base, method, name)
+    one = lesson(base, method, name, noun)
     return train(
         base,
         method,

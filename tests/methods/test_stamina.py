@@ -116,18 +116,28 @@ def test_every_switch_learns_and_folds_to_what_evaluation_shows(base: Base, mask
     assert learn(base, method, "kiki", earlier).tokens.keys() == {"text_encoder"}
 
 
-def test_without_mask_mlp_and_penalty_it_is_sequential_lora(base: Base) -> None:
+@pytest.mark.parametrize("token", ["mlp", "vector"])
+def test_the_token_starts_near_the_noun_and_at_random_without_one(base: Base, token) -> None:
+    method = Stamina(**SMALL, token=token)
+    start = {noun: method.begin("rex", noun, base, [], generator()).tokens() for noun in ("dog", None)}
+    dog = base.word_vectors("dog")["text_encoder"].expand(3, -1)
+    near = 0.1 * dog.std()
+    assert (start["dog"]["text_encoder"] - dog).abs().max() < near
+    assert (start[None]["text_encoder"] - dog).abs().max() > near
+
+
+def test_without_mask_mlp_penalty_and_noun_it_is_sequential_lora(base: Base) -> None:
     shared = {"rank": 2, "vectors": 3, "steps": 4, "batch": 2}
     plain = Stamina(**shared, mask="none", token="vector", forget="none")
-    for left, right in zip(_two(base, plain), _two(base, Lora(**shared)), strict=True):
+    for left, right in zip(_two(base, plain, None), _two(base, Lora(**shared), None), strict=True):
         torch.testing.assert_close(left.tokens, right.tokens)
         for site, delta in left.deltas.items():
             torch.testing.assert_close(delta.matrix(), right.deltas[site].matrix(), atol=1e-6, rtol=1e-4)
 
 
-def _two(base: Base, method: Method) -> list[Learned]:
-    rex = learn(base, method, "rex")
-    return [rex, learn(base, method, "kiki", [rex])]
+def _two(base: Base, method: Method, noun: str | None = "dog") -> list[Learned]:
+    rex = learn(base, method, "rex", noun=noun)
+    return [rex, learn(base, method, "kiki", [rex], noun=noun)]
 
 
 def test_past_is_what_the_folded_base_has_gained(base: Base) -> None:

@@ -41,8 +41,7 @@ class CnsLearner(TokenLearner):
         earlier: Sequence[Learned],
         generator: torch.Generator,
     ) -> None:
-        random = parts.start_vectors(base, 1, generator)
-        token = parts.VectorToken(parts.word_vectors(base, noun, 1) if noun else random)
+        token = parts.VectorToken(parts.vectors_like(base, noun, 1, generator))
         super().__init__(name, noun, token, method.token_rate)
         self.method, self.base, self.earlier = method, base, earlier
         self.sites = base.sites()

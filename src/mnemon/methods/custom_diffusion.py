@@ -44,8 +44,7 @@ class CustomDiffusionLearner(TokenLearner):
         generator: torch.Generator,
     ) -> None:
         word = unused_word(earlier)
-        random = parts.start_vectors(base, 1, generator)
-        token = parts.VectorToken(parts.word_vectors(base, word, 1) if word else random)
+        token = parts.VectorToken(parts.vectors_like(base, word, 1, generator))
         super().__init__(name, noun, token, method.token_rate)
         self.rate, self.word = method.rate, word
         self.changes = nn.ParameterList(

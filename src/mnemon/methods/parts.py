@@ -42,6 +42,12 @@ def word_vectors(base: Base, word: str, vectors: int) -> dict[str, Tensor]:
     return {encoder: vector.repeat(vectors, 1) for encoder, vector in base.word_vectors(word).items()}
 
 
+def vectors_like(base: Base, word: str | None, vectors: int, generator: torch.Generator) -> dict[str, Tensor]:
+    """Token vectors that start as the word, or at random where there is none. Either way as much is drawn."""
+    random = start_vectors(base, vectors, generator)
+    return word_vectors(base, word, vectors) if word else random
+
+
 def pull(importance: Mapping[str, Tensor], deltas: Mapping[str, Delta]) -> Tensor:
     """What it costs to move weights: the sum over sites and entries of importance (.) Delta^2, a scalar in fp32."""
     total = torch.zeros(())

@@ -92,7 +92,7 @@ class StaminaLearner(TokenLearner):
         earlier: Sequence[Learned],
         generator: torch.Generator,
     ) -> None:
-        super().__init__(name, noun, start_token(method, base, generator), method.token_rate)
+        super().__init__(name, noun, start_token(method, noun, base, generator), method.token_rate)
         self.method = method
         past = sum_deltas([one.deltas for one in earlier])  # P_{t-1}, once: a step's cost does not grow with t
         groups: dict[tuple[int, int], dict[str, tuple[Tensor, Tensor]]] = {}
@@ -149,9 +149,9 @@ class StaminaLearner(TokenLearner):
         return list(self.stacks)  # type: ignore[arg-type]
 
 
-def start_token(method: "Stamina", base: Base, generator: torch.Generator) -> parts.Token:
-    """MLP_t, or the vectors themselves."""
-    start = parts.start_vectors(base, method.vectors, generator)
+def start_token(method: "Stamina", noun: str | None, base: Base, generator: torch.Generator) -> parts.Token:
+    """MLP_t, or the vectors themselves; they start near the noun, if there is one."""
+    start = parts.vectors_like(base, noun, method.vectors, generator)
     mlp = method.token == "mlp"
     return parts.MlpToken(start, method.token_hidden, generator) if mlp else parts.VectorToken(start)
 
@@ -165,7 +165,7 @@ class Stamina(Method):
         Delta_t  = (A_t B_t) (.) M_t            W_t = W_{t-1} + Delta_t         A_t (D1, r) starts at zero, B_t (r, D2)
         S_t      = g(U_t) h(Q_t) + b0           logits; U_t (D1, r_m), Q_t (r_m, D2); g, h: nothing, or small MLPs
         M_t      = 1[S_t > 0]                   in training straight-through: the gradient of sigmoid(S_t / tau)
-        V*_t     = MLP_t(1)                     the token; evaluated once and stored, the MLP is dropped
+        V*_t     = MLP_t(1)                     the token, near the noun at first; stored, the MLP is dropped
         P_{t-1}  = sum_{t'<t} (A_t' B_t') (.) M_t' = W_{t-1} - W_init
         L_forget = sum over layers of || |P_{t-1}| (.) (A_t B_t) (.) M_t ||_F^2       in fp32
         L_sparse = mean over layers' entries of sigmoid(S_t / tau)
@@ -187,7 +187,7 @@ class Stamina(Method):
 
     rank: int = 16
     """r, the width of the factors."""
-    rate: float = 2e-3
+    rate: float = 1e-3
     """Learning rate of the factors."""
     mask: MaskKind = "sigmoid_st"
     """Hard masks without noise in training, with Gumbel noise (`gumbel_st`), soft masks (`soft`), or none."""

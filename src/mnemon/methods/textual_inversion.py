@@ -52,8 +52,7 @@ class TextualInversion(Method):
     def begin(
         self, name: str, noun: str | None, base: Base, earlier: Sequence[Learned], generator: torch.Generator
     ) -> TokenLearner:
-        random = parts.start_vectors(base, self.vectors, generator)
-        start = parts.word_vectors(base, noun, self.vectors) if noun else random
+        start = parts.vectors_like(base, noun, self.vectors, generator)
         return TokenLearner(name, noun, parts.VectorToken(start), self.token_rate)
 
     def compose(self, base: Base, learned: Sequence[Learned], prompt: str | None = None) -> dict[str, Delta]:
