@@ -85,7 +85,7 @@ def job(method: str, order: int, seed: int, names: Sequence[str], points: Sequen
     return {
         "sequence": "toy", "base": "world", "method": method, "settings": {"rank": 4}, "order": order, "seed": seed,
         "concepts": [{"name": name, "noun": NOUNS[int(name[1:]) % 5], "kind": kinds[name]} for name in names],
-        "score": {"prompts": "world", "seeds_per_prompt": 2, "steps": 20, "guidance": 4.0, "points": list(points)},
+        "score": {"pictures": PICTURES, "steps": 20, "guidance": 4.0, "points": list(points)},
         "versions": {"mnemon": "0.1.0", "torch": "2.13.0"},
         "machine": {"processor": "a processor", "cores": 2},
     }  # fmt: skip

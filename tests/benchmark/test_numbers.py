@@ -9,6 +9,7 @@ from mnemon.benchmark.figures import FIGURES, SUMMARY
 from mnemon.benchmark.intervals import interval, t_quantile
 from mnemon.benchmark.numbers import figures_of, interval_of, multi_alignment, spread_over_orders
 from mnemon.benchmark.record import RunRecord
+from mnemon.benchmark.report import write
 from mnemon.benchmark.results import Results
 from mnemon.benchmark.summary import figures_by_method, summary, write_numbers
 from tests.benchmark.runs import write_failure, write_run
@@ -75,6 +76,17 @@ def test_without_features_the_scores_remain(tmp_path):
     found = figures_of(RunRecord.read(folder))
     missing = {"a_mmd", "f_mmd", "kid", "mmd_just_learned", "zero_shot_drift", "recognised", "picture_error"}
     assert {name for name, value in found.items() if value is None} == missing
+
+
+def test_a_report_of_runs_whose_features_were_left_out_has_the_numbers_of_the_one_before(tmp_path):
+    folders = [write_run(tmp_path, "lora", order, drop=0.1) for order in range(2)]
+    files = ("summary.json", "figures.json", "matrices.json")
+    write(tmp_path)
+    before = [(tmp_path / name).read_text() for name in files]
+    for folder in folders:
+        (folder / "features.safetensors").unlink()
+    assert "Confusion at the end" in write(tmp_path).read_text(encoding="utf-8")
+    assert [(tmp_path / name).read_text() for name in files] == before
 
 
 def test_students_interval():

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, float64, tensor
 from torch.nn.functional import normalize
 
 from mnemon.benchmark.figures import FIGURES
@@ -20,10 +20,12 @@ Numbers = dict[str, float | None]
 
 
 def figures_of(record: RunRecord) -> Numbers:
-    """Every figure of a finished run; None where the record lacks what it needs."""
+    """Every figure of a finished run; None where the record lacks what it needs. What needs the features is known from
+    before where they were left out."""
     found = _alignments(record) | _distributions(record) | _multi(record) | _base(record) | _attributes(record)
     found |= _confusion(record) | _costs(record)
-    return {name: found[name] for name in FIGURES}
+    known = {} if record.features else record.known_figures
+    return {name: known.get(name) if found[name] is None else found[name] for name in FIGURES}
 
 
 def interval_of(runs: Sequence[Numbers], name: str) -> Interval:
@@ -44,6 +46,8 @@ def spread_over_orders(records: Sequence[RunRecord], runs: Sequence[Numbers], na
 
 def confusion_of(record: RunRecord) -> Tensor | None:
     """(N, N) shares of the pictures of concept j after the last concept that are nearest to concept k."""
+    if not record.features:
+        return tensor(record.known_confusion, dtype=float64) if record.known_confusion else None
     drawn, known = _final(record, "identity"), _references(record, "identity")
     return None if drawn is None or known is None else confusion(drawn, known)
 

@@ -1,14 +1,15 @@
 """What one run of the benchmark left in its folder, read back: job, score matrix, features, costs, pictures, failure.
 
     <out>/<method>/order-<o>-seed-<s>/
-      job.json  rows.json  features.safetensors  costs.json  strips/<t>-<name>.png     or, if it failed,  failed.json
+      job.json  rows.json  features.safetensors  figures.json  costs.json  strips/<t>-<name>.png
+  or, if it failed,  failed.json
 
 Everything but job.json may be missing: a run may have failed, been killed, or lie in a folder of results from which the
-features were left out.
+features were left out. What was worked out of these is in figures.json, since the first report.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,7 @@ class RunRecord:
             general prompts alone.
         features: "pictures/<t>/<name>/image|identity", "references/<name>/image|identity" and
             "general/<t>/image", each (n, d).
+        known_figures, known_confusion: as worked out when the features were there; empty if they never were.
         strips: (t, name) -> a PNG with the first pictures of a scored cell side by side.
     """
 
@@ -102,6 +104,8 @@ class RunRecord:
     machine: Mapping[str, Any]
     rows: Mapping[int, Row] = field(default_factory=dict)
     features: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    known_figures: Mapping[str, float] = field(default_factory=dict, repr=False)
+    known_confusion: Sequence[Sequence[float]] = field(default=(), repr=False)
     costs: Costs | None = None
     strips: Mapping[tuple[int, str], Path] = field(default_factory=dict, repr=False)
     failure: Failure | None = None
@@ -115,6 +119,7 @@ class RunRecord:
         """
         folder = Path(folder)
         job = _job(folder / "job.json")
+        known = JsonFile.read(folder / "figures.json") or JsonFile(folder, {})
         return cls(
             folder,
             job.text("sequence"),
@@ -129,6 +134,8 @@ class RunRecord:
             job.value.get("machine") or {},
             _rows(folder / "rows.json"),
             _features(folder / "features.safetensors"),
+            known.numbers("figures"),
+            known.value.get("confusion") or (),
             _costs(folder / "costs.json"),
             _strips(folder / "strips"),
             _failure(folder / "failed.json"),
@@ -149,9 +156,8 @@ class RunRecord:
 
     @property
     def pictures_of_a_cell(self) -> int | None:
-        """How many pictures one score is of; None if features were left out."""
-        features = next((value for key, value in self.features.items() if key.startswith("pictures/")), None)
-        return None if features is None else len(features)
+        """How many pictures one score is of; None if the job does not say."""
+        return self.score.get("pictures")
 
     @property
     def finished(self) -> bool:

@@ -32,11 +32,17 @@ def summary(numbers: dict[str, list[Numbers]]) -> dict[str, Any]:
 
 
 def write_numbers(results: Results, numbers: dict[str, list[Numbers]]) -> None:
-    """Write `summary.json`, `figures.json`, `matrices.json` and `settings.json` into the results folder."""
+    """Write `summary.json`, `figures.json`, `matrices.json` and `settings.json` into the results folder, and into the
+    folder of every run a `figures.json` of its own: that remains where the features are left out."""
     write_json(results.folder / "summary.json", summary(numbers))
     write_json(results.folder / "figures.json", {"methods": _all_figures(results, numbers)})
     write_json(results.folder / "matrices.json", {"runs": [_matrices(record) for record in results.records]})
     write_json(results.folder / "settings.json", _settings(results))
+    for method, runs in numbers.items():
+        for record, found in zip(results.of(method), runs, strict=True):
+            if record.features:
+                known = {name: value for name, value in found.items() if value is not None}
+                write_json(record.folder / "figures.json", {"figures": known, "confusion": _confusion(record)})
 
 
 def _all_figures(results: Results, numbers: dict[str, list[Numbers]]) -> dict[str, Any]:
@@ -56,7 +62,6 @@ def _all_figures(results: Results, numbers: dict[str, list[Numbers]]) -> dict[st
 
 def _matrices(record: RunRecord) -> dict[str, Any]:
     """Every score that was measured: score -> t -> concept -> value."""
-    shares = confusion_of(record)
     return {
         "method": record.method,
         "order": record.order,
@@ -64,8 +69,13 @@ def _matrices(record: RunRecord) -> dict[str, Any]:
         "concepts": list(record.names),
         "scores": {score: _cells(record, score) for score in SCORES},
         "multi": record.rows[len(record.concepts)].get("multi", []),
-        "confusion": None if shares is None else [[round(float(one), DIGITS) for one in row] for row in shares],
+        "confusion": _confusion(record),
     }
+
+
+def _confusion(record: RunRecord) -> list[list[float]] | None:
+    shares = confusion_of(record)
+    return None if shares is None else [[round(float(one), DIGITS) for one in row] for row in shares]
 
 
 def _cells(record: RunRecord, score: str) -> dict[str, dict[str, float]]:
