@@ -63,6 +63,8 @@ class CLora(Lora):
     name: ClassVar[str] = "c-lora"
     source: ClassVar[str] = "arXiv 2304.06027 (its equations, from accounts of it; the authors publish no code)"
 
+    rate: float = 1e-3
+    """Learning rate of the factors."""
     vectors: int = 3
     """How many vectors the token stands for: what they learn, no earlier concept is in the way of."""
     class_word: bool = False
