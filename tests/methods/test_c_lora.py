@@ -93,7 +93,7 @@ def test_a_tiny_penalty_keeps_its_digits_in_half_precision(base: Base) -> None:
 
 
 def test_without_the_penalty_it_is_sequential_lora(base: Base) -> None:
-    shared = {"rank": 2, "vectors": 3, "steps": 4, "batch": 2}
+    shared = {"rank": 2, "rate": 1e-3, "vectors": 3, "steps": 4, "batch": 2}
     pairs = [_two(base, CLora(**shared, forget_weight=0.0)), _two(base, Lora(**shared, class_word=False))]
     for left, right in zip(*pairs, strict=True):
         assert_same_learned(left, right)
