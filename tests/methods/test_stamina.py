@@ -127,7 +127,7 @@ def test_the_token_starts_near_the_noun_and_at_random_without_one(base: Base, to
 
 
 def test_without_mask_mlp_penalty_and_noun_it_is_sequential_lora(base: Base) -> None:
-    shared = {"rank": 2, "vectors": 3, "steps": 4, "batch": 2}
+    shared = {"rank": 2, "rate": 1e-3, "vectors": 3, "steps": 4, "batch": 2}
     plain = Stamina(**shared, mask="none", token="vector", forget="none")
     for left, right in zip(_two(base, plain, None), _two(base, Lora(**shared), None), strict=True):
         torch.testing.assert_close(left.tokens, right.tokens)
