@@ -4,6 +4,7 @@
   job.json              what was asked, versions, machine
   rows.json             {"<t>": row}; 0 is the bare base
   features.safetensors  "pictures/<t>/<name>/image|identity", "references/<name>/image|identity", "general/<t>/image"
+  figures.json          what every report works out of the features, for when these are left out
   costs.json            seconds, bytes, parameters, memory
   strips/<t>-<name>.png the first pictures of a scored cell
   library/              the concepts learned so far, as any library
