@@ -36,13 +36,15 @@ def write_numbers(results: Results, numbers: dict[str, list[Numbers]]) -> None:
     folder of every run a `figures.json` of its own: that remains where the features are left out."""
     write_json(results.folder / "summary.json", summary(numbers))
     write_json(results.folder / "figures.json", {"methods": _all_figures(results, numbers)})
-    write_json(results.folder / "matrices.json", {"runs": [_matrices(record) for record in results.records]})
+    matrices = {record.folder: _matrices(record) for record in results.records}
+    write_json(results.folder / "matrices.json", {"runs": list(matrices.values())})
     write_json(results.folder / "settings.json", _settings(results))
     for method, runs in numbers.items():
         for record, found in zip(results.of(method), runs, strict=True):
             if record.features:
                 known = {name: value for name, value in found.items() if value is not None}
-                write_json(record.folder / "figures.json", {"figures": known, "confusion": _confusion(record)})
+                confusion = matrices[record.folder]["confusion"]
+                write_json(record.folder / "figures.json", {"figures": known, "confusion": confusion})
 
 
 def _all_figures(results: Results, numbers: dict[str, list[Numbers]]) -> dict[str, Any]:
@@ -62,6 +64,7 @@ def _all_figures(results: Results, numbers: dict[str, list[Numbers]]) -> dict[st
 
 def _matrices(record: RunRecord) -> dict[str, Any]:
     """Every score that was measured: score -> t -> concept -> value."""
+    shares = confusion_of(record)
     return {
         "method": record.method,
         "order": record.order,
@@ -69,13 +72,8 @@ def _matrices(record: RunRecord) -> dict[str, Any]:
         "concepts": list(record.names),
         "scores": {score: _cells(record, score) for score in SCORES},
         "multi": record.rows[len(record.concepts)].get("multi", []),
-        "confusion": _confusion(record),
+        "confusion": None if shares is None else [[round(float(one), DIGITS) for one in row] for row in shares],
     }
-
-
-def _confusion(record: RunRecord) -> list[list[float]] | None:
-    shares = confusion_of(record)
-    return None if shares is None else [[round(float(one), DIGITS) for one in row] for row in shares]
 
 
 def _cells(record: RunRecord, score: str) -> dict[str, dict[str, float]]:
