@@ -21,8 +21,10 @@ def world_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def quick_scores(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Score on eight pictures of two steps a concept, where nothing else is asked for."""
-    from mnemon.api import scoring
-    from mnemon.metrics import ScoreSettings
+    """Score on eight images of two steps a concept, where nothing else is asked for."""
+    from mnemon.api import evaluating as scoring
+    from mnemon.evaluation import ScoreSettings
 
-    monkeypatch.setattr(scoring, "settings_for", lambda encoders: ScoreSettings(seeds_per_prompt=1, steps=2))
+    monkeypatch.setattr(
+        scoring, "settings_for", lambda encoders: ScoreSettings(seeds_per_prompt=1, num_inference_steps=2)
+    )

@@ -9,17 +9,18 @@ from torch import Tensor
 
 import mnemon
 from mnemon import api
-from mnemon.api import learning, opening, teaching
+from mnemon.api import learning, opening
 from mnemon.data import Concept, Photo
 from mnemon.errors import MnemonError
+from mnemon.evaluation import ScoreSettings
 from mnemon.library import Library
 from mnemon.methods.lora import Lora
-from mnemon.metrics import ScoreSettings
 from mnemon.models import Base, load_base
 from mnemon.training import Examples, TrainingSettings
+from mnemon.training import session as teaching
 from mnemon.world import thing_concept
 
-METHOD = Lora(rank=2, steps=2, batch=2)
+METHOD = Lora(rank=2, steps=2, batch_size=2)
 
 
 @pytest.fixture(scope="module")
@@ -44,15 +45,15 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     train = teaching.train_together
 
     def listen(*arguments: Any, **more: Any) -> Any:
-        (lesson,) = arguments[2]
-        calls.append({**vars(lesson.examples), "prior": lesson.prior})
+        (task,) = arguments[2]
+        calls.append({**vars(task.examples), "prior": task.prior})
         return train(*arguments, **more)
 
     monkeypatch.setattr(teaching, "train_together", listen)
     return calls
 
 
-def teach(path: Path, concept: Concept, base: Base, **more: Any) -> api.Outcome:
+def teach(path: Path, concept: Concept, base: Base, **more: Any) -> api.LearnResult:
     return api.learn(path, concept, base=base, method=METHOD, **{"scored": False, **more})
 
 
@@ -62,20 +63,24 @@ def test_the_five_lines(
     monkeypatch.setattr(opening, "load_base", lambda name, *how: base)
     for concept in (sip, tom):
         mnemon.learn(tmp_path / "lib", concept, method=METHOD)
-    pictures = mnemon.generate(tmp_path / "lib", "<sip> mug", number=2, steps=2, out=tmp_path / "pictures")
-    assert pictures.shape == (2, 3, 16, 16) and pictures.min() >= 0 and pictures.max() <= 1
+    images = mnemon.generate(
+        tmp_path / "lib", "<sip> mug", num_images_per_prompt=2, num_inference_steps=2, out=tmp_path / "pictures"
+    )
+    assert images.shape == (2, 3, 16, 16) and images.min() >= 0 and images.max() <= 1
     matrix = mnemon.evaluate(tmp_path / "lib")
     assert matrix.names == ("sip", "tom") and matrix.values.shape == (2, 2)
 
 
 def test_the_base_is_untouched_by_it_all(tmp_path: Path, sip: Concept, base: Base) -> None:
-    before = {site: layer.weight.clone() for site, layer in base.sites().items()}
-    bare = api.generate(None, "a mug", base=base, steps=2)
+    before = {target: layer.weight.clone() for target, layer in base.target_modules().items()}
+    bare = api.generate(None, "a mug", base=base, num_inference_steps=2)
     teach(tmp_path / "lib", sip, base)
-    taught = api.generate(tmp_path / "lib", "a mug", base=base, steps=2)
-    assert all(torch.equal(layer.weight, before[site]) for site, layer in base.sites().items())
+    taught = api.generate(tmp_path / "lib", "a mug", base=base, num_inference_steps=2)
+    assert all(torch.equal(layer.weight, before[target]) for target, layer in base.target_modules().items())
     assert dict(base.tokens) == {}
-    assert torch.equal(bare, api.generate(None, "a mug", base=base, steps=2)) and not torch.equal(bare, taught)
+    assert torch.equal(bare, api.generate(None, "a mug", base=base, num_inference_steps=2)) and not torch.equal(
+        bare, taught
+    )
 
 
 def test_captions_are_trained_on_with_the_noun(tmp_path: Path, sip: Concept, base: Base, trained: list[Any]) -> None:
@@ -95,7 +100,7 @@ def test_flips_and_crops_give_variants_of_every_photo(
     assert len(latents.flatten(1).unique(dim=0)) == (2 * count if random_crop else 2)
 
 
-def test_prior_pictures_are_trained_on_apart(tmp_path: Path, sip: Concept, base: Base, trained: list[Any]) -> None:
+def test_prior_images_are_trained_on_apart(tmp_path: Path, sip: Concept, base: Base, trained: list[Any]) -> None:
     teach(tmp_path / "lib", sip, base, prior=2)
     prior = trained[0]["prior"]
     assert isinstance(prior, Examples) and list(prior.prompts) == ["a photo of a mug"] * 2
@@ -122,7 +127,7 @@ def test_an_interrupted_first_concept_leaves_what_to_go_on_from(tmp_path: Path, 
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        teach(tmp_path / "lib", sip, base, training=TrainingSettings(snapshot_seconds=0), on_step=interrupt)
+        teach(tmp_path / "lib", sip, base, training=TrainingSettings(checkpoint_seconds=0), on_step=interrupt)
     assert (tmp_path / "lib" / "training" / "training.safetensors").exists()
     steps: list[int] = []
     teach(tmp_path / "lib", sip, base, on_step=lambda done, *_: steps.append(done))
@@ -145,16 +150,16 @@ def test_a_base_in_a_folder_is_remembered_by_its_whole_path(
     assert Library.open(tmp_path / "lib").base_name == str(world_folder)
 
 
-def test_evaluate_tells_its_states_and_pictures(tmp_path: Path, sip: Concept, tom: Concept, base: Base) -> None:
+def test_evaluate_tells_its_states_and_images(tmp_path: Path, sip: Concept, tom: Concept, base: Base) -> None:
     path, states, heard = tmp_path / "lib", [], []
 
-    def hear(state: int, name: str | None, pictures: Tensor) -> None:
+    def hear(state: int, name: str | None, images: Tensor) -> None:
         heard.append((state, name))
 
     for concept in (sip, tom):
         teach(path, concept, base)
-    score = ScoreSettings(seeds_per_prompt=1, steps=1)
-    matrix = api.evaluate(path, base=base, score=score, on_state=lambda *call: states.append(call), on_pictures=hear)
+    score = ScoreSettings(seeds_per_prompt=1, num_inference_steps=1)
+    matrix = api.evaluate(path, base=base, score=score, on_state=lambda *call: states.append(call), on_images=hear)
     assert states == [(1, 2), (2, 2)]
     assert heard == [(1, "sip"), (1, None), (2, "sip"), (2, "tom"), (2, None)]
     assert matrix.values.shape == (2, 2) and matrix.values[0, 0] != matrix.values[0, 0]  # learned without references

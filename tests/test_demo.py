@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from mnemon import demo
+from mnemon.cli import demo_run as demo
 from mnemon.library import Library
 from mnemon.models import Base, load_base
 from mnemon.training import TrainingSettings
 
-TRAINING = TrainingSettings(steps=2, batch=2)
+TRAINING = TrainingSettings(steps=2, batch_size=2)
 FIVE = demo.CONCEPTS
 KEYS = {"learning_identity", "final_identity", "retention", "seconds"}
 
@@ -84,11 +84,11 @@ def test_a_demo_stopped_everywhere_ends_as_one_that_was_not(
     assert all(values.keys() == KEYS and values["seconds"] >= 0 for values in summary["methods"].values())
     page = (tmp_path / "demo" / "report.html").read_text()
     assert all(f"&lt;{concept.name}&gt;" in page or concept.name in page for concept in demo.CONCEPTS)
-    assert page.count("<img") >= len(demo.METHODS) * 3  # two concepts: one picture, then two
+    assert page.count("<img") >= len(demo.METHODS) * 3  # two concepts: one image, then two
 
 
 def test_the_concepts_are_five_and_two_share_a_noun() -> None:
-    nouns = [concept.noun for concept in FIVE]
+    nouns = [concept.class_noun for concept in FIVE]
     assert len(nouns) == 5 and len(set(nouns)) == 4
 
 

@@ -9,16 +9,18 @@ import pytest
 import mnemon
 
 LAYERS = [
-    {"cli", "web"},
-    {"demo"},
-    {"api", "reports", "benchmark", "classification", "planning"},
-    {"export", "sampling", "metrics"},
-    {"training", "prompts", "lessons"},
+    {"cli"},
+    {"benchmark", "planning"},
+    {"api"},
+    {"training", "report"},
+    {"evaluation", "export"},
+    {"sampling"},
     {"library"},
     {"methods"},
     {"adapters"},
     {"models", "data", "world"},
-    {"errors", "checkpoints"},
+    {"settings"},
+    {"files", "errors"},
 ]
 HEIGHT = {room: -depth for depth, layer in enumerate(LAYERS) for room in layer}
 PACKAGE = Path(mnemon.__file__).parent

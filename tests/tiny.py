@@ -1,6 +1,6 @@
 """Random pipelines of the real classes, small enough for tests: seeded, built in well under a second, no network.
 
-Pictures are 16 x 16, latents 4 x 8 x 8, prompts at most 20 tokens. The tokenizer follows CLIP's conventions: byte-level
+Images are 16 x 16, latents 4 x 8 x 8, prompts at most 20 tokens. The tokenizer follows CLIP's conventions: byte-level
 letters, merges, and at the end of the table the marks for start and end of text.
 """
 
@@ -20,7 +20,7 @@ from mnemon.models.base import Base
 from mnemon.models.sd import StableDiffusion
 from mnemon.models.sdxl import StableDiffusionXL
 
-SENTENCE = "a an of in on the and with photo picture dog cat mug car red blue green dots beach grass snow"
+SENTENCE = "a an of in on the and with photo image dog cat mug car red blue green dots beach grass snow"
 LENGTH = 20
 END, START = "<|endoftext|>", "<|startoftext|>"
 NOISE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}

@@ -1,4 +1,4 @@
-"""Random pipelines of the transformer families' real classes, as small as `tests.tiny`'s: 16 x 16 pictures.
+"""Random pipelines of the transformer families' real classes, as small as `tests.tiny`'s: 16 x 16 images.
 
 Schedulers carry the published checkpoints' configs, so that their shifts are at work. Chat templates are short ones of
 the published kind.

@@ -9,12 +9,12 @@ import torch
 from transformers import CLIPTextModel
 
 from mnemon.world.recipe.tokenizer import build_tokenizer
-from tests.metrics.worlds import world_folder
+from tests.evaluation.worlds import world_folder
 from tests.tiny import tiny_sd, tiny_text_config
 
 
 def worldlike_folder(folder: Path) -> Path:
-    """A diffusers pipeline for pictures of 16 x 16, with the world's encoders beside it."""
+    """A diffusers pipeline for images of 16 x 16, with the world's encoders beside it."""
     tokenizer = build_tokenizer(folder / "tokenizer")
     pipeline = tiny_sd()
     torch.manual_seed(1)

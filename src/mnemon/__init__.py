@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mnemon.api import (
-        Outcome,
+        LearnResult,
         PhotoSettings,
         evaluate,
         export_concepts,
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     )
     from mnemon.data import Concept, concept_from_folder, concept_from_imagefolder, concepts_from_list
     from mnemon.errors import MnemonError
+    from mnemon.evaluation import ScoreSettings
     from mnemon.library import Library
     from mnemon.methods import METHODS, method_from
-    from mnemon.metrics import ScoreSettings
     from mnemon.models import load_base
     from mnemon.training import TrainingSettings
 
@@ -33,7 +33,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "mnemon.api": (
-        "Outcome",
+        "LearnResult",
         "PhotoSettings",
         "evaluate",
         "export_concepts",
@@ -46,7 +46,7 @@ _PUBLIC = {
     "mnemon.errors": ("MnemonError",),
     "mnemon.library": ("Library",),
     "mnemon.methods": ("METHODS", "method_from"),
-    "mnemon.metrics": ("ScoreSettings",),
+    "mnemon.evaluation": ("ScoreSettings",),
     "mnemon.models": ("load_base",),
     "mnemon.training": ("TrainingSettings",),
 }
@@ -58,7 +58,7 @@ __all__ = [
     "Concept",
     "Library",
     "MnemonError",
-    "Outcome",
+    "LearnResult",
     "PhotoSettings",
     "ScoreSettings",
     "TrainingSettings",

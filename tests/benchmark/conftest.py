@@ -8,7 +8,7 @@ import pytest
 from mnemon.benchmark import Job, Scoring, plan
 from mnemon.world import style_concept, thing_concept
 
-SMALL = {"steps": 2, "batch": 2}
+SMALL = {"steps": 2, "batch_size": 2}
 Planned = Callable[..., list[Job]]
 
 
@@ -29,7 +29,7 @@ def planned(tmp_path: Path, three: Path, world_folder: Path) -> Planned:
 
     def make(methods: Sequence[str], out: str = "out", **options: Any) -> list[Job]:
         settings = {name: SMALL for name in methods}
-        scoring = Scoring(pictures=2, steps=1, points=(2,))
+        scoring = Scoring(images=2, num_inference_steps=1, points=(2,))
         asked = {"orders": 1, "seeds": 1, "settings": settings, "base": str(world_folder), "scoring": scoring}
         return plan(tmp_path / out, str(three), list(methods), **{**asked, **options})
 

@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from mnemon.benchmark import Here, Job, Processes, Progress, Ray, engine_named, run_bench
-from mnemon.benchmark.record import RunRecord
+from mnemon.benchmark import Job, ProcessExecutor, Progress, RayExecutor, SerialExecutor, engine_named, run_bench
 from mnemon.errors import MnemonError
+from mnemon.evaluation.run_record import RunRecord
 from mnemon.library import Library
 from tests.benchmark import workers
 from tests.benchmark.conftest import Planned
@@ -24,7 +24,9 @@ def failure(job: Job) -> dict[str, str]:
 def test_a_job_whose_worker_dies_is_tried_again_and_the_others_go_on(tmp_path: Path) -> None:
     jobs = made(tmp_path, "lora", "stamina", "ewc")
     ended = []
-    Processes(2).run(jobs, workers.die_at_first, lambda job, progress: ended.append(job) if progress is None else None)
+    ProcessExecutor(2).run(
+        jobs, workers.die_at_first, lambda job, progress: ended.append(job) if progress is None else None
+    )
     assert {job.method for job in ended} == {"lora", "stamina", "ewc"} and len(ended) == 3
     assert [(job.folder / "tries").read_text() for job in jobs] == ["2", "3", "1"]
     assert [(job.folder / "done").exists() for job in jobs] == [True, False, True]
@@ -35,8 +37,8 @@ def test_a_job_whose_worker_dies_is_tried_again_and_the_others_go_on(tmp_path: P
 def test_a_job_done_in_a_worker_is_the_job_done_here(planned: Planned) -> None:
     (here,), (apart,) = planned(["lora"], "here"), planned(["lora"], "apart")
     told: list[Progress | None] = []
-    assert run_bench([here], Here(), lambda job, progress: told.append(progress)).failed == {}
-    assert run_bench([apart], Processes(1)).failed == {}
+    assert run_bench([here], SerialExecutor(), lambda job, progress: told.append(progress)).failed == {}
+    assert run_bench([apart], ProcessExecutor(1)).failed == {}
     assert told[-1] is None and max(one.done for one in told if one) <= 3
     ours, theirs = (RunRecord.read(job.folder) for job in (here, apart))
     assert ours.finished and theirs.finished and ours.rows.keys() == theirs.rows.keys()
@@ -53,7 +55,7 @@ def test_a_cluster_does_the_same_jobs_and_survives_a_dead_worker(
     ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
     try:
         monkeypatch.setattr("mnemon.benchmark.bench.run_job", workers.run_but_die_at_first)
-        ended = run_bench(jobs, Ray())
+        ended = run_bench(jobs, RayExecutor())
     finally:
         ray.shutdown()
     assert (ended.jobs, ended.before, ended.failed) == (2, 0, {})

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 import torch
 
-from mnemon.benchmark import Here, Job, Scoring, jobs, open_sequence, plan, run_bench, run_job, runner
-from mnemon.benchmark.record import RunRecord
+from mnemon.benchmark import Job, Scoring, SerialExecutor, jobs, open_sequence, plan, run_bench, run_job, runner
 from mnemon.errors import MnemonError
+from mnemon.evaluation.run_record import RunRecord
 from mnemon.library import Library
 from mnemon.methods import method_from
 from tests.benchmark.conftest import SMALL, Planned
@@ -24,7 +24,7 @@ def names(job: Job, state: int) -> list[str]:
 
 def test_a_job_leaves_its_matrix_features_costs_and_a_library(planned: Planned) -> None:
     (job,) = planned(["lora"])
-    assert run_bench([job], Here()).failed == {}
+    assert run_bench([job], SerialExecutor()).failed == {}
     record = RunRecord.read(job.folder)
     assert record.finished and record.names == ("cat", "ink", "mug") and record.points == (2, 3)
     assert [names(job, state) for state in (0, 1, 2, 3)] == [[], ["cat"], ["cat", "ink"], ["cat", "ink", "mug"]]
@@ -48,7 +48,7 @@ class Stops:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.places: set[object] = set()
-        for owner, name in ((Library, "commit"), (jobs.JobFolder, "write_scored"), (runner, "discard_snapshot")):
+        for owner, name in ((Library, "commit"), (jobs.JobFolder, "write_scored"), (runner, "discard_checkpoint")):
             monkeypatch.setattr(owner, name, self._stopped(name, getattr(owner, name)))
 
     def _stopped(self, name: str, function: Any) -> Any:
@@ -87,7 +87,7 @@ def test_a_job_stopped_anywhere_ends_as_one_that_was_not(
 
 def test_concepts_learned_together_have_a_row_each_and_at_once_the_last_only(planned: Planned) -> None:
     single, joint = planned(["single", "joint"])
-    assert run_bench([single, joint], Here()).failed == {}
+    assert run_bench([single, joint], SerialExecutor()).failed == {}
     assert [names(single, state) for state in (1, 2, 3)] == [["cat"], ["cat", "ink"], ["cat", "ink", "mug"]]
     assert "a model of its own" in rows(single)["3"]["refused"]["2"] and rows(single)["3"]["multi"] == []
     assert set(rows(joint)) == {"0", "3"} and names(joint, 3) == ["cat", "ink", "mug"]
@@ -105,11 +105,11 @@ def test_a_job_that_fails_is_recorded_and_the_others_go_on(planned: Planned, mon
         return score(composed, *arguments)
 
     monkeypatch.setattr(runner, "score_state", score_state)
-    ended = run_bench([lora, ewc], Here())
+    ended = run_bench([lora, ewc], SerialExecutor())
     assert ended.failed == {"lora, order 0, seed 0": "scoring after 1: RuntimeError: no memory left"}
     assert "score_state" in json.loads((lora.folder / "failed.json").read_text())["traceback"]
     failing.clear()
-    again = run_bench([lora, ewc], Here())
+    again = run_bench([lora, ewc], SerialExecutor())
     assert (again.before, again.failed) == (1, {}) and not (lora.folder / "failed.json").exists()
 
 
@@ -126,10 +126,10 @@ def test_orders_and_seeds_are_jobs_and_other_settings_need_another_folder(
     assert planned(["lora"]) == [job]
     with pytest.raises(MnemonError, match=r"another value of 'settings' \(rank 16, not 4\)"):
         planned(["lora"], settings={"lora": {**SMALL, "rank": 4}})
-    with pytest.raises(MnemonError, match=r"another value of 'score' \(pictures 2, not 8\)"):
-        planned(["lora"], scoring=Scoring(pictures=8, steps=1, points=(2,)))
-    with pytest.raises(MnemonError, match=r"another value of 'score' \(pictures 2, not 8\)"):  # of another method
-        planned(["ewc"], scoring=Scoring(pictures=8, steps=1, points=(2,)))
+    with pytest.raises(MnemonError, match=r"another value of 'score' \(images 2, not 8\)"):
+        planned(["lora"], scoring=Scoring(images=8, num_inference_steps=1, points=(2,)))
+    with pytest.raises(MnemonError, match=r"another value of 'score' \(images 2, not 8\)"):  # of another method
+        planned(["ewc"], scoring=Scoring(images=8, num_inference_steps=1, points=(2,)))
     with pytest.raises(MnemonError, match=r"another value of 'sequence' \(.*, not world-6\)"):
         plan(job.out, "world-6", ["ewc"], 1, 1, base=job.base, scoring=job.scoring)
     with pytest.raises(MnemonError, match="name at least one"):
@@ -144,4 +144,4 @@ def test_a_combination_says_what_it_was_and_points_beyond_the_end_do_not_count()
     assert Scoring().whole_rows(10) == [1, 10] and Scoring().whole_rows(60) == [1, 10, 25, 50, 60]
     assert Scoring(points=(99,)).whole_rows(3) == [3]
     with pytest.raises(MnemonError, match="at least 1"):
-        Scoring(pictures=0)
+        Scoring(images=0)

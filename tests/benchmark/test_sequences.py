@@ -6,9 +6,9 @@ import pytest
 from PIL import Image
 
 from mnemon.benchmark import ConceptSequence, open_sequence, shipped_sequences
-from mnemon.benchmark.folders import CIFC
-from mnemon.benchmark.prompts import combinations, combined_prompts, concept_prompts
+from mnemon.benchmark.sources import CIFC
 from mnemon.errors import MnemonError
+from mnemon.evaluation.combined_prompts import combinations, combined_prompts, concept_prompts
 from mnemon.methods import method_from
 
 DEMO = range(201, 206)
@@ -19,19 +19,25 @@ def seeds(name: str) -> list[int]:
     return [entry["seed"] for entry in json.loads(path.read_text())["concepts"]]
 
 
-def pictures(folder: Path, count: int, first: int = 0) -> None:
+def images(folder: Path, count: int, first: int = 0) -> None:
     folder.mkdir(parents=True)
     for index in range(first, first + count):
         Image.new("RGB", (16, 16), (index, 0, 0)).save(folder / f"{index:02}.jpg")
 
 
 def nouns(sequence: ConceptSequence) -> list[str | None]:
-    return [one.noun for one in sequence.concepts if one.kind == "thing"]
+    return [one.class_noun for one in sequence.concepts if one.kind == "thing"]
 
 
 def test_the_shipped_sequences_have_their_shapes() -> None:
     ten, fifty, hundred = (open_sequence(f"world-{count}") for count in (10, 50, 100))
-    assert len(nouns(ten)) == 7 and sorted(nouns(ten).count(noun) for noun in set(nouns(ten))) == [1, 1, 1, 2, 2]
+    assert len(nouns(ten)) == 7 and sorted(nouns(ten).count(class_noun) for class_noun in set(nouns(ten))) == [
+        1,
+        1,
+        1,
+        2,
+        2,
+    ]
     assert [one.kind for one in ten.concepts].count("style") == 3
     assert len(nouns(fifty)) == len(fifty.concepts) == 50 and len(set(nouns(fifty))) == 5
     assert len(hundred.concepts) == 100 and len(open_sequence("world-6").concepts) == 6
@@ -70,7 +76,7 @@ def test_what_is_scored_against_was_not_trained_on() -> None:
 
 def test_a_folder_of_ones_own(three: Path, tmp_path: Path) -> None:
     cat, ink, mug = open_sequence(str(three)).concepts
-    assert [(one.name, one.noun, one.kind) for one in (cat, ink, mug)] == [
+    assert [(one.name, one.class_noun, one.kind) for one in (cat, ink, mug)] == [
         ("cat", "cat", "thing"), ("ink", None, "style"), ("mug", "mug", "thing")
     ]  # fmt: skip
     trained, references, held_out = cat.photos()
@@ -87,7 +93,7 @@ def test_the_published_layouts_are_read_as_they_are(tmp_path: Path) -> None:
     prompts = {"pet": "A <TOK>, in the forest", "plushy": "A <TOK> on a table", "style": "A <TOK> of a dog"}
     folders = [folder for folder, *_ in CIFC]
     for folder in folders:
-        pictures(cifc / "images" / folder, 2)
+        images(cifc / "images" / folder, 2)
     (cifc / "evaluation_prompts").mkdir()
     for name, line in prompts.items():
         (cifc / "evaluation_prompts" / f"test_{name}.txt").write_text(f"{line}\n\n")
@@ -96,29 +102,34 @@ def test_the_published_layouts_are_read_as_they_are(tmp_path: Path) -> None:
     sequence = open_sequence(str(tmp_path / "cifc"))
     assert [one.name for one in sequence.concepts] == folders
     ink = sequence.concepts[-1]
-    assert (ink.noun, ink.kind, ink.templates) == ("ink painting", "style", ("A {} of a dog",))
+    assert (ink.class_noun, ink.kind, ink.templates) == ("ink painting", "style", ("A {} of a dog",))
     assert [photo.caption for photo in ink.photos().trained.photos] == ["<ink_painting> ink painting of a bridge", None]
 
     dreambooth = tmp_path / "dreambooth"
-    pictures(dreambooth / "dataset" / "dog6", 6)
-    pictures(dreambooth / "dataset" / "can", 6)
+    images(dreambooth / "dataset" / "dog6", 6)
+    images(dreambooth / "dataset" / "can", 6)
     listed = "Classes\n\nsubject_name,class\ncan,can\ndog6,dog\n\nPrompts\n\nObject Prompts\n\nprompt_list = [\n"
     line = "'a {0} {1} %s'.format(unique_token, class_token)"
     listed += f"{line % 'on a rug'}\n]\n\nLive Subject Prompts\n\nprompt_list = [\n{line % 'in a hat'}\n]\n"
     (dreambooth / "dataset" / "prompts_and_classes.txt").write_text(listed)
     can, dog = open_sequence(str(dreambooth)).concepts
-    assert (can.noun, can.templates, dog.noun, dog.templates) == ("can", ("a {} on a rug",), "dog", ("a {} in a hat",))
+    assert (can.class_noun, can.templates, dog.class_noun, dog.templates) == (
+        "can",
+        ("a {} on a rug",),
+        "dog",
+        ("a {} in a hat",),
+    )
     assert dog.photos().held_out
 
     custom = tmp_path / "custom"
-    pictures(custom / "benchmark_dataset" / "pet_cat1", 3)
+    images(custom / "benchmark_dataset" / "pet_cat1", 3)
     (custom / "prompts").mkdir()
     (custom / "prompts" / "cat.txt").write_text("photo of a {}.\n{} in the snow.\n")
     entry = {"instance_prompt": "photo of a <new1> cat", "class_prompt": "cat", "prompt_filename": "prompts/cat.txt"}
     entries = [{**entry, "instance_data_dir": f"./benchmark_dataset/pet_cat{number}"} for number in (1, 2)]
     (custom / "dataset.json").write_text(json.dumps(entries))
     (cat,) = open_sequence(str(custom)).concepts  # the other's photos were not downloaded
-    assert (cat.name, cat.noun, len(cat.templates)) == ("pet_cat1", "cat", 2)
+    assert (cat.name, cat.class_noun, len(cat.templates)) == ("pet_cat1", "cat", 2)
 
 
 def test_things_and_styles_are_asked_for_as_such() -> None:
@@ -133,6 +144,6 @@ def test_things_and_styles_are_asked_for_as_such() -> None:
         sets = combinations(members, size)
         assert sets == combinations(members[::-1], size)  # whatever the order of learning
         assert len({frozenset(one.name for one in chosen) for chosen in sets}) == len(sets) == 4
-        assert all(len({one.noun for one in chosen}) == size for chosen in sets)
+        assert all(len({one.class_noun for one in chosen}) == size for chosen in sets)
         assert combined_prompts(lora, sets[0], "world", 1).prompts[0].count("<") == size
     assert combinations(members[:1], 2) == []

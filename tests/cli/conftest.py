@@ -11,8 +11,8 @@ import pytest
 from mnemon import api
 from mnemon.cli import main
 from mnemon.data import concept_from_folder
+from mnemon.evaluation import ScoreSettings
 from mnemon.methods.lora import Lora
-from mnemon.metrics import ScoreSettings
 from mnemon.training import TrainingSettings
 from mnemon.world import thing_concept
 
@@ -56,8 +56,8 @@ def mnemon(
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folders `sip` (a mug) and `tom` (a cat) of three photos each."""
     folder = tmp_path_factory.mktemp("photos")
-    for name, seed, noun in (("sip", 201, "mug"), ("tom", 202, "cat")):
-        thing_concept(name, seed, noun).write(folder / name, 3, seed=1)
+    for name, seed, class_noun in (("sip", 201, "mug"), ("tom", 202, "cat")):
+        thing_concept(name, seed, class_noun).write(folder / name, 3, seed=1)
     return folder
 
 
@@ -75,9 +75,9 @@ def teach(mnemon: Command, photos: Path, world_folder: Path) -> Command:
 @pytest.fixture(scope="session")
 def taught_once(tmp_path_factory: pytest.TempPathFactory, photos: Path, world_folder: Path) -> Path:
     path = tmp_path_factory.mktemp("taught") / "lib"
-    training, score = TrainingSettings(steps=1, batch=1), ScoreSettings(seeds_per_prompt=1, steps=1)
-    for name, noun in (("sip", "mug"), ("tom", "cat")):
-        concept = concept_from_folder(photos / name, noun=noun)
+    training, score = TrainingSettings(steps=1, batch_size=1), ScoreSettings(seeds_per_prompt=1, num_inference_steps=1)
+    for name, class_noun in (("sip", "mug"), ("tom", "cat")):
+        concept = concept_from_folder(photos / name, class_noun=class_noun)
         api.learn(path, concept, base=str(world_folder), method=Lora(rank=2), training=training, score=score)
     return path
 

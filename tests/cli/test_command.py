@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import mnemon.cli
-from mnemon.checkpoints import write_json
+from mnemon.files import write_json
 from mnemon.world.recipe.gates import GATES
 from tests.cli.conftest import Command
 

@@ -23,7 +23,7 @@ def test_a_concept_goes_out_and_comes_back(mnemon: Command, taught: Path, world_
     value = mnemon("import", *files, *LIB, "--name", "again", "--noun", "mug", "--json").json
     assert value == {"concept": "again", "state": 3, "layers": value["layers"], "vectors": 1, "left": []}
     before, _, back = Library.open("lib").learned()
-    assert all((back.deltas[site].matrix() - delta.matrix()).norm() < 1e-6 for site, delta in before.deltas.items())
+    assert all((back.deltas[target].matrix() - delta.matrix()).norm() < 1e-6 for target, delta in before.deltas.items())
     assert mnemon("generate", "a photo of <again> mug", *LIB, "--steps", 2, "-n", 1).code == 0
     assert mnemon("show", "again", *LIB).code == 0 and mnemon("evaluate", *LIB).code == 0
 

@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 
-from mnemon.api import candidates
 from mnemon.library import Library
+from mnemon.training import forgetting_budget as candidates
 from tests.cli.conftest import Command
 
 LIB = ("--library", "lib")
@@ -13,7 +13,7 @@ LIB = ("--library", "lib")
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """The rows measured before a commit, in which <sip> has lost 0.3."""
-    real: Callable[..., dict[str, Any]] = candidates.measure_row
+    real: Callable[..., dict[str, Any]] = candidates.evaluate_row
     rows: list[dict[str, Any]] = []
 
     def lower(*arguments: Any) -> dict[str, Any]:
@@ -21,7 +21,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         rows[-1]["concepts"]["sip"]["identity_alignment"] -= 0.3
         return rows[-1]
 
-    monkeypatch.setattr(candidates, "measure_row", lower)
+    monkeypatch.setattr(candidates, "evaluate_row", lower)
     return rows
 
 

@@ -12,7 +12,7 @@ LIB = ("--library", "lib")
 
 
 @pytest.fixture(autouse=True)
-def quick_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+def quick_images(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mnemon.api.previewing.STEPS", 1)
 
 
@@ -65,9 +65,9 @@ def test_diff_of_a_concept_removed_and_back(mnemon: Command, taught: Path) -> No
 
 
 def test_learning_writes_the_page_anew_after_each_commit(teach: Command, mnemon: Command) -> None:
-    for source, pictures in (("sip", 6), ("tom", 12)):
+    for source, images in (("sip", 6), ("tom", 12)):
         assert teach("--no-score", "--preview-page", "all.html", *LIB, source=source).code == 0
-        assert Path("all.html").read_text().count("<img") == pictures
+        assert Path("all.html").read_text().count("<img") == images
 
 
 def test_reorder_writes_a_new_library_and_leaves_the_old_one(mnemon: Command, taught: Path) -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from mnemon.library import Library
-from mnemon.training.resume import Snapshots
+from mnemon.training.resume import Checkpoints
 from tests.cli.conftest import Command
 from tests.cli.victim import AFTER, killed_while
 
@@ -23,13 +23,13 @@ def test_the_same_command_goes_on_to_the_same_weights(
     assert mnemon(*learn(photos, world_folder, "whole")).code == 0
     assert killed_while("training", learn(photos, world_folder, "killed"), tmp_path) == -9
     assert Library.open("killed").names() == []
-    restore, steps = Snapshots.restore, []
+    restore, steps = Checkpoints.restore, []
 
-    def watched(self: Snapshots) -> int:
+    def watched(self: Checkpoints) -> int:
         steps.append(restore(self))
         return steps[-1]
 
-    monkeypatch.setattr(Snapshots, "restore", watched)
+    monkeypatch.setattr(Checkpoints, "restore", watched)
     assert mnemon(*learn(photos, world_folder, "killed")).code == 0
     assert steps == [AFTER]
     assert weights("killed") == weights("whole")

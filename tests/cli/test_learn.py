@@ -11,7 +11,7 @@ from mnemon.library import Library
 from tests.cli.conftest import Command
 
 
-def picture(path: Path, size: tuple[int, int] = (20, 20)) -> Path:
+def image(path: Path, size: tuple[int, int] = (20, 20)) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(0).integers(0, 255, (*size, 3), dtype=np.uint8)
     Image.fromarray(noise).save(path)
@@ -52,7 +52,7 @@ def test_references_held_out_are_said_to_be(teach: Command, photos: Path) -> Non
     # the photos of tom have captions that name <tom>
     assert result.code == 1 and "<sip>" in result.err
     for file in (photos / "tom").glob("*.png"):
-        shutil.copy(file, picture(Path("others") / file.name))
+        shutil.copy(file, image(Path("others") / file.name))
     assert "held-out photos" in teach("--references", "others").out
     library = Library.open("mnemon-library")
     assert library.history()[0].settings["held_out"] is True
@@ -100,7 +100,7 @@ def test_a_wrong_setting_is_named_and_nothing_is_made(teach: Command, setting: s
 
 
 def make_bad(kind: str, folder: Path) -> None:
-    good = picture(folder / "a.png")
+    good = image(folder / "a.png")
     if kind == "empty folder":
         good.unlink()
     elif kind == "truncated":
@@ -108,7 +108,7 @@ def make_bad(kind: str, folder: Path) -> None:
     elif kind == "zero bytes":
         (folder / "b.png").touch()
     elif kind == "text named .jpg":
-        (folder / "b.jpg").write_text("not a picture")
+        (folder / "b.jpg").write_text("not an image")
     elif kind == "caption without the token":
         (folder / "a.txt").write_text("a photo of my mug")
     elif kind == "huge":
@@ -158,7 +158,7 @@ def test_a_failure_takes_nothing_away_that_was_there(teach: Command) -> None:
     assert everything(Path("mnemon-library")) == before
 
 
-def test_a_single_picture_is_no_folder(teach: Command) -> None:
+def test_a_single_image_is_no_folder(teach: Command) -> None:
     result = teach(source="sip/00.png")
     assert result.code == 1 and "is a file, not a folder" in result.err
 
@@ -166,11 +166,11 @@ def test_a_single_picture_is_no_folder(teach: Command) -> None:
 def listing(photos: Path, path: Path) -> Path:
     entries = [
         {
-            "instance_prompt": f"a <{name}> {noun}",
-            "class_prompt": noun,
+            "instance_prompt": f"a <{name}> {class_noun}",
+            "class_prompt": class_noun,
             "instance_data_dir": str(photos / name),
         }
-        for name, noun in (("sip", "mug"), ("tom", "cat"))
+        for name, class_noun in (("sip", "mug"), ("tom", "cat"))
     ]
     path.write_text(json.dumps(entries))
     return path
@@ -182,7 +182,7 @@ def test_a_list_file_goes_on_after_what_is_known(teach: Command, photos: Path, t
     result = teach("--no-score", "--json", source=file)
     assert [one["concept"] for one in result.json] == ["tom"]
     assert "passed over" in result.err
-    assert [entry.noun for entry in Library.open("mnemon-library").history()] == ["mug", "cat"]
+    assert [entry.class_noun for entry in Library.open("mnemon-library").history()] == ["mug", "cat"]
     assert teach("--no-score", "--json", source=file).json == []
 
 
@@ -195,6 +195,6 @@ def test_options_of_training_reach_it(teach: Command) -> None:
     arguments = ("--flip", "--random-crop", "--prior", 2, "--noun", "mug", "--preview-every", 1, "--min-snr", 5)
     assert teach(*arguments, "--accumulate", 2, "--checkpointing", "--seed", 3, "--no-score").code == 0
     kept = Library.open("mnemon-library").history()[0].settings["training"]
-    assert (kept["seed"], kept["min_snr"], kept["accumulate"], kept["steps"]) == (3, 5, 2, 2)
+    assert (kept["seed"], kept["snr_gamma"], kept["gradient_accumulation_steps"], kept["steps"]) == (3, 5, 2, 2)
     previews = sorted(file.name for file in Path("mnemon-library/previews/sip").iterdir())
     assert previews == [f"step-{step:05d}-{seed}.png" for step in (1, 2) for seed in range(4)]

@@ -6,14 +6,14 @@ import pytest
 
 from mnemon.library import Library
 from mnemon.methods import METHODS
-from mnemon.sampling.pictures import read_facts
+from mnemon.sampling.images import read_facts
 from tests.cli.conftest import Command
 
 LIB = ("--library", "lib")
 FEW = ("--steps", 1, "--number", 1)
 
 
-def test_pictures_say_how_they_were_made(mnemon: Command, taught: Path) -> None:
+def test_images_say_how_they_were_made(mnemon: Command, taught: Path) -> None:
     prompts = ("a photo of <sip> mug", "<tom> cat in the snow")
     result = mnemon("generate", *prompts, *LIB, "--steps", 2, "-n", 2, "--seed", 5, "--negative", "night")
     assert result.code == 0 and "pictures/00000.png to pictures/00003.png" in result.out
@@ -172,7 +172,7 @@ def test_regions_say_what_is_heard_where(mnemon: Command, taught: Path, tmp_path
     facts = read_facts(Path(spread.json[0]))
     assert facts.apart and facts.prompt == "mug in snow" and facts.regions == ("0,0,1,1:a photo of <sip> mug in snow",)
     for wrong, said in (
-        (["--region", "0,0,2,1:<sip>"], "not inside the picture"),
+        (["--region", "0,0,2,1:<sip>"], "not inside the image"),
         (["--region", "0,0,1,1:<rex>"], "<rex>"),
         (["--region", "0,0,1,1:<sip>", "--auto"], "--auto"),
         (["--apart"], "say what is where"),

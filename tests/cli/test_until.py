@@ -19,7 +19,7 @@ def others(mnemon: Command, photos: Path) -> None:
 
 @pytest.fixture(autouse=True)
 def short_checks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mnemon.api.stopping.STEPS", 1)
+    monkeypatch.setattr("mnemon.training.early_stopping.STEPS", 1)
 
 
 def test_training_stops_at_the_goal_and_says_what_it_took(teach: Command) -> None:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mnemon.api import teaching
 from mnemon.cli import main
-from mnemon.training.resume import Snapshots
+from mnemon.training import session as teaching
+from mnemon.training.resume import Checkpoints
 
 # Not "fork": the tests' own process has threads by the time it forks.
 PROCESSES = multiprocessing.get_context("forkserver")
@@ -31,8 +31,8 @@ def _run(doing: str, arguments: list[str], folder: Path) -> None:
     os.chdir(folder)
     sys.argv = ["mnemon", *arguments]
     if doing == "training":
-        Snapshots.age = property(lambda self: float("inf"))  # type: ignore[assignment,method-assign]
-        Snapshots.save = _saving_then_dying(Snapshots.save)  # type: ignore[method-assign]
+        Checkpoints.age = property(lambda self: float("inf"))  # type: ignore[assignment,method-assign]
+        Checkpoints.save = _saving_then_dying(Checkpoints.save)  # type: ignore[method-assign]
     else:
         teaching.row_of = lambda *_: _die()
     with open(os.devnull, "w") as nowhere:
@@ -41,7 +41,7 @@ def _run(doing: str, arguments: list[str], folder: Path) -> None:
 
 
 def _saving_then_dying(save: Any) -> Any:
-    def save_and_die(self: Snapshots, step: int) -> None:
+    def save_and_die(self: Checkpoints, step: int) -> None:
         save(self, step)
         if step == AFTER:
             _die()

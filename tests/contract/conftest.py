@@ -1,6 +1,6 @@
 import pytest
 
-from mnemon.methods import METHODS, Learned, Method
+from mnemon.methods import METHODS, Method, TrainedConcept
 from mnemon.models import Base
 from tests.contract.table import learn_all, small
 from tests.tiny import tiny_sd_base
@@ -17,6 +17,6 @@ def method(request: pytest.FixtureRequest) -> Method:
 
 
 @pytest.fixture(scope="module")
-def two(base: Base, method: Method) -> list[Learned]:
+def two(base: Base, method: Method) -> list[TrainedConcept]:
     """Two concepts, the second learned after the first, or both at once."""
     return learn_all(base, method, ["rex", "kiki"])

@@ -8,31 +8,31 @@ import torch
 from torch import Tensor
 
 from mnemon.adapters import Delta
-from mnemon.methods import METHODS, Learned, Method, method_from
+from mnemon.methods import METHODS, Method, TrainedConcept, method_from
 from mnemon.models import Base
 from mnemon.sampling import Composed
-from mnemon.sampling.drawn import calibration, rehearsed
-from mnemon.training import Examples, Lesson, TrainingSettings, train, train_together
+from mnemon.training import ConceptTask, Examples, TrainingSettings, train, train_together
+from mnemon.training.generated import calibration, replay_images
 
 SMALL: dict[str, dict[str, Any]] = {
-    "lora": {"rank": 2, "steps": 3, "batch": 2},
-    "stamina": {"rank": 2, "mask_rank": 2, "token_hidden": 8, "b0": 0.1, "steps": 3, "batch": 2},
-    "c-lora": {"rank": 2, "steps": 3, "batch": 2},
-    "textual-inversion": {"steps": 3, "batch": 2},
-    "custom-diffusion": {"steps": 3, "batch": 2},
-    "cns": {"steps": 3, "batch": 2},
-    "custom-diffusion-merge": {"captions": 20, "steps": 3, "batch": 2},
-    "lora-merge": {"rank": 2, "steps": 3, "batch": 2},
-    "lora-compose": {"rank": 2, "steps": 3, "batch": 2},
-    "ewc": {"draws": 2, "steps": 3, "batch": 2},
-    "lwf": {"rank": 2, "steps": 3, "batch": 2},
-    "replay": {"rank": 2, "rehearsal": 1, "steps": 3, "batch": 2},
-    "single": {"rank": 2, "steps": 3, "batch": 2},
-    "joint": {"rank": 2, "steps": 3, "batch": 2},
-    "mix-of-show": {"rank": 2, "steps": 3, "batch": 2},
-    "orthogonal-adaptation": {"rank": 2, "steps": 3, "batch": 2},
-    "cidm": {"rank": 2, "steps": 3, "batch": 2},
-    "fl2t": {"rank": 2, "steps": 3, "batch": 2},
+    "lora": {"rank": 2, "steps": 3, "batch_size": 2},
+    "stamina": {"rank": 2, "mask_rank": 2, "token_hidden": 8, "b0": 0.1, "steps": 3, "batch_size": 2},
+    "c-lora": {"rank": 2, "steps": 3, "batch_size": 2},
+    "textual-inversion": {"steps": 3, "batch_size": 2},
+    "custom-diffusion": {"steps": 3, "batch_size": 2},
+    "cns": {"steps": 3, "batch_size": 2},
+    "custom-diffusion-merge": {"captions": 20, "steps": 3, "batch_size": 2},
+    "lora-merge": {"rank": 2, "steps": 3, "batch_size": 2},
+    "lora-compose": {"rank": 2, "steps": 3, "batch_size": 2},
+    "ewc": {"draws": 2, "steps": 3, "batch_size": 2},
+    "lwf": {"rank": 2, "steps": 3, "batch_size": 2},
+    "replay": {"rank": 2, "num_replay_images": 1, "steps": 3, "batch_size": 2},
+    "single": {"rank": 2, "steps": 3, "batch_size": 2},
+    "joint": {"rank": 2, "steps": 3, "batch_size": 2},
+    "mix-of-show": {"rank": 2, "steps": 3, "batch_size": 2},
+    "orthogonal-adaptation": {"rank": 2, "steps": 3, "batch_size": 2},
+    "cidm": {"rank": 2, "steps": 3, "batch_size": 2},
+    "fl2t": {"rank": 2, "steps": 3, "batch_size": 2},
 }
 """b0 near zero: so early, some gates are shut and some open."""
 TOKEN_ONLY = {"textual-inversion"}
@@ -48,57 +48,61 @@ def small(name: str) -> Method:
     return method_from(name, SMALL[name])
 
 
-def lesson(base: Base, method: Method, name: str, noun: str | None = "dog") -> Lesson:
+def task(base: Base, method: Method, name: str, class_noun: str | None = "dog") -> ConceptTask:
     """Random latents that depend on nothing but the name."""
     generator = torch.Generator().manual_seed(sum(map(ord, name)))
     latents = torch.randn(3, *base.latent_shape(), generator=generator)
-    return Lesson(name, noun, Examples(latents, [f"a photo of {method.prompt_name(name, noun)}"] * 3))
+    return ConceptTask(name, class_noun, Examples(latents, [f"a photo of {method.prompt_name(name, class_noun)}"] * 3))
 
 
 def learn(
     base: Base,
     method: Method,
     name: str,
-    earlier: Sequence[Learned] = (),
+    earlier: Sequence[TrainedConcept] = (),
     folder: Path | None = None,
     on_step: Any = None,
-    noun: str | None = "dog",
+    class_noun: str | None = "dog",
     **settings: Any,
-) -> Learned:
+) -> TrainedConcept:
     """Learn one more concept. A method that learns all its concepts at once learns this one alone."""
     known = [] if method.at_once else earlier
-    one = lesson(base, method, name, noun)
+    one = task(base, method, name, class_noun)
     return train(
         base,
         method,
         name,
-        one.noun,
+        one.class_noun,
         one.examples.latents,
         one.examples.prompts,
         known,
         TrainingSettings(**settings),
         folder,
         on_step,
-        prior=rehearsed(base, method, known, seed=0),
+        prior=replay_images(base, method, known, seed=0),
         calibration=calibration(base, method),
     )
 
 
-def learn_all(base: Base, method: Method, names: Sequence[str], **settings: Any) -> list[Learned]:
+def learn_all(base: Base, method: Method, names: Sequence[str], **settings: Any) -> list[TrainedConcept]:
     """Learn several concepts as the method does: one after another, or all at once."""
     if method.at_once:
-        lessons = [lesson(base, method, name) for name in names]
-        return train_together(base, method, lessons, settings=TrainingSettings(**settings))
-    learned: list[Learned] = []
+        tasks = [task(base, method, name) for name in names]
+        return train_together(base, method, tasks, settings=TrainingSettings(**settings))
+    learned: list[TrainedConcept] = []
     for name in names:
         learned.append(learn(base, method, name, learned, **settings))
     return learned
 
 
-def pictures(base: Base, method: Method, learned: Sequence[Learned], prompts: Sequence[str], batch: int = 16) -> Tensor:
+def images(
+    base: Base, method: Method, learned: Sequence[TrainedConcept], prompts: Sequence[str], batch_size: int = 16
+) -> Tensor:
     """What the base draws with the concepts in it, in two steps."""
     with Composed(base, method, learned) as composed:
-        return composed.draw(prompts, seeds=range(len(prompts)), guidance=2.0, steps=2, batch=batch)
+        return composed.sample(
+            prompts, seeds=range(len(prompts)), guidance_scale=2.0, num_inference_steps=2, batch_size=batch_size
+        )
 
 
 @torch.no_grad()
@@ -124,12 +128,12 @@ def hooks(base: Base) -> int:
 
 def assert_same_deltas(left: dict[str, Delta], right: dict[str, Delta]) -> None:
     assert left.keys() == right.keys()
-    for site, delta in left.items():
-        assert torch.equal(delta.matrix(), right[site].matrix()), site
+    for target, delta in left.items():
+        assert torch.equal(delta.matrix(), right[target].matrix()), target
 
 
-def assert_same_learned(left: Learned, right: Learned) -> None:
-    assert (left.name, left.noun, dict(left.facts)) == (right.name, right.noun, dict(right.facts))
+def assert_same_learned(left: TrainedConcept, right: TrainedConcept) -> None:
+    assert (left.name, left.class_noun, dict(left.facts)) == (right.name, right.class_noun, dict(right.facts))
     assert_same_deltas(dict(left.deltas), dict(right.deltas))
     for mine, theirs in ((left.tokens, right.tokens), (left.extra, right.extra)):
         assert mine.keys() == theirs.keys()

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from mnemon.adapters import attach, fold, load_deltas, save_deltas
+from mnemon.adapters import attach, load_deltas, merge, save_deltas
 from mnemon.errors import MnemonError
 from mnemon.library import Library
-from mnemon.methods import Learned, Method, method_from, method_settings
+from mnemon.methods import Method, TrainedConcept, method_from, method_settings
 from mnemon.methods.textual_inversion import TextualInversion
 from mnemon.models import Base
-from mnemon.sampling import Composed, draw
-from mnemon.training import discard_snapshot, train_together
+from mnemon.sampling import Composed, sample
+from mnemon.training import discard_checkpoint, train_together
 from tests.contract.table import (
     COMPARES,
     TOKEN_ONLY,
@@ -26,11 +26,11 @@ from tests.contract.table import (
     assert_same_deltas,
     assert_same_learned,
     hooks,
+    images,
     learn,
     learn_all,
-    lesson,
-    pictures,
     predict,
+    task,
     weights,
 )
 
@@ -38,49 +38,53 @@ ROOT = Path(__file__).parents[2]
 PROMPTS = ["a photo of a dog", "a red mug", "a blue cat on the beach"]
 
 
-def library_of(path: Path, base: Base, method: Method, learned: list[Learned]) -> Library:
+def library_of(path: Path, base: Base, method: Method, learned: list[TrainedConcept]) -> Library:
     library = Library.create(path, base, method)
     for one in learned:
         library.commit(one)
     return library
 
 
-def test_a_concept_changes_what_its_token_draws(base: Base, method: Method, two: list[Learned]) -> None:
+def test_a_concept_changes_what_its_token_draws(base: Base, method: Method, two: list[TrainedConcept]) -> None:
     untrained = learn_all(base, method, ["rex", "kiki"], steps=0)
     prompt = [f"a photo of {method.prompt_name('kiki', 'dog')}"]
-    assert not torch.equal(pictures(base, method, untrained, prompt), pictures(base, method, two, prompt))
+    assert not torch.equal(images(base, method, untrained, prompt), images(base, method, two, prompt))
 
 
-def test_only_a_method_that_trains_weights_changes_weights(base: Base, method: Method, two: list[Learned]) -> None:
+def test_only_a_method_that_trains_weights_changes_weights(
+    base: Base, method: Method, two: list[TrainedConcept]
+) -> None:
     prompt = [f"a photo of {method.prompt_name('kiki', 'dog')}"]
     without = [replace(one, deltas={}) for one in two]
     with Composed(base, TextualInversion(), without) as told:  # the tokens alone
-        said = told.draw(prompt, seeds=[0], guidance=2.0, steps=2)
-    unchanged = torch.equal(said, pictures(base, method, two, prompt))
+        said = told.sample(prompt, seeds=[0], guidance_scale=2.0, num_inference_steps=2)
+    unchanged = torch.equal(said, images(base, method, two, prompt))
     assert unchanged == (method.name in TOKEN_ONLY)
 
 
-def test_saved_deltas_load_bit_for_bit(two: list[Learned]) -> None:
+def test_saved_deltas_load_bit_for_bit(two: list[TrainedConcept]) -> None:
     deltas = dict(two[0].deltas)
     assert_same_deltas(deltas, load_deltas(save_deltas(deltas)))
 
 
-def test_folded_and_attached_say_the_same(base: Base, method: Method, two: list[Learned]) -> None:
+def test_folded_and_attached_say_the_same(base: Base, method: Method, two: list[TrainedConcept]) -> None:
     base.set_tokens(method.tokens(two))
     deltas = method.compose(base, two, "a photo of <kiki> dog")
-    with fold(base.sites(), deltas):
-        folded = predict(base, PROMPTS)
-    with attach(base.sites(), deltas):
+    with merge(base.target_modules(), deltas):
+        merged = predict(base, PROMPTS)
+    with attach(base.target_modules(), deltas):
         attached = predict(base, PROMPTS)
     base.set_tokens({})
-    torch.testing.assert_close(folded, attached, atol=1e-5, rtol=0)
+    torch.testing.assert_close(merged, attached, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("put", [fold, attach])
-def test_a_disabled_adapter_leaves_the_base_untouched(base: Base, method: Method, two: list[Learned], put) -> None:
+@pytest.mark.parametrize("put", [merge, attach])
+def test_a_disabled_adapter_leaves_the_base_untouched(
+    base: Base, method: Method, two: list[TrainedConcept], put
+) -> None:
     before, said = weights(base), predict(base, PROMPTS)
     base.set_tokens(method.tokens(two))
-    with put(base.sites(), method.compose(base, two, "a photo of <kiki> dog")):
+    with put(base.target_modules(), method.compose(base, two, "a photo of <kiki> dog")):
         pass
     base.set_tokens({})
     assert hooks(base) == 0
@@ -88,7 +92,7 @@ def test_a_disabled_adapter_leaves_the_base_untouched(base: Base, method: Method
     assert torch.equal(said, predict(base, PROMPTS))
 
 
-def test_learning_leaves_the_base_untouched(base: Base, method: Method, two: list[Learned]) -> None:
+def test_learning_leaves_the_base_untouched(base: Base, method: Method, two: list[TrainedConcept]) -> None:
     before, tokens = weights(base), dict(base.tokens)
     learn(base, method, "mug", two)
     with pytest.raises(RuntimeError, match="stop"):
@@ -102,7 +106,7 @@ def _stop(*_: object) -> None:
     raise RuntimeError("stop")
 
 
-def test_learning_leaves_the_earlier_concepts_untouched(base: Base, method: Method, two: list[Learned]) -> None:
+def test_learning_leaves_the_earlier_concepts_untouched(base: Base, method: Method, two: list[TrainedConcept]) -> None:
     before = [save_deltas(one.deltas) | dict(one.tokens) for one in two]
     before = [{key: tensor.clone() for key, tensor in tensors.items()} for tensors in before]
     learn(base, method, "mug", two)
@@ -111,19 +115,22 @@ def test_learning_leaves_the_earlier_concepts_untouched(base: Base, method: Meth
         assert all(torch.equal(tensor, after[key]) for key, tensor in tensors.items())
 
 
-def test_zero_steps_say_what_the_model_says(base: Base, method: Method, two: list[Learned]) -> None:
+def test_zero_steps_say_what_the_model_says(base: Base, method: Method, two: list[TrainedConcept]) -> None:
     """Of methods that learn on top of what is there; the others combine anew with every concept."""
     if method.on_bare_base or method.at_once:
         assert torch.equal(
-            pictures(base, method, [], PROMPTS), draw(base, PROMPTS, seeds=range(3), guidance=2.0, steps=2)
+            images(base, method, [], PROMPTS),
+            sample(base, PROMPTS, seeds=range(3), guidance_scale=2.0, num_inference_steps=2),
         )
         return
     fresh = learn(base, method, "mug", two, steps=0)
-    before = pictures(base, method, two, PROMPTS)
-    assert torch.equal(before, pictures(base, method, [*two, fresh], PROMPTS))
+    before = images(base, method, two, PROMPTS)
+    assert torch.equal(before, images(base, method, [*two, fresh], PROMPTS))
 
 
-def test_the_optimiser_holds_exactly_the_learners_parameters(base: Base, method: Method, two: list[Learned]) -> None:
+def test_the_optimiser_holds_exactly_the_learners_parameters(
+    base: Base, method: Method, two: list[TrainedConcept]
+) -> None:
     learner = method.begin("mug", None, base, two, torch.Generator().manual_seed(0))
     groups = learner.parameter_groups()
     held = [parameter for group in groups for parameter in group["params"]]
@@ -133,14 +140,14 @@ def test_the_optimiser_holds_exactly_the_learners_parameters(base: Base, method:
     assert all(group["lr"] > 0 for group in groups)
 
 
-def test_every_parameter_is_trained(base: Base, method: Method, two: list[Learned]) -> None:
+def test_every_parameter_is_trained(base: Base, method: Method, two: list[TrainedConcept]) -> None:
     learner = method.begin("mug", None, base, two, torch.Generator().manual_seed(0))
     learner_after = _train_and_hold(base, method, two)
     before, after = learner.state_dict(), learner_after.state_dict()
     assert [name for name, tensor in before.items() if torch.equal(tensor, after[name])] == []
 
 
-def _train_and_hold(base: Base, method: Method, earlier: list[Learned]) -> torch.nn.Module:
+def _train_and_hold(base: Base, method: Method, earlier: list[TrainedConcept]) -> torch.nn.Module:
     """The learner of a run, as it is after the last step."""
     held: list[torch.nn.Module] = []
 
@@ -153,9 +160,9 @@ def _train_and_hold(base: Base, method: Method, earlier: list[Learned]) -> torch
     return held[0]
 
 
-def test_a_picture_does_not_depend_on_its_batch(base: Base, method: Method, two: list[Learned]) -> None:
+def test_a_image_does_not_depend_on_its_batch(base: Base, method: Method, two: list[TrainedConcept]) -> None:
     prompts = [f"a photo of {method.prompt_name(name, 'dog')}" for name in ("rex", "kiki")] + ["a dog"]
-    together, alone = (pictures(base, method, two, prompts, batch=batch) for batch in (3, 1))
+    together, alone = (images(base, method, two, prompts, batch_size=batch_size) for batch_size in (3, 1))
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
 
 
@@ -166,9 +173,11 @@ def test_the_same_seed_learns_the_same_and_another_another(base: Base, method: M
     assert not torch.equal(first.tokens["text_encoder"], other.tokens["text_encoder"])
 
 
-def test_removing_a_concept_restores_exactly(tmp_path: Path, base: Base, method: Method, two: list[Learned]) -> None:
+def test_removing_a_concept_restores_exactly(
+    tmp_path: Path, base: Base, method: Method, two: list[TrainedConcept]
+) -> None:
     library = library_of(tmp_path / "library", base, method, two[:1])
-    before = pictures(base, method, library.learned(), PROMPTS)
+    before = images(base, method, library.learned(), PROMPTS)
     library.commit(two[1])
     if not method.can_remove:
         with pytest.raises(MnemonError, match="cannot remove"):
@@ -176,10 +185,10 @@ def test_removing_a_concept_restores_exactly(tmp_path: Path, base: Base, method:
         return
     library.remove("kiki")
     assert_same_learned(two[0], library.learned()[0])
-    assert torch.equal(before, pictures(base, method, library.learned(), PROMPTS))
+    assert torch.equal(before, images(base, method, library.learned(), PROMPTS))
 
 
-def test_any_past_state_reopens_exactly(tmp_path: Path, base: Base, method: Method, two: list[Learned]) -> None:
+def test_any_past_state_reopens_exactly(tmp_path: Path, base: Base, method: Method, two: list[TrainedConcept]) -> None:
     library = library_of(tmp_path / "library", base, method, two)
     states = [[], two[:1], two]
     if method.can_remove:
@@ -194,7 +203,7 @@ def test_any_past_state_reopens_exactly(tmp_path: Path, base: Base, method: Meth
 
 @pytest.mark.parametrize("name", ["deltas.safetensors", "tokens.safetensors"])
 def test_a_damaged_file_is_refused_with_its_name(
-    tmp_path: Path, base: Base, method: Method, two: list[Learned], name: str
+    tmp_path: Path, base: Base, method: Method, two: list[TrainedConcept], name: str
 ) -> None:
     library_of(tmp_path / "library", base, method, two)
     (path,) = (tmp_path / "library").glob(f"concepts/*rex/{name}")
@@ -221,7 +230,9 @@ def test_twelve_concepts_in_a_row(tmp_path: Path, base: Base, method: Method) ->
     assert all(delta.matrix().isfinite().all() for delta in composed.values())
 
 
-def test_a_step_costs_the_same_with_one_concept_and_with_twelve(base: Base, method: Method, two: list[Learned]) -> None:
+def test_a_step_costs_the_same_with_one_concept_and_with_twelve(
+    base: Base, method: Method, two: list[TrainedConcept]
+) -> None:
     if method.at_once or method.name in COMPARES:
         pytest.skip("compares with every concept")
     many = [replace(one, name=f"{one.name}{index}") for index in range(6) for one in two]
@@ -235,14 +246,14 @@ def test_a_step_costs_the_same_with_one_concept_and_with_twelve(base: Base, meth
 
 
 def test_concepts_learned_together_do_not_mind_their_order(base: Base, method: Method) -> None:
-    lessons = [lesson(base, method, name) for name in ("rex", "kiki", "mug")]
+    tasks = [task(base, method, name) for name in ("rex", "kiki", "mug")]
     if not (method.at_once or (method.on_bare_base and method.order_free)):
         with pytest.raises(MnemonError, match="one concept after another"):
-            train_together(base, method, lessons)
+            train_together(base, method, tasks)
         return
     before = weights(base)
-    straight = train_together(base, method, lessons)
-    turned = train_together(base, method, lessons[::-1])
+    straight = train_together(base, method, tasks)
+    turned = train_together(base, method, tasks[::-1])
     assert [one.name for one in straight] == ["rex", "kiki", "mug"]
     for left, right in zip(straight, turned[::-1], strict=True):
         assert_same_learned(left, right)
@@ -266,7 +277,7 @@ def test_it_goes_on_after_a_kill_bit_for_bit(tmp_path: Path, base: Base, method:
     seen: list[int] = []
     resumed = learn(base, method, "rex", folder=tmp_path, on_step=lambda step, *_: seen.append(step), steps=steps)
     assert seen[0] > 5 and seen[-1] == steps
-    discard_snapshot(tmp_path)
+    discard_checkpoint(tmp_path)
     assert_same_learned(resumed, learn(base, method, "rex", steps=steps))
 
 

@@ -8,7 +8,7 @@ from tests.tiny import tiny_sd_base
 
 if __name__ == "__main__":
     name, folder, steps = sys.argv[1:]
-    settings = {"steps": int(steps), "snapshot_seconds": 0}
+    settings = {"steps": int(steps), "checkpoint_seconds": 0}
     learn(
         tiny_sd_base(),
         small(name),

@@ -5,13 +5,13 @@ import pytest
 
 from mnemon.data import Concept, concept_from_folder, concept_from_imagefolder
 from mnemon.errors import MnemonError
-from tests.data.pictures import BLUE, GREEN, RED, photo, save_picture
+from tests.data.images import BLUE, GREEN, RED, photo, save_image
 
 
 @pytest.fixture
 def folder(tmp_path):
-    save_picture(tmp_path / "rex" / "b.png", GREEN)
-    save_picture(tmp_path / "rex" / "a.png", RED)
+    save_image(tmp_path / "rex" / "b.png", GREEN)
+    save_image(tmp_path / "rex" / "a.png", RED)
     return tmp_path / "rex"
 
 
@@ -22,19 +22,19 @@ def write_metadata(folder, *records):
 
 def test_a_folder_is_a_concept_under_its_own_name(folder):
     concept = concept_from_folder(folder)
-    assert (concept.name, concept.token, concept.noun) == ("rex", "<rex>", None)
+    assert (concept.name, concept.token, concept.class_noun) == ("rex", "<rex>", None)
     assert [photo.image.getpixel((0, 0)) for photo in concept.photos] == [RED, GREEN]  # sorted by file name
     assert [photo.caption for photo in concept.photos] == [None, None]
 
 
 def test_name_and_noun_are_the_persons(folder):
     concept = concept_from_folder(str(folder), "my-dog", "stuffed animal")
-    assert (concept.name, concept.noun) == ("my-dog", "stuffed animal")
+    assert (concept.name, concept.class_noun) == ("my-dog", "stuffed animal")
 
 
-def test_only_pictures_directly_in_the_folder_count(folder):
-    save_picture(folder / "more" / "c.png")
-    save_picture(folder / ".hidden.png")
+def test_only_images_directly_in_the_folder_count(folder):
+    save_image(folder / "more" / "c.png")
+    save_image(folder / ".hidden.png")
     (folder / "odd.png").mkdir()
     (folder / "notes.md").write_text("about rex")
     assert len(concept_from_folder(folder).photos) == 2
@@ -68,17 +68,17 @@ def test_an_empty_folder_is_refused(tmp_path):
         concept_from_folder(tmp_path / "rex")
 
 
-def test_a_folder_without_pictures_says_what_it_holds(tmp_path):
+def test_a_folder_without_images_says_what_it_holds(tmp_path):
     folder = tmp_path / "rex"
-    save_picture(folder / "raw" / "a.png")
+    save_image(folder / "raw" / "a.png")
     for index in range(6):
         (folder / f"IMG_{index}.HEIC").touch()
-    with pytest.raises(MnemonError, match=r"holds no pictures, only IMG_0\.HEIC, .*IMG_4\.HEIC and 2 more: put"):
+    with pytest.raises(MnemonError, match=r"holds no images, only IMG_0\.HEIC, .*IMG_4\.HEIC and 2 more: put"):
         concept_from_folder(folder)
 
 
 def test_a_damaged_photo_stops_the_whole_folder(folder):
-    (folder / "c.jpg").write_text("not a picture")
+    (folder / "c.jpg").write_text("not an image")
     with pytest.raises(MnemonError, match=r"c\.jpg"):
         concept_from_folder(folder)
 
@@ -97,7 +97,7 @@ def test_an_unsafe_name_is_refused(folder, name):
 
 
 def test_a_folder_whose_name_is_unsafe_needs_a_name(tmp_path):
-    save_picture(tmp_path / "2 My Dog!" / "a.png")
+    save_image(tmp_path / "2 My Dog!" / "a.png")
     with pytest.raises(MnemonError, match="My Dog!' cannot name a concept: give the concept a name.*'my_dog'"):
         concept_from_folder(tmp_path / "2 My Dog!")
     assert concept_from_folder(tmp_path / "2 My Dog!", "my_dog").name == "my_dog"
@@ -109,14 +109,14 @@ def test_the_current_folder_has_a_name_too(folder, monkeypatch):
 
 
 def test_an_imagefolder_gives_photos_and_captions_in_its_order(folder):
-    save_picture(folder / "more" / "c.png", BLUE)
+    save_image(folder / "more" / "c.png", BLUE)
     write_metadata(
         folder,
         {"file_name": "b.png", "text": "<rex> on a sofa", "width": 24},
         "",
         {"file_name": "more/c.png", "text": "<rex> at sea"},
     )
-    concept = concept_from_imagefolder(folder, noun="dog")
+    concept = concept_from_imagefolder(folder, class_noun="dog")
     assert [photo.caption for photo in concept.photos] == ["<rex> on a sofa", "<rex> at sea"]
     assert [photo.image.getpixel((0, 0)) for photo in concept.photos] == [GREEN, BLUE]
     assert [photo.source for photo in concept_from_folder(folder).photos] == [photo.source for photo in concept.photos]
@@ -139,7 +139,7 @@ def test_metadata_must_name_photos_that_are_there(folder):
 
 @pytest.mark.parametrize("file_name", ["../secret.png", "/etc/secret.png", "more/../../secret.png"])
 def test_metadata_cannot_reach_out_of_its_folder(folder, file_name):
-    save_picture(folder.parent / "secret.png")
+    save_image(folder.parent / "secret.png")
     write_metadata(folder, {"file_name": file_name, "text": "<rex>"})
     with pytest.raises(MnemonError, match="line 1 of '.*' leaves the folder"):
         concept_from_folder(folder)

@@ -4,15 +4,15 @@ import pytest
 
 from mnemon.data import concepts_from_list
 from mnemon.errors import MnemonError
-from tests.data.pictures import save_picture
+from tests.data.images import save_image
 
 
 @pytest.fixture
 def write(tmp_path):
     """Writes a list file beside two folders of photos, cat/ and dog/."""
     for name in ("cat", "dog"):
-        save_picture(tmp_path / name / "0.png")
-        save_picture(tmp_path / name / "1.png")
+        save_image(tmp_path / name / "0.png")
+        save_image(tmp_path / name / "1.png")
 
     def write_list(content):
         file = tmp_path / "concepts.json"
@@ -40,7 +40,7 @@ def test_a_list_gives_its_concepts_in_order(write, tmp_path):
         ]
     )
     tom, rex = concepts_from_list(file)
-    assert (tom.name, tom.noun, rex.name, rex.noun) == ("tom", "cat", "rex", "guide dog")
+    assert (tom.name, tom.class_noun, rex.name, rex.class_noun) == ("tom", "cat", "rex", "guide dog")
     assert [photo.caption for photo in tom.photos] == ["photo of a <tom> cat"] * 2
     assert [photo.caption for photo in rex.photos] == ["a <rex> dog", "<rex> asleep"]
 
@@ -48,12 +48,12 @@ def test_a_list_gives_its_concepts_in_order(write, tmp_path):
 def test_without_a_token_the_folder_names_the_concept(write):
     entry = {"instance_prompt": "photo of a sks dog", "class_prompt": None, "instance_data_dir": "dog"}
     (concept,) = concepts_from_list(write([entry]))
-    assert (concept.name, concept.noun) == ("dog", None)
+    assert (concept.name, concept.class_noun) == ("dog", None)
     assert {photo.caption for photo in concept.photos} == {None}
 
 
 @pytest.mark.parametrize(
-    ("prompt", "noun"),
+    ("prompt", "class_noun"),
     [
         ("dog", "dog"),
         ("A Photo of the dog", "dog"),
@@ -62,9 +62,9 @@ def test_without_a_token_the_folder_names_the_concept(write):
         (" ", None),
     ],
 )
-def test_the_noun_is_the_class_prompt_without_its_lead_in(write, prompt, noun):
+def test_the_noun_is_the_class_prompt_without_its_lead_in(write, prompt, class_noun):
     (concept,) = concepts_from_list(write([{"class_prompt": prompt, "instance_data_dir": "dog"}]))
-    assert concept.noun == noun
+    assert concept.class_noun == class_noun
 
 
 def test_two_concepts_of_one_name_are_refused(write):

@@ -10,7 +10,7 @@ from PIL import Image
 
 from mnemon.data.reading import read_photo, read_text, to_rgb
 from mnemon.errors import MnemonError
-from tests.data.pictures import BLUE, RED, save_picture
+from tests.data.images import BLUE, RED, save_image
 
 ORIENTATION = 0x0112
 
@@ -28,7 +28,7 @@ STORED = {
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.jpeg", "a.JPG", "a.png", "a.webp"])
 def test_reads_each_format_to_rgb_and_hashes_the_file(tmp_path, name):
-    file = save_picture(tmp_path / name, RED)
+    file = save_image(tmp_path / name, RED)
     photo = read_photo(file)
     assert photo.image.mode == "RGB" and photo.image.size == (24, 16)
     assert np.abs(np.asarray(photo.image, dtype=int) - RED).max() <= 8
@@ -36,7 +36,7 @@ def test_reads_each_format_to_rgb_and_hashes_the_file(tmp_path, name):
     assert photo.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def test_reads_the_first_picture_of_an_mpo(tmp_path):
+def test_reads_the_first_image_of_an_mpo(tmp_path):
     file = tmp_path / "phone.jpg"
     Image.new("RGB", (24, 16), RED).save(file, "MPO", save_all=True, append_images=[Image.new("RGB", (24, 16), BLUE)])
     with Image.open(file) as image:
@@ -103,7 +103,7 @@ def test_a_transparent_palette_colour_becomes_white(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp"])
-def test_a_truncated_picture_is_refused(tmp_path, name):
+def test_a_truncated_image_is_refused(tmp_path, name):
     file = tmp_path / name
     Image.effect_noise((64, 64), 60).convert("RGB").save(file)
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
@@ -118,9 +118,9 @@ def test_an_empty_file_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"just some text\n", b"version https://git-lfs.github.com/spec/v1\n", b"\x89PNG"])
-def test_a_file_that_is_no_picture_is_refused(tmp_path, content):
+def test_a_file_that_is_no_image_is_refused(tmp_path, content):
     (tmp_path / "a.jpg").write_bytes(content)
-    with pytest.raises(MnemonError, match=r"a\.jpg' is no readable JPEG, PNG or WebP picture.*save it again"):
+    with pytest.raises(MnemonError, match=r"a\.jpg' is no readable JPEG, PNG or WebP image.*save it again"):
         read_photo(tmp_path / "a.jpg")
 
 
@@ -136,7 +136,7 @@ def test_a_missing_file_is_refused(tmp_path):
 
 
 def test_the_pixel_limit_is_the_callers(tmp_path):
-    file = save_picture(tmp_path / "a.png", size=(20, 10))
+    file = save_image(tmp_path / "a.png", size=(20, 10))
     assert read_photo(file, max_pixels=200).image.size == (20, 10)
     with pytest.raises(MnemonError, match=r"a\.png' \(20 x 10\) has more pixels than the limit of 199: scale it down"):
         read_photo(file, max_pixels=199)

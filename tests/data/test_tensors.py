@@ -4,7 +4,7 @@ import torch
 
 from mnemon.data import photos_tensor
 from mnemon.errors import MnemonError
-from tests.data.pictures import concept
+from tests.data.images import concept
 
 
 def bands(width: int, height: int) -> np.ndarray:
@@ -16,15 +16,15 @@ def bands(width: int, height: int) -> np.ndarray:
 
 @pytest.mark.parametrize("size", [(96, 32), (32, 96)])
 def test_crop_keeps_the_middle_square(size):
-    pictures = photos_tensor(concept(bands(*size)), 16)
-    assert pictures.shape == (1, 3, 16, 16) and pictures.dtype == torch.float32
-    assert torch.allclose(pictures, torch.full_like(pictures, 128 / 255))
+    images = photos_tensor(concept(bands(*size)), 16)
+    assert images.shape == (1, 3, 16, 16) and images.dtype == torch.float32
+    assert torch.allclose(images, torch.full_like(images, 128 / 255))
 
 
 def test_pad_keeps_the_whole_photo_on_white():
-    picture = photos_tensor(concept(np.zeros((32, 96, 3), np.uint8)), 48, fit="pad")[0]
-    assert (picture[:, 16:32] == 0).all()
-    assert (picture[:, :16] == 1).all() and (picture[:, 32:] == 1).all()
+    image = photos_tensor(concept(np.zeros((32, 96, 3), np.uint8)), 48, fit="pad")[0]
+    assert (image[:, 16:32] == 0).all()
+    assert (image[:, :16] == 1).all() and (image[:, 32:] == 1).all()
 
 
 @pytest.mark.parametrize("fit", ["crop", "pad"])
@@ -34,8 +34,8 @@ def test_any_size_fits(fit, size):
 
 
 def test_photos_keep_order_and_range():
-    pictures = photos_tensor(concept(*(np.full((9, 9, 3), level, np.uint8) for level in (0, 255, 51))), 4)
-    assert pictures.amax(dim=(1, 2, 3)).tolist() == pytest.approx([0.0, 1.0, 0.2])
+    images = photos_tensor(concept(*(np.full((9, 9, 3), level, np.uint8) for level in (0, 255, 51))), 4)
+    assert images.amax(dim=(1, 2, 3)).tolist() == pytest.approx([0.0, 1.0, 0.2])
 
 
 def test_flips_mirror_about_half_of_the_photos():
@@ -56,16 +56,16 @@ def test_random_crops_move_along_the_longer_side():
     assert means.min() < 0.25 and means.max() > 0.75
 
 
-def test_a_seed_gives_the_same_pictures_again():
+def test_a_seed_gives_the_same_images_again():
     rng = np.random.default_rng(0)
     one = concept(*rng.integers(0, 256, (4, 12, 30, 3), dtype=np.uint8))
 
-    def draw(seed: int) -> torch.Tensor:
+    def sample(seed: int) -> torch.Tensor:
         generator = torch.Generator().manual_seed(seed)
         return photos_tensor(one, 8, flip=True, random_crop=True, generator=generator)
 
-    assert torch.equal(draw(1), draw(1))
-    assert not torch.equal(draw(1), draw(2))
+    assert torch.equal(sample(1), sample(1))
+    assert not torch.equal(sample(1), sample(2))
 
 
 def test_options_that_make_no_sense_are_refused():

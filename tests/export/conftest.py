@@ -17,9 +17,9 @@ from torch import Tensor
 from mnemon.adapters import Delta, Dense, LowRank, MaskedLowRank, Sparse
 from mnemon.library import Library
 from mnemon.methods import method_from
-from mnemon.methods.base import Learned
+from mnemon.methods.base import TrainedConcept
 from mnemon.models import Base, load_base
-from mnemon.sampling import Composed, draw
+from mnemon.sampling import Composed, sample
 from tests.tiny import tiny_sd, tiny_sdxl
 from tests.tiny_transformers import PIPELINES, SIDE
 
@@ -73,19 +73,20 @@ def change(kind: str, shape: tuple[int, int], generator: torch.Generator) -> Del
     return kinds[kind]()
 
 
-def concept(base: Base, name: str, seed: int, kind: str = "low_rank", vectors: int = 1) -> Learned:
+def concept(base: Base, name: str, seed: int, kind: str = "low_rank", vectors: int = 1) -> TrainedConcept:
     generator = torch.Generator().manual_seed(seed)
     deltas = {
-        site: change(kind, (layer.out_features, layer.in_features), generator) for site, layer in base.sites().items()
+        target: change(kind, (layer.out_features, layer.in_features), generator)
+        for target, layer in base.target_modules().items()
     }
-    widths = {encoder: width for encoder, (width, _, _) in base.token_statistics().items()}
+    widths = {encoder: width for encoder, (width, _, _) in base.embedding_statistics().items()}
     tokens = {encoder: 0.5 * torch.randn(vectors, width, generator=generator) for encoder, width in widths.items()}
-    return Learned(name, "dog", deltas, tokens)
+    return TrainedConcept(name, "dog", deltas, tokens)
 
 
 @pytest.fixture
 def library_of(tmp_path: Path) -> Callable[..., Library]:
-    def made(base: Base, *learned: Learned, method: str = "lora") -> Library:
+    def made(base: Base, *learned: TrainedConcept, method: str = "lora") -> Library:
         library = Library.create(tmp_path / "library", base, method_from(method))
         for one in learned:
             library.commit(one)
@@ -95,14 +96,14 @@ def library_of(tmp_path: Path) -> Callable[..., Library]:
 
 
 def drawn(library: Library, base: Base, prompt: str, names: tuple[str, ...] = ()) -> Tensor:
-    """The picture (3, side, side) as mnemon draws it with these concepts alone in the base."""
+    """The image (3, side, side) as mnemon draws it with these concepts alone in the base."""
     learned = [one for one in library.learned() if not names or one.name in names]
     with Composed(base, library.method, learned) as composed:
-        return composed.draw([prompt], seeds=[SEED], **HOW)[0]
+        return composed.sample([prompt], seeds=[SEED], **HOW)[0]
 
 
 def bare(base: Base, prompt: str) -> Tensor:
-    return draw(base, [prompt], seeds=[SEED], **HOW)[0]
+    return sample(base, [prompt], seeds=[SEED], **HOW)[0]
 
 
 def how_of(base: Base) -> dict[str, Any]:
@@ -129,8 +130,8 @@ class Plain:
                 [sys.executable, str(PLAIN)], env=alone, text=True, stdin=PIPE, stdout=PIPE, stderr=log
             )
 
-    def draw(self, base: Base, prompt: str, **what: Any) -> Tensor:
-        """The picture (3, side, side) of `base`'s folder, or of the folder given as `base_folder`, with `what` loaded:
+    def sample(self, base: Base, prompt: str, **what: Any) -> Tensor:
+        """The image (3, side, side) of `base`'s folder, or of the folder given as `base_folder`, with `what` loaded:
         `code` that is given the pipeline, or a `checkpoint`. No key may be left over."""
         folder = str(what.pop("base_folder", base.name))
         facts = {"base": folder, "family": base.family, "prompt": prompt, "seed": SEED, "out": self.out}
@@ -154,12 +155,12 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plain]:
     one.process.wait()
 
 
-def assert_same(picture: Tensor, other: Tensor, within: float = 1e-3) -> None:
-    torch.testing.assert_close(picture, other, atol=within, rtol=0)
+def assert_same(image: Tensor, other: Tensor, within: float = 1e-3) -> None:
+    torch.testing.assert_close(image, other, atol=within, rtol=0)
 
 
-def assert_unlike(picture: Tensor, other: Tensor) -> None:
-    assert (picture - other).abs().max() > 0.005
+def assert_unlike(image: Tensor, other: Tensor) -> None:
+    assert (image - other).abs().max() > 0.005
 
 
 def card_code(folder: Path) -> str:

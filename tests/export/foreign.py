@@ -31,7 +31,7 @@ from tests.tiny_transformers import SIDE, tiny_flux
 
 STOOD_IN = ("torchvision", "cv2", "imagesize", "toml", "voluptuous", "fire", "mediapipe")
 OF_PICTURES = ("library.lpw_stable_diffusion", "library.sdxl_lpw_stable_diffusion")
-"""sd-scripts' pipelines for sample pictures, which need an older version of transformers."""
+"""sd-scripts' pipelines for sample images, which need an older version of transformers."""
 WORDS, PROMPT = "a photo of red dots in snow", "a photo of <rex> in snow"
 WITHIN = 1e-3
 Load = Callable[[Any], None]
@@ -77,11 +77,11 @@ def compare(root: Path, family: str, title: str, file: Path, words: bool, load: 
     original = torch.from_numpy(answer).permute(2, 0, 1)
     library = root / f"library of {title} {family}"
     found = import_concept(library, [file], "rex", trigger="red dots" if words else None, base=base, method="lora")
-    picture = drawn(Library.open(library), base, PROMPT)
-    off, changed = (picture - original).abs().max().item(), (original - bare(base, WORDS)).abs().max().item()
+    image = drawn(Library.open(library), base, PROMPT)
+    off, changed = (image - original).abs().max().item(), (original - bare(base, WORDS)).abs().max().item()
     assert off <= WITHIN < 10 * WITHIN < changed, (title, off, changed)
     print(
-        f"{family}, {title}: {found.layers} layers, {found.vectors} vectors; pictures differ by {off:.1e} at most, "
+        f"{family}, {title}: {found.layers} layers, {found.vectors} vectors; images differ by {off:.1e} at most, "
         f"from the base's by {changed:.2f}"
     )
 

@@ -1,4 +1,4 @@
-"""Draws pictures with diffusers and PEFT alone, as a user without mnemon would: a process of its own, which reads jobs
+"""Draws images with diffusers and PEFT alone, as a user without mnemon would: a process of its own, which reads jobs
 as lines of JSON and answers each with a line, "done" or what went wrong."""
 
 import json
@@ -22,8 +22,8 @@ def main(job):
         pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)
     exec(job.get("code", ""), {"pipeline": pipeline, **LIBRARIES})  # as the model card tells
     generator = torch.Generator().manual_seed(job["seed"])
-    picture = pipeline(prompt=job["prompt"], generator=generator, output_type="np", **job["how"]).images[0]
-    numpy.save(job["out"], picture)
+    image = pipeline(prompt=job["prompt"], generator=generator, output_type="np", **job["how"]).images[0]
+    numpy.save(job["out"], image)
     assert not any(name.split(".")[0] == "mnemon" for name in sys.modules)
 
 

@@ -99,13 +99,13 @@ def test_a_lora_in_each_dialect(sd: Base, library_of: Libraries, plain: Plain, t
         save_file(convert_state_dict_to_diffusers(peft_state(pipeline, "unet", "text_encoder")), file, metadata=header)
     else:
         save_file(attention_processors(peft_state(pipeline, "unet")), file, metadata=header)
-    original = plain.draw(sd, WORDS, code=f"pipeline.load_lora_weights({str(file)!r})")
+    original = plain.sample(sd, WORDS, code=f"pipeline.load_lora_weights({str(file)!r})")
     assert_unlike(original, bare(sd, WORDS))
 
     library = library_of(sd)
     imported(library, sd, file, trigger="red dots" if dialect == "peft" else None)
     assert_same(drawn(library, sd, PROMPT), original)
-    assert_same(bare(sd, WORDS), plain.draw(sd, WORDS))  # and nothing of it is left in the base
+    assert_same(bare(sd, WORDS), plain.sample(sd, WORDS))  # and nothing of it is left in the base
 
 
 def test_a_kohya_lora_of_sdxl_with_the_original_names(
@@ -122,7 +122,7 @@ def test_a_kohya_lora_of_sdxl_with_the_original_names(
     file = tmp_path / "xl.safetensors"
     save_file(kohya(state, original_name), file)
     assert any("input_blocks" in key for key in kohya(state, original_name))
-    original = plain.draw(base, WORDS, code=f"pipeline.load_lora_weights({str(file)!r})")
+    original = plain.sample(base, WORDS, code=f"pipeline.load_lora_weights({str(file)!r})")
     library = library_of(base)
     imported(library, base, file, trigger="red dots")
     assert_same(drawn(library, base, PROMPT), original)
@@ -132,7 +132,7 @@ def test_a_kohya_lora_of_sdxl_with_the_original_names(
 def test_an_embedding(sd: Base, library_of: Libraries, plain: Plain, tmp_path: Path, key: str) -> None:
     file = tmp_path / "birb.safetensors"
     save_file({key: torch.randn(3, 32, generator=torch.Generator().manual_seed(1))}, file)
-    original = plain.draw(sd, PROMPT, code=f"pipeline.load_textual_inversion({str(file)!r}, token='<rex>')")
+    original = plain.sample(sd, PROMPT, code=f"pipeline.load_textual_inversion({str(file)!r}, token='<rex>')")
     library = library_of(sd, method="textual-inversion")
     imported(library, sd, file)
     assert_same(drawn(library, sd, PROMPT), original)
@@ -162,12 +162,12 @@ def test_a_lora_whose_layers_are_numbered(sd: Base, library_of: Libraries, tmp_p
     save_file(tensors, file, metadata=header)
     library = library_of(sd)
     imported(library, sd, file)
-    picture = drawn(library, sd, PROMPT)
+    image = drawn(library, sd, PROMPT)
 
     sd.set_tokens({"rex": {"text_encoder": tensors["<s1>"][None]}})
     for layer, change in changes:
         layer.weight.data += change
-    assert_same(picture, bare(sd, PROMPT), within=1e-5)
+    assert_same(image, bare(sd, PROMPT), within=1e-5)
 
 
 def test_what_was_exported_comes_back(base: Base, library_of: Libraries, tmp_path: Path) -> None:
@@ -178,8 +178,8 @@ def test_what_was_exported_comes_back(base: Base, library_of: Libraries, tmp_pat
         files = [next(out.folder.glob("*.safetensors")), out.folder / "embeddings" / f"{name}.safetensors"]
         back = as_concept(read_foreign(files, base), base, library.method, name, "dog")
         (kept,) = (one for one in library.learned() if one.name == name)
-        for site, delta in kept.deltas.items():
-            torch.testing.assert_close(back.deltas[site].matrix(), delta.matrix())
+        for target, delta in kept.deltas.items():
+            torch.testing.assert_close(back.deltas[target].matrix(), delta.matrix())
         for encoder, vectors in kept.tokens.items():
             torch.testing.assert_close(back.tokens[encoder], vectors)
 
@@ -198,7 +198,7 @@ def test_what_was_imported_goes_out_again(
     if kind != "folder":
         token = f"pipeline.load_textual_inversion('{out.folder}/embeddings/rex.safetensors', token='<rex>')"
         how = {"code": f"pipeline.load_lora_weights({str(next(out.folder.glob('*.safetensors')))!r})\n{token}"}
-    assert_same(plain.draw(sd, PROMPT, **how), drawn(library, sd, PROMPT))
+    assert_same(plain.sample(sd, PROMPT, **how), drawn(library, sd, PROMPT))
 
 
 def test_what_was_exported_for_comfyui_comes_back(transformer: Base, library_of: Libraries, tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_what_was_exported_for_comfyui_comes_back(transformer: Base, library_of:
         out = export(library, base, tmp_path / kept.name, [kept.name], kind="comfy")
         files = [out.folder / f"{kept.name}.safetensors", out.folder / "embeddings" / f"{kept.name}.safetensors"]
         back = as_concept(read_foreign(files, base), base, library.method, kept.name)
-        assert all(torch.allclose(back.deltas[site].matrix(), d.matrix()) for site, d in kept.deltas.items())
+        assert all(torch.allclose(back.deltas[target].matrix(), d.matrix()) for target, d in kept.deltas.items())
         assert all(torch.equal(back.tokens[encoder], vectors) for encoder, vectors in kept.tokens.items())
 
 
@@ -223,7 +223,7 @@ def test_a_kohya_lora_of_flux_with_fused_layers(library_of: Libraries, plain: Pl
         tensors[f"lora_unet_{name}.alpha"] = torch.tensor(ALPHA)
     file = tmp_path / "flux.safetensors"
     save_file(tensors, file)
-    original = plain.draw(base, WORDS, code=f"pipeline.load_lora_weights({str(file)!r})")
+    original = plain.sample(base, WORDS, code=f"pipeline.load_lora_weights({str(file)!r})")
     assert_unlike(original, bare(base, WORDS))
     library = library_of(base)
     imported(library, base, file, trigger="red dots")
@@ -274,10 +274,10 @@ def test_what_was_imported_stays_while_more_is_learned(
     library = library_of(sd, method=method)
     imported(library, sd, file, trigger="red dots")
     first = drawn(library, sd, PROMPT)
-    latents, quick = torch.zeros(2, 4, 8, 8), TrainingSettings(steps=1, batch=2)
+    latents, quick = torch.zeros(2, 4, 8, 8), TrainingSettings(steps=1, batch_size=2)
     more = train(sd, library.method, "tom", "cat", latents, ["a photo of <tom> cat"] * 2, library.learned(), quick)
     library.commit(more)
-    assert more.deltas.keys() == sd.sites().keys()
+    assert more.deltas.keys() == sd.target_modules().keys()
     assert_same(drawn(library, sd, PROMPT, ("rex",)), first, within=1e-6)
     assert_unlike(drawn(library, sd, PROMPT), bare(sd, WORDS))
 

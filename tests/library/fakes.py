@@ -8,7 +8,7 @@ import torch
 
 import mnemon.methods
 from mnemon.adapters import LowRank
-from mnemon.methods.base import Learned, Method
+from mnemon.methods.base import Method, TrainedConcept
 
 # Not "fork": the tests' own process may have threads by the time it forks.
 PROCESSES = multiprocessing.get_context("forkserver")
@@ -32,8 +32,8 @@ class Adding(Method):
     name: ClassVar[str] = "adding"
     can_remove: ClassVar[bool] = True
 
-    def prompt_name(self, name: str, noun: str | None) -> str:
-        return f"<{name}> {noun}" if noun else f"<{name}>"
+    def prompt_name(self, name: str, class_noun: str | None) -> str:
+        return f"<{name}> {class_noun}" if class_noun else f"<{name}>"
 
     def begin(self, *args: Any, **kwargs: Any) -> Any:
         raise NotImplementedError
@@ -50,7 +50,7 @@ class Layering(Adding):
     can_remove: ClassVar[bool] = False
 
 
-def concept(name: str, seed: int, noun: str | None = "dog") -> Learned:
+def concept(name: str, seed: int, class_noun: str | None = "dog") -> TrainedConcept:
     generator = torch.Generator().manual_seed(seed)
     deltas = {
         f"blocks.{block}.attn2.to_{kind}": LowRank(
@@ -60,12 +60,12 @@ def concept(name: str, seed: int, noun: str | None = "dog") -> Learned:
         for kind in "kv"
     }
     tokens = {"text_encoder": torch.randn(1, 6, generator=generator)}
-    return Learned(name, noun, deltas, tokens, {"seed": seed})
+    return TrainedConcept(name, class_noun, deltas, tokens, {"seed": seed})
 
 
-def same(left: Learned, right: Learned) -> bool:
+def same(left: TrainedConcept, right: TrainedConcept) -> bool:
     """Equal bit for bit."""
-    if (left.name, left.noun, dict(left.facts)) != (right.name, right.noun, dict(right.facts)):
+    if (left.name, left.class_noun, dict(left.facts)) != (right.name, right.class_noun, dict(right.facts)):
         return False
     if list(left.deltas) != list(right.deltas) or left.tokens.keys() != right.tokens.keys():
         return False

@@ -24,7 +24,7 @@ def test_method_settings_are_kept(tmp_path):
 
 
 def test_concepts_come_back_bit_for_bit_and_in_order(library):
-    taught = [concept(f"thing-{index}", index, noun=None if index % 2 else "cup") for index in range(12)]
+    taught = [concept(f"thing-{index}", index, class_noun=None if index % 2 else "cup") for index in range(12)]
     states = [library.commit(one) for one in taught]
     assert states == list(range(1, 13))
     reopened = Library.open(library.path)
@@ -35,7 +35,7 @@ def test_concepts_come_back_bit_for_bit_and_in_order(library):
 def test_entry_tells_what_was_done(library):
     library.commit(concept("rex", 1), PHOTOS, {"steps": 200})
     for entry in (library.history()[0], Library.open(library.path).history()[0]):
-        assert (entry.number, entry.action, entry.concept, entry.noun) == (1, "learn", "rex", "dog")
+        assert (entry.number, entry.action, entry.concept, entry.class_noun) == (1, "learn", "rex", "dog")
         assert (list(entry.photos), entry.settings, entry.facts) == (PHOTOS, {"steps": 200}, {"seed": 1})
         assert entry.stored_bytes == sum(f.stat().st_size for f in (library.path / "concepts/000001-rex").iterdir())
     assert library.history() == Library.open(library.path).history()

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mnemon.adapters import LowRank
 from mnemon.errors import MnemonError
-from mnemon.methods import Learned
+from mnemon.methods import TrainedConcept
 from mnemon.methods.aggregation import ENCODING, elastic_weights, encode_alone, similarities
 from mnemon.methods.cidm import Cidm
 from mnemon.models import Base
@@ -20,12 +20,14 @@ CODE = {"normalisation": "pow4_l1"}
 SHARP = {"normalisation": "pow8_frobenius"}
 
 
-def random_concept(base: Base, name: str) -> Learned:
+def random_concept(base: Base, name: str) -> TrainedConcept:
     numbers = torch.Generator().manual_seed(sum(map(ord, name)))
-    draw = lambda *shape: torch.randn(*shape, generator=numbers)  # noqa: E731
-    deltas = {site: LowRank(draw(layer.out_features, 2), draw(2, 32)) for site, layer in base.sites().items()}
-    tokens = {"text_encoder": draw(len(base.layers()), 2, 32)}
-    return Learned(name, "dog", deltas, tokens, extra={ENCODING: encode_alone(base, name, tokens)})
+    sample = lambda *shape: torch.randn(*shape, generator=numbers)  # noqa: E731
+    deltas = {
+        target: LowRank(sample(layer.out_features, 2), sample(2, 32)) for target, layer in base.target_modules().items()
+    }
+    tokens = {"text_encoder": sample(len(base.layers()), 2, 32)}
+    return TrainedConcept(name, "dog", deltas, tokens, extra={ENCODING: encode_alone(base, name, tokens)})
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +39,7 @@ def base() -> Iterator[Base]:
 
 
 @pytest.fixture(scope="module")
-def learned(base: Base) -> list[Learned]:
+def learned(base: Base) -> list[TrainedConcept]:
     return [random_concept(base, name) for name in NAMES]
 
 
@@ -61,7 +63,7 @@ def test_weights_in_closed_form() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("settings", [{}, CODE, SHARP])
-def test_the_weights_name_the_prompted_concept(base: Base, learned: list[Learned], name: str, settings) -> None:
+def test_the_weights_name_the_prompted_concept(base: Base, learned: list[TrainedConcept], name: str, settings) -> None:
     weights = Cidm(**settings).weights(base, learned, f"a photo of <{name}> on the beach")
     assert weights.shape == (len(base.layers()), 3)
     assert (weights.argmax(1) == NAMES.index(name)).all()
@@ -70,12 +72,14 @@ def test_the_weights_name_the_prompted_concept(base: Base, learned: list[Learned
 
 
 @pytest.mark.parametrize("settings", [{}, CODE, SHARP])
-def test_a_concept_that_is_the_only_one_weighs_one(base: Base, learned: list[Learned], settings) -> None:
+def test_a_concept_that_is_the_only_one_weighs_one(base: Base, learned: list[TrainedConcept], settings) -> None:
     weights = Cidm(**settings).weights(base, learned[:1], "a photo of <rex> on the beach")
     torch.testing.assert_close(weights, torch.ones(len(base.layers()), 1))
 
 
-def test_the_order_of_concepts_counts_only_when_they_are_encoded_jointly(base: Base, learned: list[Learned]) -> None:
+def test_the_order_of_concepts_counts_only_when_they_are_encoded_jointly(
+    base: Base, learned: list[TrainedConcept]
+) -> None:
     prompt = "a photo of <kiki>"
     for method in (Cidm(), Cidm(**CODE), Cidm(encoding="joint")):
         straight, turned = (method.weights(base, order, prompt) for order in (learned, learned[::-1]))
@@ -83,35 +87,39 @@ def test_the_order_of_concepts_counts_only_when_they_are_encoded_jointly(base: B
         assert same == (method.encoding == "per_concept")
 
 
-def test_what_is_composed_is_the_weighted_sum_of_products_in_any_order(base: Base, learned: list[Learned]) -> None:
+def test_what_is_composed_is_the_weighted_sum_of_products_in_any_order(
+    base: Base, learned: list[TrainedConcept]
+) -> None:
     method, prompt = Cidm(scale=0.8, **CODE), "a photo of <kiki> and a dog"
     weights = method.weights(base, learned, prompt)
     composed, turned = (method.compose(base, order, prompt) for order in (learned, learned[::-1]))
-    assert composed.keys() == base.sites().keys()
-    for site, delta in composed.items():
-        layer = base.layers().index(site.rpartition(".")[0])
-        expected = sum(0.8 * weights[layer, i] * one.deltas[site].matrix() for i, one in enumerate(learned))
+    assert composed.keys() == base.target_modules().keys()
+    for target, delta in composed.items():
+        layer = base.layers().index(target.rpartition(".")[0])
+        expected = sum(0.8 * weights[layer, i] * one.deltas[target].matrix() for i, one in enumerate(learned))
         torch.testing.assert_close(delta.matrix(), expected)
-        torch.testing.assert_close(delta.matrix(), turned[site].matrix())
+        torch.testing.assert_close(delta.matrix(), turned[target].matrix())
 
 
-def test_concepts_that_the_prompt_does_not_name_can_be_left_out(base: Base, learned: list[Learned]) -> None:
+def test_concepts_that_the_prompt_does_not_name_can_be_left_out(base: Base, learned: list[TrainedConcept]) -> None:
     method, prompt = Cidm(over="prompted"), "a photo of <mug> and <kiki>"
     composed, alone = method.compose(base, learned, prompt), Cidm().compose(base, learned[1:], prompt)
-    for site, delta in composed.items():
-        torch.testing.assert_close(delta.matrix(), alone[site].matrix())
+    for target, delta in composed.items():
+        torch.testing.assert_close(delta.matrix(), alone[target].matrix())
     assert method.compose(base, learned, "a photo of a dog") == {}
 
 
-def test_a_step_of_drawing_costs_the_same_with_one_concept_and_with_fifty(base: Base, learned: list[Learned]) -> None:
+def test_a_step_of_drawing_costs_the_same_with_one_concept_and_with_fifty(
+    base: Base, learned: list[TrainedConcept]
+) -> None:
     many = [replace(learned[0], name=f"rex{index}") for index in range(49)] + learned[:1]
     one, fifty = (Cidm().compose(base, group, "<rex>") for group in (learned[:1], many))
-    assert {site: (delta.kind, delta.shape, delta.stored_bytes) for site, delta in one.items()} == {
-        site: (delta.kind, delta.shape, delta.stored_bytes) for site, delta in fifty.items()
+    assert {target: (delta.kind, delta.shape, delta.stored_bytes) for target, delta in one.items()} == {
+        target: (delta.kind, delta.shape, delta.stored_bytes) for target, delta in fifty.items()
     }
 
 
-def test_no_concept_is_encoded_again_for_a_prompt(base: Base, learned: list[Learned], monkeypatch) -> None:
+def test_no_concept_is_encoded_again_for_a_prompt(base: Base, learned: list[TrainedConcept], monkeypatch) -> None:
     asked: list[str] = []
     heard = base.heard
     monkeypatch.setattr(base, "heard", lambda prompts: asked.extend(prompts) or heard(prompts))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mnemon.methods import Learned
+from mnemon.methods import TrainedConcept
 from mnemon.methods.cidm import Cidm, CidmLearner
 from mnemon.methods.subspaces import CommonSubspace, overlaps
 from mnemon.models import Base
@@ -21,7 +21,7 @@ def randn(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def begin(base: Base, method: Cidm, earlier: list[Learned], start: float = 0.1) -> CidmLearner:
+def begin(base: Base, method: Cidm, earlier: list[TrainedConcept], start: float = 0.1) -> CidmLearner:
     learner = method.begin("mug", None, base, earlier, torch.Generator().manual_seed(0))
     with torch.no_grad():
         for number, delta in enumerate(learner.deltas().values()):
@@ -29,26 +29,28 @@ def begin(base: Base, method: Cidm, earlier: list[Learned], start: float = 0.1) 
     return learner
 
 
-def two(base: Base) -> list[Learned]:
+def two(base: Base) -> list[TrainedConcept]:
     return [random_past(base, "rex", 1), random_past(base, "kiki", 2)]
 
 
 def test_the_first_concept_has_no_regulariser(base: Base) -> None:
-    assert begin(base, Cidm(rank=2, shared_weight=1.0, ones=True), []).penalty().item() == 0
+    assert begin(base, Cidm(rank=2, shared_weight=1.0, ones=True), []).regularization_loss().item() == 0
 
 
 def test_r1_is_the_mean_of_absolute_inner_products(base: Base) -> None:
     earlier, learner = two(base), begin(base, Cidm(rank=2, specific_weight=3.0), two(base))
     entries = [
-        (one.deltas[site].up @ delta.up.T).abs().mean() for one in earlier for site, delta in learner.deltas().items()
+        (one.deltas[target].up @ delta.up.T).abs().mean()
+        for one in earlier
+        for target, delta in learner.deltas().items()
     ]
-    torch.testing.assert_close(learner.penalty(), 3.0 * torch.stack(entries).mean())
+    torch.testing.assert_close(learner.regularization_loss(), 3.0 * torch.stack(entries).mean())
 
 
 def test_r1_pulls_towards_ones_if_asked_for(base: Base) -> None:
     plain, pulled = (begin(base, Cidm(rank=2, ones=ones), two(base)) for ones in (False, True))
     squares = torch.stack([(delta.up - 1).square().mean() for delta in plain.deltas().values()])
-    torch.testing.assert_close(pulled.penalty() - plain.penalty(), 0.1 * squares.mean())
+    torch.testing.assert_close(pulled.regularization_loss() - plain.regularization_loss(), 0.1 * squares.mean())
 
 
 @pytest.mark.parametrize("how", ["absolute", "square", "signed", "gram"])
@@ -79,12 +81,12 @@ def test_gram_is_zero_for_orthogonal_columns_and_the_printed_form_is_not() -> No
 
 def test_the_second_half_of_a_step_lowers_r2_and_the_printed_sign_raises_it() -> None:
     change, values = randn(6, 5), {}
-    for rate in (1e-2, -1e-2):
+    for learning_rate in (1e-2, -1e-2):
         subspace = CommonSubspace(randn(3, 6, 5, seed=1))
-        values[rate] = [subspace.total(change).item()]
+        values[learning_rate] = [subspace.total(change).item()]
         for _ in range(5):
-            subspace.step(change, rate)
-            values[rate].append(subspace.total(change).item())
+            subspace.step(change, learning_rate)
+            values[learning_rate].append(subspace.total(change).item())
     assert values[1e-2] == sorted(values[1e-2], reverse=True)
     assert values[-1e-2] == sorted(values[-1e-2])
 
@@ -100,25 +102,25 @@ def test_the_step_of_r2_follows_its_derivatives() -> None:
 
 
 def test_r2_pulls_the_change_and_is_off_by_default(base: Base) -> None:
-    shared = begin(base, Cidm(rank=2, rate=1e-4, specific_weight=0.0, shared_weight=2.0), two(base))
-    before = shared.penalty()
+    shared = begin(base, Cidm(rank=2, learning_rate=1e-4, specific_weight=0.0, shared_weight=2.0), two(base))
+    before = shared.regularization_loss()
     expected = sum(
-        (delta.matrix() - torch.stack([one.deltas[site].matrix() for one in two(base)]).mean(0)).square().sum()
-        for site, delta in shared.deltas().items()
+        (delta.matrix() - torch.stack([one.deltas[target].matrix() for one in two(base)]).mean(0)).square().sum()
+        for target, delta in shared.deltas().items()
     )
     torch.testing.assert_close(before, 2.0 * expected)
     shared.after_step()
-    assert shared.penalty() < before
+    assert shared.regularization_loss() < before
     off = begin(base, Cidm(rank=2, specific_weight=0.0), two(base))
-    assert off.penalty().item() == 0 and not list(off.buffers())
+    assert off.regularization_loss().item() == 0 and not list(off.buffers())
 
 
 def test_concepts_are_learned_on_the_bare_base(base: Base) -> None:
     """Without regularisers the second concept is what it would be alone; with them it is not."""
-    settings = {"rank": 2, "steps": 4, "batch": 2}
+    settings = {"rank": 2, "steps": 4, "batch_size": 2}
     free, guarded = Cidm(**settings, specific_weight=0.0), Cidm(**settings, specific_weight=100.0)
     rex, alone = learn(base, free, "rex"), learn(base, free, "kiki")
     assert_same_learned(learn(base, free, "kiki", [rex]), alone)
     changed = learn(base, guarded, "kiki", [rex])
-    site = next(iter(base.sites()))
-    assert changed.deltas[site].up.abs().mean() < alone.deltas[site].up.abs().mean()
+    target = next(iter(base.target_modules()))
+    assert changed.deltas[target].up.abs().mean() < alone.deltas[target].up.abs().mean()

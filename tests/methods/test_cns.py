@@ -7,16 +7,16 @@ from typing import Any
 import pytest
 import torch
 
-from mnemon.adapters import Sparse, fold, load_deltas, save_deltas
+from mnemon.adapters import Sparse, load_deltas, merge, save_deltas
 from mnemon.errors import MnemonError
-from mnemon.methods import Learned, cns, importance
+from mnemon.methods import TrainedConcept, cns, importance
 from mnemon.methods.cns import Cns, CnsLearner
 from mnemon.models import Base
 from mnemon.training import Examples, train
-from tests.contract.table import assert_same_learned, learn, lesson
+from tests.contract.table import assert_same_learned, learn, task
 from tests.tiny import tiny_sd_base
 
-SHORT: dict[str, Any] = {"steps": 4, "batch": 2}
+SHORT: dict[str, Any] = {"steps": 4, "batch_size": 2}
 GRAD: dict[str, Any] = {**SHORT, "score": "grad", "tau": 0.1}
 
 
@@ -26,7 +26,7 @@ def base() -> Base:
 
 
 @pytest.fixture(scope="module")
-def two(base: Base) -> list[Learned]:
+def two(base: Base) -> list[TrainedConcept]:
     rex = learn(base, Cns(**SHORT), "rex")
     return [rex, learn(base, Cns(**SHORT), "kiki", [rex])]
 
@@ -40,11 +40,11 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def begin(base: Base, method: Cns, earlier: list[Learned] | None = None) -> CnsLearner:
+def begin(base: Base, method: Cns, earlier: list[TrainedConcept] | None = None) -> CnsLearner:
     return method.begin("mug", "mug", base, earlier or [], generator())
 
 
-def moved(base: Base, method: Cns, earlier: list[Learned]) -> CnsLearner:
+def moved(base: Base, method: Cns, earlier: list[TrainedConcept]) -> CnsLearner:
     """A learner whose entries are not zero any more."""
     learner = begin(base, method, earlier)
     learner.values.data = torch.randn(learner.values.shape, generator=generator())
@@ -52,34 +52,36 @@ def moved(base: Base, method: Cns, earlier: list[Learned]) -> CnsLearner:
     return learner
 
 
-def past(base: Base, earlier: list[Learned]) -> dict[str, torch.Tensor]:
-    return {site: sum(one.deltas[site].matrix() for one in earlier) for site in base.sites()}
+def past(base: Base, earlier: list[TrainedConcept]) -> dict[str, torch.Tensor]:
+    return {target: sum(one.deltas[target].matrix() for one in earlier) for target in base.target_modules()}
 
 
-def by_gradient(base: Base, name: str, earlier: list[Learned], **settings: Any) -> Learned:
-    method, pictures = Cns(**GRAD | settings), torch.randn(4, *base.latent_shape(), generator=generator())
-    one, general = lesson(base, method, name), Examples(pictures, ["a dog", "a red cat", "a mug", "a blue car"])
+def by_gradient(base: Base, name: str, earlier: list[TrainedConcept], **settings: Any) -> TrainedConcept:
+    method, images = Cns(**GRAD | settings), torch.randn(4, *base.latent_shape(), generator=generator())
+    one, general = task(base, method, name), Examples(images, ["a dog", "a red cat", "a mug", "a blue car"])
     return train(base, method, name, "dog", one.examples.latents, one.examples.prompts, earlier, calibration=general)
 
 
-def test_the_mask_is_the_base_neurons_without_the_general_ones(base: Base, two: list[Learned]) -> None:
+def test_the_mask_is_the_base_neurons_without_the_general_ones(base: Base, two: list[TrainedConcept]) -> None:
     chosen, best = begin(base, Cns(), two).masks, begin(base, Cns(mask="base"), two).masks
     general = importance.general_by_text(base, Cns.p, Cns.tau, "layer")
-    for site, mask in chosen.items():
-        assert int(best[site].sum()) == round(Cns.q * mask.numel())
-        assert torch.equal(mask, best[site] & ~general[site])
+    for target, mask in chosen.items():
+        assert int(best[target].sum()) == round(Cns.q * mask.numel())
+        assert torch.equal(mask, best[target] & ~general[target])
     assert 0 < importance.entries(chosen) < importance.entries(best)
 
 
-def test_base_neurons_are_those_of_the_weights_as_they_are_now(base: Base, two: list[Learned]) -> None:
-    strong = {site: Sparse(~delta.mask, torch.ones(int((~delta.mask).sum()))) for site, delta in two[0].deltas.items()}
+def test_base_neurons_are_those_of_the_weights_as_they_are_now(base: Base, two: list[TrainedConcept]) -> None:
+    strong = {
+        target: Sparse(~delta.mask, torch.ones(int((~delta.mask).sum()))) for target, delta in two[0].deltas.items()
+    }
     before, after = (begin(base, Cns(mask="base"), known).masks for known in ([], [replace(two[0], deltas=strong)]))
     assert importance.both(before, after) < importance.entries(before) / 2
 
 
 def test_a_random_mask_is_as_large_and_elsewhere(base: Base) -> None:
     chosen, mixed = begin(base, Cns()).masks, begin(base, Cns(mask="random")).masks
-    assert all(int(mask.sum()) == int(mixed[site].sum()) for site, mask in chosen.items())
+    assert all(int(mask.sum()) == int(mixed[target].sum()) for target, mask in chosen.items())
     assert importance.both(chosen, mixed) < importance.entries(chosen) / 2
 
 
@@ -89,41 +91,41 @@ def test_rows_have_equal_shares_where_rows_are_ranked(base: Base) -> None:
 
 
 @pytest.mark.parametrize("reg", ["earlier+base", "c-lora"])
-def test_entries_outside_the_mask_stay_bit_for_bit(base: Base, two: list[Learned], reg: str) -> None:
+def test_entries_outside_the_mask_stay_bit_for_bit(base: Base, two: list[TrainedConcept], reg: str) -> None:
     """AdamW would move them by its momentum and decay if it had them; it has no state for them."""
-    before = {site: layer.weight.clone() for site, layer in base.sites().items()}
+    before = {target: layer.weight.clone() for target, layer in base.target_modules().items()}
     learned = learn(base, Cns(**SHORT, reg=reg), "mug", two)
-    with fold(base.sites(), learned.deltas):
-        for site, layer in base.sites().items():
-            mask = importance.masks_of(learned)[site]
-            assert torch.equal(layer.weight[~mask], before[site][~mask])
-            assert (layer.weight[mask] != before[site][mask]).all()
+    with merge(base.target_modules(), learned.deltas):
+        for target, layer in base.target_modules().items():
+            mask = importance.masks_of(learned)[target]
+            assert torch.equal(layer.weight[~mask], before[target][~mask])
+            assert (layer.weight[mask] != before[target][mask]).all()
     learner = begin(base, Cns(), two)
     assert learner.values.numel() == importance.entries(learner.masks) < Cns.q * sum(m.numel() for m in before.values())
 
 
-def test_the_regulariser_against_whole_matrices(base: Base, two: list[Learned]) -> None:
+def test_the_regulariser_against_whole_matrices(base: Base, two: list[TrainedConcept]) -> None:
     """All four forms, with U, M and the changes as dense (d_out, d_in) matrices, summed over all layers."""
     taken = importance.union(two, importance.masks_of(two[0]))
     gone = past(base, two)
     learner = moved(base, Cns(), two)
     earlier, start, lora = torch.zeros(3, dtype=torch.float64)
-    for site, delta in learner.deltas().items():
-        mask, change = learner.masks[site], delta.matrix().detach()
-        earlier += (taken[site] * mask * change).square().sum()
-        start += (mask * (gone[site] + change)).square().sum()
-        lora += (gone[site].abs() * change).square().sum()
+    for target, delta in learner.deltas().items():
+        mask, change = learner.masks[target], delta.matrix().detach()
+        earlier += (taken[target] * mask * change).square().sum()
+        start += (mask * (gone[target] + change)).square().sum()
+        lora += (gone[target].abs() * change).square().sum()
     assert earlier > 0 and lora > 0
     expected = {"earlier+base": earlier + 0.25 * start, "earlier": earlier, "c-lora": lora, "none": torch.zeros(())}
     for reg, value in expected.items():
-        penalty = moved(base, Cns(reg=reg, forget_weight=3.0, base_weight=0.25), two).penalty()
-        assert penalty.dtype == torch.float32
-        torch.testing.assert_close(penalty.item(), 3.0 * value.item(), rtol=1e-5, atol=0)
+        regularization_loss = moved(base, Cns(reg=reg, forget_weight=3.0, base_weight=0.25), two).regularization_loss()
+        assert regularization_loss.dtype == torch.float32
+        torch.testing.assert_close(regularization_loss.item(), 3.0 * value.item(), rtol=1e-5, atol=0)
 
 
 def test_the_regulariser_is_zero_at_the_pretrained_weights(base: Base) -> None:
-    assert begin(base, Cns()).penalty().item() == 0
-    assert moved(base, Cns(base_weight=0.0), []).penalty().item() == 0  # no earlier concept
+    assert begin(base, Cns()).regularization_loss().item() == 0
+    assert moved(base, Cns(base_weight=0.0), []).regularization_loss().item() == 0  # no earlier concept
 
 
 def test_what_is_general_does_not_depend_on_earlier_concepts(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,11 +133,11 @@ def test_what_is_general_does_not_depend_on_earlier_concepts(base: Base, monkeyp
     voted = importance.voted
     monkeypatch.setattr(importance, "voted", lambda *told: seen.append(voted(*told)) or seen[-1])
     rex = by_gradient(base, "rex", [])
-    kiki = by_gradient(base, "kiki", [rex], rate=0.1)
+    kiki = by_gradient(base, "kiki", [rex], learning_rate=0.1)
     by_gradient(base, "mug", [kiki, rex])
     assert len(seen) == 3 and importance.entries(seen[0]) > 0
     for other in seen[1:]:
-        assert all(torch.equal(mask, other[site]) for site, mask in seen[0].items())
+        assert all(torch.equal(mask, other[target]) for target, mask in seen[0].items())
 
 
 def test_a_mask_from_gradients_is_trained_and_repeats(base: Base) -> None:
@@ -146,26 +148,26 @@ def test_a_mask_from_gradients_is_trained_and_repeats(base: Base) -> None:
     assert 0 < first.facts["mask_density"] == importance.entries(masks) / size <= Cns.q
     assert all((delta.values != 0).all() for delta in first.deltas.values())
     by_text = importance.masks_of(learn(base, Cns(**SHORT), "rex"))
-    assert any(not torch.equal(mask, by_text[site]) for site, mask in masks.items())
+    assert any(not torch.equal(mask, by_text[target]) for target, mask in masks.items())
 
 
-def test_gradients_need_pictures_of_diverse_things_where_general_neurons_go(base: Base) -> None:
+def test_gradients_need_images_of_diverse_things_where_general_neurons_go(base: Base) -> None:
     assert [Cns(score="grad").needs_calibration, Cns(score="grad", mask="base").needs_calibration] == [True, False]
     assert not Cns().needs_calibration
-    one = lesson(base, Cns(), "rex")
+    one = task(base, Cns(), "rex")
     with pytest.raises(MnemonError, match="give `calibration`"):
         train(base, Cns(**GRAD), "rex", "dog", one.examples.latents, one.examples.prompts)
-    assert all(not layer._forward_hooks for layer in base.sites().values())
+    assert all(not layer._forward_hooks for layer in base.target_modules().values())
 
 
-def test_bytes_and_fraction_are_exact(base: Base, two: list[Learned]) -> None:
+def test_bytes_and_fraction_are_exact(base: Base, two: list[TrainedConcept]) -> None:
     pipeline = base.pipeline()
     parts = (pipeline.unet, pipeline.vae, pipeline.text_encoder)
     everything = sum(parameter.numel() for part in parts for parameter in part.parameters())
     for one in two:
         masks = importance.masks_of(one)
-        counts = {site: int(mask.sum()) for site, mask in masks.items()}
-        packed = sum(ceil(mask.numel() / 8) + 4 * counts[site] + 2 * 8 for site, mask in masks.items())
+        counts = {target: int(mask.sum()) for target, mask in masks.items()}
+        packed = sum(ceil(mask.numel() / 8) + 4 * counts[target] + 2 * 8 for target, mask in masks.items())
         assert one.stored_bytes == packed + 4 * 32  # and the token's vector
         changed = sum(int((delta.matrix() != 0).sum()) for delta in one.deltas.values()) + 32
         general = one.facts["general_share"]
@@ -180,7 +182,7 @@ def test_no_concept_can_change_more_than_15_of_10_000_weights_of_stable_diffusio
     assert Cns.q * 19_169_280 + 768 <= 0.0015 * (859_520_964 + 83_653_863 + 123_060_480)
 
 
-def test_the_facts_say_how_concepts_overlap(two: list[Learned]) -> None:
+def test_the_facts_say_how_concepts_overlap(two: list[TrainedConcept]) -> None:
     share = importance.mask_overlap(two)[1][1, 0].item()
     assert two[0].facts["shared_with"] == {} and two[0].facts["shared"] == 0
     assert two[1].facts["shared_with"] == {"rex": share}
@@ -188,7 +190,7 @@ def test_the_facts_say_how_concepts_overlap(two: list[Learned]) -> None:
 
 
 def test_the_token_starts_at_the_noun_and_is_followed_by_it(base: Base) -> None:
-    assert torch.equal(begin(base, Cns()).tokens()["text_encoder"][0], base.word_vectors("mug")["text_encoder"])
+    assert torch.equal(begin(base, Cns()).tokens()["text_encoder"][0], base.word_embeddings("mug")["text_encoder"])
     assert Cns().prompt_name("rex", "dog") == "<rex> dog" and Cns().prompt_name("rex", None) == "<rex>"
     assert dict(base.tokens) == {}
 

@@ -23,7 +23,7 @@ def without_values() -> Iterator[None]:
 
 
 def sd15() -> StableDiffusion:
-    """With real numbers in the text encoder, the sites, and the U-Net's first layer, which says where the base is."""
+    """With real numbers in the text encoder, the target modules, and the U-Net's first layer, which says where the base is."""
     tokenizer = tiny_tokenizer()
     marks = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     torch.manual_seed(0)
@@ -54,7 +54,7 @@ def sd15() -> StableDiffusion:
         vae, text_encoder, tokenizer, unet, scheduler, None, None, requires_safety_checker=False
     )
     base = StableDiffusion(pipeline, "sd15", fingerprint="random")
-    for layer in base.sites().values():
+    for layer in base.target_modules().values():
         layer.weight = nn.Parameter(torch.randn(layer.weight.shape) / 768**0.5, requires_grad=False)
     return base
 
@@ -68,7 +68,7 @@ def test_a_concept_changes_at_most_15_weights_in_10_000() -> None:
         for part in ("unet", "vae", "text_encoder")
     }
     assert sizes == {"unet": 859_520_964, "vae": 83_653_863, "text_encoder": 123_060_480}
-    assert sum(layer.weight.numel() for layer in base.sites().values()) == 19_169_280
+    assert sum(layer.weight.numel() for layer in base.target_modules().values()) == 19_169_280
     learner = Cns().begin("rex", "dog", base, [], torch.Generator().manual_seed(0))
     with torch.no_grad():
         learner.values += 1  # what training does to every entry

@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mnemon.adapters import Dense, fold
-from mnemon.methods import Learned
+from mnemon.adapters import Dense, merge
+from mnemon.methods import TrainedConcept
 from mnemon.methods.custom_diffusion import RARE_WORDS, CustomDiffusion, CustomDiffusionLearner, TextDense
 from mnemon.models import Base
 from tests.contract.table import learn
 from tests.tiny import tiny_sd_base, tiny_sdxl_base
 
-SMALL = {"steps": 3, "batch": 2}
+SMALL = {"steps": 3, "batch_size": 2}
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def base() -> Base:
 
 
 @pytest.fixture(scope="module")
-def rex(base: Base) -> Learned:
+def rex(base: Base) -> TrainedConcept:
     return learn(base, CustomDiffusion(**SMALL), "rex")
 
 
@@ -42,16 +42,16 @@ class WeightLearner(CustomDiffusionLearner):
 
     def before_step(self, generator: torch.Generator) -> None:
         if not hasattr(self, "before"):  # the earlier concepts are folded in by now
-            self.before = {site: layer.weight.detach().clone() for site, layer in self.layers.items()}
+            self.before = {target: layer.weight.detach().clone() for target, layer in self.layers.items()}
 
     def after_step(self) -> None:
-        self.after = {site: layer.weight.detach().clone() for site, layer in self.layers.items()}
+        self.after = {target: layer.weight.detach().clone() for target, layer in self.layers.items()}
 
 
 class WeightTraining(CustomDiffusion):
-    def begin(self, name, noun, base, earlier, generator) -> WeightLearner:
-        learner = WeightLearner(self, name, noun, base, earlier, generator)
-        learner.layers = base.sites()
+    def begin(self, name, class_noun, base, earlier, generator) -> WeightLearner:
+        learner = WeightLearner(self, name, class_noun, base, earlier, generator)
+        learner.layers = base.target_modules()
         for layer in learner.layers.values():
             layer.weight.requires_grad_(True)
             layer.register_forward_hook(lambda _, inputs, out: torch.cat([out[:, :1].detach(), out[:, 1:]], dim=1))
@@ -62,26 +62,26 @@ class WeightTraining(CustomDiffusion):
 held: list[WeightLearner] = []
 
 
-def test_the_change_is_what_training_the_weight_itself_gives(base: Base, rex: Learned) -> None:
+def test_the_change_is_what_training_the_weight_itself_gives(base: Base, rex: TrainedConcept) -> None:
     kiki = learn(base, CustomDiffusion(**SMALL), "kiki", [rex])
     other = learn(tiny_sd_base(), WeightTraining(**SMALL), "kiki", [rex])
     (learner,) = held
-    for site, delta in kiki.deltas.items():
-        change = learner.after[site] - learner.before[site]
+    for target, delta in kiki.deltas.items():
+        change = learner.after[target] - learner.before[target]
         assert delta.matrix().abs().max() > 1e-4
         torch.testing.assert_close(delta.matrix(), change, atol=1e-6, rtol=0)
     torch.testing.assert_close(kiki.tokens, other.tokens, atol=1e-5, rtol=0)
 
 
-def test_a_change_is_the_weight_after_minus_the_weight_before(base: Base, rex: Learned) -> None:
+def test_a_change_is_the_weight_after_minus_the_weight_before(base: Base, rex: TrainedConcept) -> None:
     method = CustomDiffusion(**SMALL)
     kiki = learn(base, method, "kiki", [rex])
-    with fold(base.sites(), method.compose(base, [rex])):
-        before = {site: layer.weight.clone() for site, layer in base.sites().items()}
-    with fold(base.sites(), method.compose(base, [rex, kiki])):
-        for site, layer in base.sites().items():
-            assert type(kiki.deltas[site]) is Dense
-            torch.testing.assert_close(kiki.deltas[site].matrix(), layer.weight - before[site], atol=1e-7, rtol=0)
+    with merge(base.target_modules(), method.compose(base, [rex])):
+        before = {target: layer.weight.clone() for target, layer in base.target_modules().items()}
+    with merge(base.target_modules(), method.compose(base, [rex, kiki])):
+        for target, layer in base.target_modules().items():
+            assert type(kiki.deltas[target]) is Dense
+            torch.testing.assert_close(kiki.deltas[target].matrix(), layer.weight - before[target], atol=1e-7, rtol=0)
 
 
 def test_the_start_mark_gives_no_gradient_but_is_changed_all_the_same() -> None:
@@ -94,12 +94,12 @@ def test_the_start_mark_gives_no_gradient_but_is_changed_all_the_same() -> None:
     torch.testing.assert_close(values.grad, inputs[:, 1:].sum((0, 1)).expand(5, 7))
 
 
-def test_tokens_start_at_rare_words_each_once_and_then_at_random(base: Base, rex: Learned) -> None:
+def test_tokens_start_at_rare_words_each_once_and_then_at_random(base: Base, rex: TrainedConcept) -> None:
     method, numbers = CustomDiffusion(**SMALL), torch.Generator().manual_seed(0)
     assert rex.facts == {"token_start": RARE_WORDS[0]}
     second = method.begin("kiki", "dog", base, [rex], numbers)
-    assert torch.equal(second.tokens()["text_encoder"][0].detach(), base.word_vectors(RARE_WORDS[1])["text_encoder"])
-    earlier = [Learned(word, None, {}, {}, {"token_start": word}) for word in RARE_WORDS]
+    assert torch.equal(second.tokens()["text_encoder"][0].detach(), base.word_embeddings(RARE_WORDS[1])["text_encoder"])
+    earlier = [TrainedConcept(word, None, {}, {}, {"token_start": word}) for word in RARE_WORDS]
     assert method.begin("mug", None, base, earlier[1:], numbers).word == RARE_WORDS[0]  # free after a removal
     starts = [method.begin("mug", None, base, earlier, numbers) for _ in range(2)]
     assert starts[0].word is None
@@ -109,10 +109,10 @@ def test_tokens_start_at_rare_words_each_once_and_then_at_random(base: Base, rex
 def test_a_concept_costs_every_entry_and_one_vector_an_encoder() -> None:
     base = tiny_sdxl_base()
     learned = learn(base, CustomDiffusion(**SMALL), "rex", steps=1)
-    entries = sum(layer.weight.numel() for layer in base.sites().values())
+    entries = sum(layer.weight.numel() for layer in base.target_modules().values())
     assert learned.stored_bytes == 4 * entries + 4 * (32 + 16)
 
 
 def test_the_class_word_follows_the_token_unless_switched_off() -> None:
     assert CustomDiffusion().prompt_name("rex", "dog") == "<rex> dog"
-    assert CustomDiffusion(class_word=False).prompt_name("rex", "dog") == "<rex>"
+    assert CustomDiffusion(use_class_noun=False).prompt_name("rex", "dog") == "<rex>"

@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from mnemon.methods import Learned
+from mnemon.methods import TrainedConcept
 from mnemon.methods.custom_diffusion import CustomDiffusion
 from mnemon.methods.custom_diffusion_merge import CustomDiffusionMerge, concept_words, merge
 from mnemon.models import Base
 from tests.contract.table import assert_same_learned, learn
 from tests.tiny import tiny_sd_base
 
-SMALL = {"captions": 40, "steps": 3, "batch": 2}
+SMALL = {"captions": 40, "steps": 3, "batch_size": 2}
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def base() -> Base:
 
 
 @pytest.fixture(scope="module")
-def two(base: Base) -> list[Learned]:
+def two(base: Base) -> list[TrainedConcept]:
     rex = learn(base, CustomDiffusionMerge(**SMALL), "rex")
     return [rex, learn(base, CustomDiffusionMerge(**SMALL), "kiki", [rex])]
 
@@ -63,7 +63,9 @@ def test_words_said_twice_count_once_and_too_many_are_met_as_well_as_can_be() ->
     torch.testing.assert_close(met, torch.linalg.lstsq(many, asked.T).solution.T)
 
 
-def test_the_merged_model_says_to_each_concepts_words_what_its_own_model_says(base: Base, two: list[Learned]) -> None:
+def test_the_merged_model_says_to_each_concepts_words_what_its_own_model_says(
+    base: Base, two: list[TrainedConcept]
+) -> None:
     method = CustomDiffusionMerge(**SMALL)
     base.set_tokens(method.tokens(two))
     merged = method.compose(base, two)
@@ -71,11 +73,11 @@ def test_the_merged_model_says_to_each_concepts_words_what_its_own_model_says(ba
     base.set_tokens({})
     assert all(own.shape == (6, 32) for own in words.values())  # twice token, noun and end mark
     for one in two:
-        for site, delta in one.deltas.items():
+        for target, delta in one.deltas.items():
             wanted = words[one.name] @ delta.matrix().T
             assert wanted.abs().max() > 1e-4
-            torch.testing.assert_close(words[one.name] @ merged[site].matrix().T, wanted, atol=1e-5, rtol=0)
+            torch.testing.assert_close(words[one.name] @ merged[target].matrix().T, wanted, atol=1e-5, rtol=0)
 
 
-def test_a_concept_is_learned_as_the_first_of_custom_diffusion(base: Base, two: list[Learned]) -> None:
-    assert_same_learned(two[1], learn(base, CustomDiffusion(steps=3, batch=2), "kiki"))
+def test_a_concept_is_learned_as_the_first_of_custom_diffusion(base: Base, two: list[TrainedConcept]) -> None:
+    assert_same_learned(two[1], learn(base, CustomDiffusion(steps=3, batch_size=2), "kiki"))

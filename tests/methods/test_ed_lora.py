@@ -12,18 +12,18 @@ def generator() -> torch.Generator:
 
 def test_a_token_is_a_random_vector_and_the_noun_for_every_layer() -> None:
     base = tiny_sdxl_base()
-    start, noun = start_tokens(base, "dog", generator()), base.word_vectors("dog")
-    for encoder, (width, *_) in base.token_statistics().items():
+    start, class_noun = start_tokens(base, "dog", generator()), base.word_embeddings("dog")
+    for encoder, (width, *_) in base.embedding_statistics().items():
         assert start[encoder].shape == (len(base.layers()), 2, width)
-        assert torch.equal(start[encoder][:, 1], noun[encoder].expand(len(base.layers()), -1))
-        assert not torch.allclose(start[encoder][0, 0], noun[encoder], atol=1e-3)
+        assert torch.equal(start[encoder][:, 1], class_noun[encoder].expand(len(base.layers()), -1))
+        assert not torch.allclose(start[encoder][0, 0], class_noun[encoder], atol=1e-3)
     nameless = start_tokens(base, None, generator())
     assert torch.equal(nameless["text_encoder"][:, 0], start["text_encoder"][:, 0])
     assert not torch.equal(nameless["text_encoder"][:, 1], start["text_encoder"][:, 1])
 
 
 def test_every_layer_learns_vectors_of_its_own() -> None:
-    tokens = learn(tiny_sd_base(), Cidm(rank=2, steps=2, batch=2), "rex").tokens["text_encoder"]
+    tokens = learn(tiny_sd_base(), Cidm(rank=2, steps=2, batch_size=2), "rex").tokens["text_encoder"]
     assert len(tokens[:, 0].unique(dim=0)) == len(tokens[:, 1].unique(dim=0)) == len(tokens)
 
 

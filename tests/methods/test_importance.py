@@ -6,7 +6,7 @@ from torch import Tensor
 
 from mnemon.adapters import Sparse
 from mnemon.errors import MnemonError
-from mnemon.methods import Learned, importance
+from mnemon.methods import TrainedConcept, importance
 from mnemon.models import Base
 from mnemon.training import denoising_loss
 from tests.tiny import tiny_sd_base
@@ -21,9 +21,9 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def with_mask(name: str, *rows: list[int]) -> Learned:
+def with_mask(name: str, *rows: list[int]) -> TrainedConcept:
     mask = torch.tensor(rows).bool()
-    return Learned(name, None, {"site": Sparse(mask, torch.ones(int(mask.sum())))}, {})
+    return TrainedConcept(name, None, {"site": Sparse(mask, torch.ones(int(mask.sum())))}, {})
 
 
 def test_the_text_score_is_the_weights_size_times_the_norm_of_what_it_reads() -> None:
@@ -43,20 +43,20 @@ def test_a_concept_is_scored_on_its_name_and_the_end_mark_alone(base: Base) -> N
 
 
 def test_the_gradient_score_is_the_weight_times_the_losss_derivative(base: Base) -> None:
-    sites, latents = base.sites(), torch.randn(1, *base.latent_shape(), generator=generator())
+    target_modules, latents = base.target_modules(), torch.randn(1, *base.latent_shape(), generator=generator())
 
     def losses(numbers: torch.Generator) -> Tensor:
         noise, times = torch.randn(latents.shape, generator=numbers), base.sample_timesteps(1, numbers)
         return denoising_loss(base, latents, noise, times, base.encode_prompts(["a dog"]), None).sum()
 
-    (scores,) = importance.gradient_scores(sites, losses, 1, generator(1))
-    for site, layer in sites.items():
+    (scores,) = importance.gradient_scores(target_modules, losses, 1, generator(1))
+    for target, layer in target_modules.items():
         with torch.enable_grad():
             weight = layer.weight.requires_grad_()
             (gradient,) = torch.autograd.grad(losses(generator(1)), weight)
         weight.requires_grad_(False)
-        torch.testing.assert_close(scores[site], (weight * gradient).abs(), rtol=1e-4, atol=1e-9)
-    assert all(not layer._forward_hooks for layer in sites.values())
+        torch.testing.assert_close(scores[target], (weight * gradient).abs(), rtol=1e-4, atol=1e-9)
+    assert all(not layer._forward_hooks for layer in target_modules.values())
 
 
 @pytest.mark.parametrize("scope", ["layer", "row"])
@@ -85,7 +85,9 @@ def test_what_is_general_is_asked_once_for_each_base(base: Base, monkeypatch: py
     first, again = (importance.general_by_text(base, 0.1, 0.5, "layer") for _ in range(2))
     other = importance.general_by_text(base, 0.2, 0.5, "layer")
     assert asked == [importance.CAPTIONS] * 2
-    assert all(torch.equal(mask, again[site]) and not torch.equal(mask, other[site]) for site, mask in first.items())
+    assert all(
+        torch.equal(mask, again[target]) and not torch.equal(mask, other[target]) for target, mask in first.items()
+    )
     assert all(mask.any() for mask in first.values())
 
 
@@ -118,7 +120,7 @@ def test_the_union_only_grows() -> None:
 
 def test_the_overlap_of_masks() -> None:
     learned = [with_mask("a", [1, 1, 1, 1]), with_mask("b", [0, 0, 1, 1]), with_mask("c", [0, 0, 0, 0])]
-    jaccard, share = importance.mask_overlap([*learned, Learned("d", None, {}, {})])
+    jaccard, share = importance.mask_overlap([*learned, TrainedConcept("d", None, {}, {})])
     empty = [0.0, 0.0]
     assert jaccard.tolist() == [[1.0, 0.5, *empty], [0.5, 1.0, *empty], [0.0] * 4, [0.0] * 4]
     assert share.tolist() == [[1.0, 0.5, *empty], [1.0, 1.0, *empty], [0.0] * 4, [0.0] * 4]

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 
 from mnemon.adapters import Dense
-from mnemon.methods import Learned
+from mnemon.methods import TrainedConcept
 from mnemon.methods.mix_of_show import MixOfShow, fuse, own_features
 from mnemon.models import Base
 from mnemon.sampling import Composed
 from tests.contract.table import learn
 from tests.tiny import tiny_sd_base
 
-SMALL = {"rank": 2, "steps": 3, "batch": 2}
+SMALL = {"rank": 2, "steps": 3, "batch_size": 2}
 D1, D2 = 12, 20
 
 
@@ -28,11 +28,11 @@ def base() -> Base:
 
 
 @pytest.fixture(scope="module")
-def two(base: Base) -> list[Learned]:
+def two(base: Base) -> list[TrainedConcept]:
     """Two concepts whose weights differ much: three steps have barely moved them."""
     method = MixOfShow(**SMALL)
     return [
-        replace(one, deltas={site: Dense(random(*delta.shape, seed=n)) for site, delta in one.deltas.items()})
+        replace(one, deltas={target: Dense(random(*delta.shape, seed=n)) for target, delta in one.deltas.items()})
         for n, one in enumerate(learn(base, method, name) for name in ("rex", "kiki"))
     ]
 
@@ -68,7 +68,7 @@ def test_fusion_minimises_the_objective_in_any_order() -> None:
     torch.testing.assert_close(turned, fused.detach().float(), atol=1e-6, rtol=0)
 
 
-def test_a_fused_model_hears_each_concept_as_its_own_model_does(base: Base, two: list[Learned]) -> None:
+def test_a_fused_model_hears_each_concept_as_its_own_model_does(base: Base, two: list[TrainedConcept]) -> None:
     method = MixOfShow(ridge=1e-9)
     errors = {name: 0.0 for name in ("rex", "kiki")}
     with Composed(base, method, two):
@@ -76,15 +76,15 @@ def test_a_fused_model_hears_each_concept_as_its_own_model_does(base: Base, two:
         for one in two:
             layers = own_features(base, one)
             assert len(layers) == len(base.layers()) and not torch.allclose(layers[0], layers[1])
-            for site, delta in fused.items():
-                (index,) = [n for n, layer in enumerate(base.layers()) if site.startswith(f"{layer}.")]
-                wanted = layers[index] @ one.deltas[site].matrix().double().T
+            for target, delta in fused.items():
+                (index,) = [n for n, layer in enumerate(base.layers()) if target.startswith(f"{layer}.")]
+                wanted = layers[index] @ one.deltas[target].matrix().double().T
                 error = (layers[index] @ delta.matrix().double().T - wanted).norm() / wanted.norm()
                 errors[one.name] = max(errors[one.name], error.item())
     assert max(errors.values()) < 0.05
 
 
-def test_weight_fusion_is_the_mean(base: Base, two: list[Learned]) -> None:
-    for site, delta in MixOfShow(fusion="weight").compose(base, two).items():
-        mean = (two[0].deltas[site].matrix() + two[1].deltas[site].matrix()) / 2
+def test_weight_fusion_is_the_mean(base: Base, two: list[TrainedConcept]) -> None:
+    for target, delta in MixOfShow(fusion="weight").compose(base, two).items():
+        mean = (two[0].deltas[target].matrix() + two[1].deltas[target].matrix()) / 2
         torch.testing.assert_close(delta.matrix(), mean)

@@ -5,13 +5,13 @@ import torch
 
 from mnemon.adapters import LowRank
 from mnemon.errors import MnemonError
-from mnemon.methods import Learned
+from mnemon.methods import TrainedConcept
 from mnemon.methods.orthogonal_adaptation import OrthogonalAdaptation, shared_basis
 from mnemon.models import Base
 from tests.contract.table import learn
 from tests.tiny import tiny_sd_base, tiny_sdxl_base
 
-SMALL = {"rank": 2, "steps": 3, "batch": 2}
+SMALL = {"rank": 2, "steps": 3, "batch_size": 2}
 
 
 @pytest.fixture(scope="module")
@@ -19,8 +19,8 @@ def base() -> Base:
     return tiny_sd_base()
 
 
-def columns(learned: Learned) -> set[tuple[int, int]]:
-    """Width and number of the basis columns that a concept has at any site."""
+def columns(learned: TrainedConcept) -> set[tuple[int, int]]:
+    """Width and number of the basis columns that a concept has at any target module."""
     found = set()
     for delta in learned.deltas.values():
         assert isinstance(delta, LowRank)
@@ -44,19 +44,19 @@ def test_columns_come_from_the_name_alone_and_only_the_rest_is_trained(base: Bas
     assert len(columns(rex)) == method.rank
     assert columns(rex) == columns(learn(base, method, "rex", [kiki], seed=5)) != columns(kiki)
     before = method.begin("rex", "dog", base, [], torch.Generator().manual_seed(0)).deltas()
-    for site, delta in rex.deltas.items():
+    for target, delta in rex.deltas.items():
         assert isinstance(delta, LowRank) and delta.up.abs().max() > 1e-4
-        assert torch.equal(delta.down, before[site].down)
+        assert torch.equal(delta.down, before[target].down)
 
 
 def test_disjoint_columns_have_no_crosstalk(base: Base) -> None:
     method = OrthogonalAdaptation(**SMALL, disjoint=True)
     rex = learn(base, method, "rex")
     kiki = learn(base, method, "kiki", [rex])
-    for site, delta in kiki.deltas.items():
+    for target, delta in kiki.deltas.items():
         assert isinstance(delta, LowRank)
         own = delta.down.data.T  # inputs within the span of B_kiki
-        assert (rex.deltas[site].matrix() @ own).abs().max() < 1e-6
+        assert (rex.deltas[target].matrix() @ own).abs().max() < 1e-6
         torch.testing.assert_close(delta.matrix() @ own, delta.up.data, atol=1e-6, rtol=0)
 
 
@@ -77,10 +77,10 @@ def test_the_merge_is_the_weighted_sum_in_any_order(base: Base) -> None:
     method = OrthogonalAdaptation(**SMALL, merge_weight=0.6)
     learned = [learn(base, method, name) for name in ("rex", "kiki", "mug")]
     merged, turned = method.compose(base, learned), method.compose(base, learned[::-1])
-    for site, delta in merged.items():
-        expected = 0.6 * torch.stack([one.deltas[site].matrix() for one in learned]).sum(0)
+    for target, delta in merged.items():
+        expected = 0.6 * torch.stack([one.deltas[target].matrix() for one in learned]).sum(0)
         torch.testing.assert_close(delta.matrix(), expected, atol=1e-7, rtol=0)
-        torch.testing.assert_close(delta.matrix(), turned[site].matrix(), atol=1e-7, rtol=0)
+        torch.testing.assert_close(delta.matrix(), turned[target].matrix(), atol=1e-7, rtol=0)
 
 
 def test_a_basis_cannot_have_more_columns_than_inputs() -> None:

@@ -11,7 +11,7 @@ def generator() -> torch.Generator:
 def test_a_token_starts_like_a_word_of_each_text_encoder() -> None:
     base = tiny_sdxl_base()
     start = start_vectors(base, 400, generator())
-    for encoder, (width, mean, deviation) in base.token_statistics().items():
+    for encoder, (width, mean, deviation) in base.embedding_statistics().items():
         assert start[encoder].shape == (400, width)
         assert abs(start[encoder].mean().item() - mean) < 0.1 * deviation
         assert abs(start[encoder].std().item() / deviation - 1) < 0.1
@@ -34,7 +34,7 @@ def test_one_step_moves_either_token_by_the_rate() -> None:
     start = {"text_encoder": 0.02 * torch.randn(1, 32, generator=generator())}
     for token in (VectorToken({k: v.clone() for k, v in start.items()}), MlpToken(start, 256, generator())):
         before = token()["text_encoder"].detach().clone()
-        optimizer = torch.optim.Adam(token.parameters(), lr=token.rate(5e-3))
+        optimizer = torch.optim.Adam(token.parameters(), lr=token.learning_rate(5e-3))
         token()["text_encoder"].sum().backward()
         optimizer.step()
         moved = (token()["text_encoder"] - before).abs()

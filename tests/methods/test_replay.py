@@ -4,19 +4,19 @@ import torch
 from mnemon.errors import MnemonError
 from mnemon.methods.lora import Lora
 from mnemon.methods.replay import Replay
-from mnemon.sampling.drawn import rehearsed
+from mnemon.training.generated import replay_images
 from tests.contract.table import assert_same_learned, learn
 from tests.tiny import tiny_sd_base
 
-SMALL = {"rank": 2, "steps": 3, "batch": 2}
+SMALL = {"rank": 2, "steps": 3, "batch_size": 2}
 
 
-def test_pictures_of_every_earlier_concept_are_drawn_and_trained_on() -> None:
-    base, method = tiny_sd_base(), Replay(**SMALL, rehearsal=2)
+def test_images_of_every_earlier_concept_are_drawn_and_trained_on() -> None:
+    base, method = tiny_sd_base(), Replay(**SMALL, num_replay_images=2)
     rex = learn(base, method, "rex")
     assert_same_learned(rex, learn(base, Lora(**SMALL), "rex"))  # nothing to rehearse
     kiki = learn(base, method, "kiki", [rex])
-    again = rehearsed(base, method, [rex, kiki], seed=0)
+    again = replay_images(base, method, [rex, kiki], seed=0)
     assert again is not None and sorted(again.prompts) == ["a photo of <kiki> dog"] * 2 + ["a photo of <rex> dog"] * 2
     assert again.latents.flatten(1).unique(dim=0).shape[0] == 4
     plain = learn(base, Lora(**SMALL), "kiki", [rex])
@@ -24,5 +24,5 @@ def test_pictures_of_every_earlier_concept_are_drawn_and_trained_on() -> None:
 
 
 def test_nothing_to_rehearse_is_no_replay() -> None:
-    with pytest.raises(MnemonError, match="rehearsal"):
-        Replay(rehearsal=0)
+    with pytest.raises(MnemonError, match="num_replay_images"):
+        Replay(num_replay_images=0)

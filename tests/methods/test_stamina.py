@@ -3,15 +3,15 @@
 import pytest
 import torch
 
-from mnemon.adapters import Dense, MaskedLowRank, fold
-from mnemon.methods import Learned, Method
+from mnemon.adapters import Dense, MaskedLowRank, merge
+from mnemon.methods import Method, TrainedConcept
 from mnemon.methods.lora import Lora
 from mnemon.methods.stamina import Stamina, StaminaLearner
 from mnemon.models import Base
 from tests.contract.table import learn, predict
 from tests.tiny import tiny_sd_base
 
-SMALL = {"rank": 2, "mask_rank": 2, "token_hidden": 8, "steps": 4, "batch": 2, "sparsity_weight": 0.0}
+SMALL = {"rank": 2, "mask_rank": 2, "token_hidden": 8, "steps": 4, "batch_size": 2, "sparsity_weight": 0.0}
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
-def begin(base: Base, method: Method, earlier: list[Learned]) -> StaminaLearner:
+def begin(base: Base, method: Method, earlier: list[TrainedConcept]) -> StaminaLearner:
     """A learner whose factors are not zero any more."""
     learner = method.begin("kiki", "dog", base, earlier, generator())
     assert isinstance(learner, StaminaLearner)
@@ -33,26 +33,26 @@ def begin(base: Base, method: Method, earlier: list[Learned]) -> StaminaLearner:
     return learner
 
 
-def past(base: Base, value: float = 1.0) -> Learned:
-    deltas = {s: Dense(torch.full(layer.weight.shape, value)) for s, layer in base.sites().items()}
-    return Learned("rex", "dog", deltas, {"text_encoder": torch.zeros(1, 32)})
+def past(base: Base, value: float = 1.0) -> TrainedConcept:
+    deltas = {s: Dense(torch.full(layer.weight.shape, value)) for s, layer in base.target_modules().items()}
+    return TrainedConcept("rex", "dog", deltas, {"text_encoder": torch.zeros(1, 32)})
 
 
 def test_the_penalty_is_zero_for_the_first_concept(base: Base) -> None:
     learner = begin(base, Stamina(**SMALL), [])
     learner.before_step(generator())
-    assert learner.penalty().item() == 0
+    assert learner.regularization_loss().item() == 0
 
 
 def test_the_penalty_is_the_weighted_square_of_past_times_delta(base: Base) -> None:
     rex, kiki = past(base, 0.5), past(base, -2.0)
     learner = begin(base, Stamina(**SMALL, forget_weight=10.0), [rex, kiki])
     learner.before_step(generator())
-    deltas = {site: delta.matrix() for site, delta in learner.deltas().items()}
+    deltas = {target: delta.matrix() for target, delta in learner.deltas().items()}
     expected = 10.0 * sum((1.5 * delta).square().sum() for delta in deltas.values())
-    torch.testing.assert_close(learner.penalty(), expected)
-    assert learner.penalty().dtype == torch.float32
-    gradients = torch.autograd.grad(learner.penalty(), list(deltas.values()), allow_unused=True)
+    torch.testing.assert_close(learner.regularization_loss(), expected)
+    assert learner.regularization_loss().dtype == torch.float32
+    gradients = torch.autograd.grad(learner.regularization_loss(), list(deltas.values()), allow_unused=True)
     for gradient, delta in zip(gradients, deltas.values(), strict=True):
         if gradient is not None:
             torch.testing.assert_close(gradient, 10.0 * 2 * 1.5**2 * delta)
@@ -61,22 +61,22 @@ def test_the_penalty_is_the_weighted_square_of_past_times_delta(base: Base) -> N
 def test_without_the_penalty_there_is_none(base: Base) -> None:
     learner = begin(base, Stamina(**SMALL, forget="none"), [past(base)])
     learner.before_step(generator())
-    assert learner.penalty().item() == 0
+    assert learner.regularization_loss().item() == 0
 
 
 def test_the_sparsity_term_is_the_mean_gate(base: Base) -> None:
     learner = begin(base, Stamina(**{**SMALL, "sparsity_weight": 0.75}, forget="none"), [past(base)])
     learner.before_step(generator())
     gates = torch.cat([stack.noisy.sigmoid().flatten() for stack in learner.stacks])
-    torch.testing.assert_close(learner.penalty(), 0.75 * gates.mean())
+    torch.testing.assert_close(learner.regularization_loss(), 0.75 * gates.mean())
 
 
 def test_a_delta_is_the_product_under_its_mask(base: Base) -> None:
     learner = begin(base, Stamina(**SMALL, mask="gumbel_st"), [])
     learner.before_step(generator())
     for stack in learner.stacks:
-        for index, site in enumerate(stack.sites):
-            product, delta = stack.a[index] @ stack.b[index], learner.deltas()[site].matrix()
+        for index, target in enumerate(stack.target_modules):
+            product, delta = stack.a[index] @ stack.b[index], learner.deltas()[target].matrix()
             shut = delta == 0
             assert 0 < shut.float().mean() < 0.5  # 1 - sigmoid(2) = 12 % at the start
             torch.testing.assert_close(delta[~shut], product[~shut])
@@ -97,78 +97,82 @@ def test_evaluation_mode_prepares_what_is_kept_and_draws_nothing(base: Base) -> 
     learner.before_step(numbers)
     assert torch.equal(state, numbers.get_state())
     kept = learner.finish()
-    for site, delta in learner.deltas().items():
-        assert isinstance(kept.deltas[site], MaskedLowRank)
-        torch.testing.assert_close(kept.deltas[site].matrix(), delta.matrix())
+    for target, delta in learner.deltas().items():
+        assert isinstance(kept.deltas[target], MaskedLowRank)
+        torch.testing.assert_close(kept.deltas[target].matrix(), delta.matrix())
     assert 0.2 < kept.facts["mask_density"] < 0.8
 
 
 @pytest.mark.parametrize("mask", ["none", "soft", "sigmoid_st", "gumbel_st"])
 @pytest.mark.parametrize("param", ["factor_mlp", "factor_linear"])
 def test_every_switch_learns_and_folds_to_what_evaluation_shows(base: Base, mask, param) -> None:
-    method = Stamina(**SMALL, mask=mask, mask_param=param, token="vector", class_word=False)
+    method = Stamina(**SMALL, mask=mask, mask_param=param, token="vector", use_class_noun=False)
     earlier = [past(base, 0.01)]
     learner = begin(base, method, earlier).eval()
     learner.before_step(generator())
     kept = learner.finish()
-    for site, delta in learner.deltas().items():
-        torch.testing.assert_close(kept.deltas[site].matrix(), delta.matrix())
+    for target, delta in learner.deltas().items():
+        torch.testing.assert_close(kept.deltas[target].matrix(), delta.matrix())
     assert learn(base, method, "kiki", earlier).tokens.keys() == {"text_encoder"}
 
 
 @pytest.mark.parametrize("token", ["mlp", "vector"])
 def test_the_token_starts_near_the_noun_and_at_random_without_one(base: Base, token) -> None:
     method = Stamina(**SMALL, token=token)
-    start = {noun: method.begin("rex", noun, base, [], generator()).tokens() for noun in ("dog", None)}
-    dog = base.word_vectors("dog")["text_encoder"].expand(3, -1)
+    start = {
+        class_noun: method.begin("rex", class_noun, base, [], generator()).tokens() for class_noun in ("dog", None)
+    }
+    dog = base.word_embeddings("dog")["text_encoder"].expand(3, -1)
     near = 0.1 * dog.std()
     assert (start["dog"]["text_encoder"] - dog).abs().max() < near
     assert (start[None]["text_encoder"] - dog).abs().max() > near
 
 
 def test_without_mask_mlp_penalty_and_noun_it_is_sequential_lora(base: Base) -> None:
-    shared = {"rank": 2, "rate": 1e-3, "vectors": 3, "steps": 4, "batch": 2}
+    shared = {"rank": 2, "learning_rate": 1e-3, "vectors": 3, "steps": 4, "batch_size": 2}
     plain = Stamina(**shared, mask="none", token="vector", forget="none")
     for left, right in zip(_two(base, plain, None), _two(base, Lora(**shared), None), strict=True):
         torch.testing.assert_close(left.tokens, right.tokens)
-        for site, delta in left.deltas.items():
-            torch.testing.assert_close(delta.matrix(), right.deltas[site].matrix(), atol=1e-6, rtol=1e-4)
+        for target, delta in left.deltas.items():
+            torch.testing.assert_close(delta.matrix(), right.deltas[target].matrix(), atol=1e-6, rtol=1e-4)
 
 
-def _two(base: Base, method: Method, noun: str | None = "dog") -> list[Learned]:
-    rex = learn(base, method, "rex", noun=noun)
-    return [rex, learn(base, method, "kiki", [rex], noun=noun)]
+def _two(base: Base, method: Method, class_noun: str | None = "dog") -> list[TrainedConcept]:
+    rex = learn(base, method, "rex", class_noun=class_noun)
+    return [rex, learn(base, method, "kiki", [rex], class_noun=class_noun)]
 
 
 def test_past_is_what_the_folded_base_has_gained(base: Base) -> None:
     method = Stamina(**SMALL)
     two = _two(base, method)
-    before = {site: layer.weight.clone() for site, layer in base.sites().items()}
+    before = {target: layer.weight.clone() for target, layer in base.target_modules().items()}
     learner = begin(base, method, two)
-    with fold(base.sites(), method.compose(base, two)):
+    with merge(base.target_modules(), method.compose(base, two)):
         for stack in learner.stacks:
-            for site, summed in zip(stack.sites, stack.past, strict=True):
-                torch.testing.assert_close(summed, base.sites()[site].weight - before[site], atol=1e-6, rtol=0)
+            for target, summed in zip(stack.target_modules, stack.past, strict=True):
+                torch.testing.assert_close(
+                    summed, base.target_modules()[target].weight - before[target], atol=1e-6, rtol=0
+                )
 
 
 @pytest.mark.parametrize("mask", ["gumbel_st", "none"])
 def test_the_penalty_clears_what_earlier_concepts_use_and_leaves_the_rest(base: Base, mask) -> None:
     """The loss pulls every entry to 0.1; earlier concepts use the upper half of the first layer."""
-    site, layer = next(iter(base.sites().items()))
+    target, layer = next(iter(base.target_modules().items()))
     half = layer.out_features // 2
     used = torch.zeros(layer.weight.shape)
     used[:half] = 1.0
-    rex = Learned("rex", None, {site: Dense(used)}, {})
+    rex = TrainedConcept("rex", None, {target: Dense(used)}, {})
     learner = Stamina(rank=2, forget_weight=1.0, mask=mask).begin("kiki", None, base, [rex], generator())
     optimizer = torch.optim.Adam(learner.parameter_groups())
     numbers = generator()
     for _ in range(300):
         learner.before_step(numbers)
         pull = sum((delta.matrix() - 0.1).square().sum() for delta in learner.deltas().values())
-        (0.01 * pull + learner.penalty()).backward()
+        (0.01 * pull + learner.regularization_loss()).backward()
         optimizer.step()
         optimizer.zero_grad()
-    kept = learner.finish().deltas[site].matrix()
+    kept = learner.finish().deltas[target].matrix()
     assert kept[:half].square().mean() < 0.02 * kept[half:].square().mean()
     assert kept[half:].mean() > 0.05
 
@@ -177,6 +181,6 @@ def test_what_it_learned_depends_on_the_earlier_concepts_only_through_the_model(
     """An earlier concept whose deltas are zero changes nothing but that its token is known."""
     zero = past(base, 0.0)
     alone, after = learn(base, Stamina(**SMALL), "kiki"), learn(base, Stamina(**SMALL), "kiki", [zero])
-    for site, delta in alone.deltas.items():
-        assert torch.equal(delta.matrix(), after.deltas[site].matrix())
+    for target, delta in alone.deltas.items():
+        assert torch.equal(delta.matrix(), after.deltas[target].matrix())
     assert predict(base, ["a dog"]).isfinite().all()

@@ -1,16 +1,16 @@
 import torch
 
-from mnemon.methods import Learned
+from mnemon.methods import TrainedConcept
 from mnemon.methods.textual_inversion import TextualInversion
 from mnemon.models import Base
 from mnemon.sampling import Composed
 from tests.contract.table import assert_same_learned, learn, predict, weights
 from tests.tiny import tiny_sd_base, tiny_sdxl_base
 
-SMALL = TextualInversion(vectors=2, steps=4, batch=2)
+SMALL = TextualInversion(vectors=2, steps=4, batch_size=2)
 
 
-def said(base: Base, learned: list[Learned]) -> torch.Tensor:
+def said(base: Base, learned: list[TrainedConcept]) -> torch.Tensor:
     with Composed(base, SMALL, learned):
         return predict(base, ["a photo of <rex>"])
 
@@ -25,7 +25,7 @@ def test_no_weight_is_touched_whether_learning_or_drawing() -> None:
     assert all(torch.equal(tensor, now[name]) for now in seen for name, tensor in before.items())
 
 
-def test_later_concepts_do_not_change_earlier_ones_pictures() -> None:
+def test_later_concepts_do_not_change_earlier_ones_images() -> None:
     base = tiny_sd_base()
     rex = learn(base, SMALL, "rex")
     alone = said(base, [rex])
@@ -49,18 +49,18 @@ def test_learning_changes_what_the_token_draws() -> None:
 def test_the_token_starts_as_the_noun_and_at_random_without_one() -> None:
     base = tiny_sdxl_base()
     numbers = torch.Generator().manual_seed(0)
-    noun = SMALL.begin("rex", "dog", base, [], numbers).tokens()
-    for encoder, vector in base.word_vectors("dog").items():
-        assert torch.equal(noun[encoder].detach(), vector.expand(2, -1))
+    class_noun = SMALL.begin("rex", "dog", base, [], numbers).tokens()
+    for encoder, vector in base.word_embeddings("dog").items():
+        assert torch.equal(class_noun[encoder].detach(), vector.expand(2, -1))
     first, second = (SMALL.begin("rex", None, base, [], numbers).tokens() for _ in range(2))
     assert not torch.allclose(first["text_encoder"], second["text_encoder"])
 
 
 def test_a_concept_costs_its_vectors() -> None:
-    learned = learn(tiny_sdxl_base(), TextualInversion(vectors=3, steps=1, batch=1), "rex")
+    learned = learn(tiny_sdxl_base(), TextualInversion(vectors=3, steps=1, batch_size=1), "rex")
     assert learned.stored_bytes == 4 * 3 * (32 + 16)
 
 
 def test_the_noun_is_left_out_unless_asked_for() -> None:
     assert TextualInversion().prompt_name("rex", "dog") == "<rex>"
-    assert TextualInversion(class_word=True).prompt_name("rex", "dog") == "<rex> dog"
+    assert TextualInversion(use_class_noun=True).prompt_name("rex", "dog") == "<rex> dog"

@@ -6,7 +6,7 @@ from diffusers import DDPMScheduler, EulerDiscreteScheduler, FlowMatchEulerDiscr
 from diffusers.training_utils import compute_snr
 
 from mnemon.errors import MnemonError
-from mnemon.models.noise import Noise, noise_from
+from mnemon.models.noise import NoiseSchedule, noise_from
 from tests.tiny import NOISE, tiny_sd_base, tiny_sdxl_base
 
 TIMES = torch.tensor([0, 1, 500, 999])
@@ -41,7 +41,7 @@ def test_v_prediction_reaches_the_base() -> None:
     torch.testing.assert_close(signal.sqrt() * noisy - (1 - signal).sqrt() * velocity, clean, atol=1e-4, rtol=1e-4)
 
 
-def test_flow_goes_straight_from_picture_to_noise() -> None:
+def test_flow_goes_straight_from_image_to_noise() -> None:
     noise, (clean, added) = noise_from(FlowMatchEulerDiscreteScheduler(shift=3.0)), parts()
     times = torch.tensor([1.0, 40.0, 500.0, 1000.0])
     noisy, sigma = noise.add_noise(clean, added, times), times[:, None, None, None] / 1000
@@ -75,7 +75,7 @@ def test_an_unknown_prediction_type_is_refused() -> None:
     class Odd:
         config = DDPMScheduler.from_config(DDPMScheduler().config, prediction_type="sample").config
 
-    assert isinstance(noise_from(Odd()), Noise)
+    assert isinstance(noise_from(Odd()), NoiseSchedule)
     Odd.config = {**Odd.config, "prediction_type": "riddle"}
     with pytest.raises(MnemonError, match="riddle"):
         noise_from(Odd())

@@ -55,8 +55,8 @@ def test_a_packed_base_predicts_nearly_what_the_whole_one_does(family: str, how:
     if family != "sd":
         packed.resolution = whole.resolution
         packed.encoders[-1].length = whole.encoders[-1].length
-    assert packed.fingerprint == whole.fingerprint and packed.sites().keys() == whole.sites().keys()
-    assert all(type(site) is nn.Linear for site in packed.sites().values())
+    assert packed.fingerprint == whole.fingerprint and packed.target_modules().keys() == whole.target_modules().keys()
+    assert all(type(target) is nn.Linear for target in packed.target_modules().values())
     assert any(isinstance(layer, QuantisedLinear) for layer in packed.denoiser.modules())
     assert all(any(isinstance(one, QuantisedLinear) for one in e.model.modules()) for e in packed.encoders)
     noisy, timesteps = torch.randn(2, *whole.latent_shape()), torch.tensor([500.0, 100.0])
@@ -72,16 +72,16 @@ def test_two_concepts_are_learned_on_a_packed_base_and_drawn_on_either(
 ) -> None:
     packed = load_base(str(world_folder), quantised=how)
     before = {key: value.clone() for key, value in packed.denoiser.state_dict().items()}
-    for name, seed, noun in (("sip", 201, "mug"), ("tom", 202, "cat")):
-        thing_concept(name, seed, noun).write(tmp_path / name, 2, seed=1)
+    for name, seed, class_noun in (("sip", 201, "mug"), ("tom", 202, "cat")):
+        thing_concept(name, seed, class_noun).write(tmp_path / name, 2, seed=1)
         api.learn(
-            tmp_path / "lib", concept_from_folder(tmp_path / name, noun=noun), base=packed, method=Lora(rank=2),
-            training=TrainingSettings(steps=2, batch=2, gradient_checkpointing=True), scored=False,
+            tmp_path / "lib", concept_from_folder(tmp_path / name, class_noun=class_noun), base=packed, method=Lora(rank=2),
+            training=TrainingSettings(steps=2, batch_size=2, gradient_checkpointing=True), scored=False,
         )  # fmt: skip
     assert all(torch.equal(value, before[key]) for key, value in packed.denoiser.state_dict().items())
     prompt = ["a photo of <sip> mug and <tom> cat"]
-    near = api.generate(tmp_path / "lib", prompt, base=packed, steps=2)
-    exact = api.generate(tmp_path / "lib", prompt, base=str(world_folder), steps=2)
+    near = api.generate(tmp_path / "lib", prompt, base=packed, num_inference_steps=2)
+    exact = api.generate(tmp_path / "lib", prompt, base=str(world_folder), num_inference_steps=2)
     assert near.shape == exact.shape and (near - exact).abs().mean() < 0.1
 
 

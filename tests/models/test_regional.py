@@ -1,4 +1,4 @@
-"""Regions in transformers, where text and picture attend together: what sees what, and under which changes."""
+"""Regions in transformers, where text and image attend together: what sees what, and under which changes."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ from torch.nn.functional import scaled_dot_product_attention, softmax
 from mnemon.adapters import LowRank, Routed
 from mnemon.errors import MnemonError
 from mnemon.methods import method_from
-from mnemon.methods.base import Learned
+from mnemon.methods.base import TrainedConcept
 from mnemon.models.regional_joint import attending, attention_bias, changed_apart, text_shares
 from mnemon.models.transformer import TransformerBase
-from mnemon.sampling import Composed, draw
+from mnemon.sampling import Composed, sample
 from mnemon.sampling.regions import Region
 from tests.tiny_transformers import PIPELINES, tiny_base
 
@@ -26,27 +26,27 @@ def _base(request: pytest.FixtureRequest) -> TransformerBase:
     return tiny_base(request.param)
 
 
-def test_a_region_all_over_the_picture_is_the_plain_picture(base: TransformerBase) -> None:
-    plain = draw(base, ["a photo of a dog"], **OPTIONS)
+def test_a_region_all_over_the_image_is_the_plain_image(base: TransformerBase) -> None:
+    plain = sample(base, ["a photo of a dog"], **OPTIONS)
     regions = [[Region("a photo of a dog", ALL)]]
-    torch.testing.assert_close(draw(base, ["a photo of a dog"], regions=regions, **OPTIONS), plain, atol=1e-4, rtol=0)
-    assert torch.equal(draw(base, ["a photo of a dog"], **OPTIONS), plain), "regions leave nothing behind"
+    torch.testing.assert_close(sample(base, ["a photo of a dog"], regions=regions, **OPTIONS), plain, atol=1e-4, rtol=0)
+    assert torch.equal(sample(base, ["a photo of a dog"], **OPTIONS), plain), "regions leave nothing behind"
 
 
 def test_the_order_of_regions_and_the_batch_make_no_difference(base: TransformerBase) -> None:
     cat, dog = Region("a cat", LEFT), Region("a photo of a dog in snow", (0.4, 0.0, 1.0, 1.0))
-    (one,) = draw(base, ["in snow"], regions=[[cat, dog]], **OPTIONS)
-    (other,) = draw(base, ["in snow"], regions=[[dog, cat]], **OPTIONS)
-    (plain,) = draw(base, ["in snow"], **OPTIONS)
+    (one,) = sample(base, ["in snow"], regions=[[cat, dog]], **OPTIONS)
+    (other,) = sample(base, ["in snow"], regions=[[dog, cat]], **OPTIONS)
+    (plain,) = sample(base, ["in snow"], **OPTIONS)
     torch.testing.assert_close(one, other, atol=1e-4, rtol=0)
     assert not torch.allclose(one, plain, atol=1e-4)
     longer = Region("a photo of a dog and a cat and a photo of a dog in snow", RIGHT)
-    both = draw(base, ["in snow"] * 2, regions=[[cat, dog], [cat, longer]], **OPTIONS | {"seeds": [1, 2]})
+    both = sample(base, ["in snow"] * 2, regions=[[cat, dog], [cat, longer]], **OPTIONS | {"seeds": [1, 2]})
     torch.testing.assert_close(both[0], one, atol=1e-4, rtol=0)
 
 
 def test_a_text_changes_its_own_place_only(base: TransformerBase) -> None:
-    """In the first layer where text and picture meet; further on the picture's tokens tell one another."""
+    """In the first layer where text and image meet; further on the image's tokens tell one another."""
     pattern = r"layers\.0\.attention" if base.family == "z-image" else r"transformer_blocks\.0\.attn"
     (layer,) = base._modules_at(pattern)
     seen: list[Tensor] = []
@@ -58,7 +58,7 @@ def test_a_text_changes_its_own_place_only(base: TransformerBase) -> None:
     noisy = torch.randn(1, *base.latent_shape(), generator=torch.Generator().manual_seed(0))
     told = base.encode_prompts(["in snow", "a dog", "a cat", "a photo"]).guided(2)
     for right in (2, 3):
-        with base.listening([told[torch.tensor([1])], told[torch.tensor([right])]], places):
+        with base.regional_prompts([told[torch.tensor([1])], told[torch.tensor([right])]], places):
             base.predict(noisy, torch.tensor([500.0]), told[:1])
     handle.remove()
     side = base.resolution // base.step
@@ -67,7 +67,7 @@ def test_a_text_changes_its_own_place_only(base: TransformerBase) -> None:
     assert (before - after)[:, side // 2 :].abs().amin() > 0 or (before - after)[:, side // 2 :].abs().sum() > 1e-3
 
 
-def learned(base: TransformerBase, name: str) -> Learned:
+def learned(base: TransformerBase, name: str) -> TrainedConcept:
     generator = torch.Generator().manual_seed(len(name))
     learner = method_from("lora-compose", {"rank": 2}).begin(name, "dog", base, [], generator)
     with torch.no_grad():
@@ -80,22 +80,22 @@ def test_a_region_is_drawn_under_its_own_changes(base: TransformerBase) -> None:
     concepts = [learned(base, "rex"), learned(base, "mimi")]
     rex, mimi, both = "a photo of <rex> dog", "a photo of <mimi> dog", [Region("a dog", LEFT), Region("a dog", RIGHT)]
     with Composed(base, method_from("lora-compose", {"rank": 2}), concepts) as composed:
-        plain = composed.draw([rex], **OPTIONS)
-        everywhere = composed.draw([rex], regions=[[Region(rex, ALL)]], **OPTIONS)
+        plain = composed.sample([rex], **OPTIONS)
+        everywhere = composed.sample([rex], regions=[[Region(rex, ALL)]], **OPTIONS)
         torch.testing.assert_close(everywhere, plain, atol=1e-4, rtol=0)
-        if base.encode_prompts([rex]).pooled is None:  # else the picture's prompt is heard as a whole as well
-            within = composed.draw(["in snow"], regions=[[Region(rex, ALL)]], **OPTIONS)
+        if base.encode_prompts([rex]).pooled is None:  # else the image's prompt is heard as a whole as well
+            within = composed.sample(["in snow"], regions=[[Region(rex, ALL)]], **OPTIONS)
             torch.testing.assert_close(within, plain, atol=1e-4, rtol=0)
-        there = composed.draw(["a dog"], regions=[[Region(rex, LEFT), Region(mimi, RIGHT)]], **OPTIONS)
-        back = composed.draw(["a dog"], regions=[[Region(mimi, RIGHT), Region(rex, LEFT)]], **OPTIONS)
+        there = composed.sample(["a dog"], regions=[[Region(rex, LEFT), Region(mimi, RIGHT)]], **OPTIONS)
+        back = composed.sample(["a dog"], regions=[[Region(mimi, RIGHT), Region(rex, LEFT)]], **OPTIONS)
         torch.testing.assert_close(there, back, atol=1e-4, rtol=0)
-        assert not torch.allclose(there, composed.draw(["a dog"], regions=[both], **OPTIONS), atol=1e-4)
+        assert not torch.allclose(there, composed.sample(["a dog"], regions=[both], **OPTIONS), atol=1e-4)
 
 
 def test_a_text_that_a_place_belongs_to_in_part_is_counted_in_part() -> None:
-    """One place of the picture, heard by two texts of two and of one token, with the weights 0.25 and 0.75."""
+    """One place of the image, heard by two texts of two and of one token, with the weights 0.25 and 0.75."""
     heard = torch.tensor([[True, True, True, False]])
-    share = torch.cat([text_shares(2, 2, heard), torch.tensor([[[0.25], [0.75]]])], dim=2)  # four of text, one picture
+    share = torch.cat([text_shares(2, 2, heard), torch.tensor([[[0.25], [0.75]]])], dim=2)  # four of text, one image
     bias = attention_bias(share, slice(4, 5))
     generator = torch.Generator().manual_seed(0)
     query, key, value = torch.randn(3, 1, 1, 5, 8, generator=generator)
@@ -109,21 +109,21 @@ def test_a_text_that_a_place_belongs_to_in_part_is_counted_in_part() -> None:
 
 
 def test_tokens_pass_the_changes_of_their_texts() -> None:
-    site, generator = nn.Linear(3, 2), torch.Generator().manual_seed(0)
+    target, generator = nn.Linear(3, 2), torch.Generator().manual_seed(0)
     changes = [LowRank(torch.randn(2, 1, generator=generator), torch.randn(1, 3, generator=generator)) for _ in "ab"]
     share = torch.tensor([[[1.0, 0.0, 0.25], [0.0, 1.0, 0.75]]])  # two texts, three tokens
     inputs = torch.randn(1, 3, 3, generator=generator)
-    bare = site(inputs)
-    with changed_apart([site], share):
-        assert torch.equal(site(inputs), bare), "nothing is routed"
-    routed = Routed({"site": site}, [{"site": change} for change in changes])
+    bare = target(inputs)
+    with changed_apart([target], share):
+        assert torch.equal(target(inputs), bare), "nothing is routed"
+    routed = Routed({"site": target}, [{"site": change} for change in changes])
     routed.route([0, 1])
-    with changed_apart([site], share):
-        found = site(inputs)
+    with changed_apart([target], share):
+        found = target(inputs)
     routed.remove()
     told = torch.stack([inputs @ change.matrix().T for change in changes], dim=1)  # (1, texts, tokens, 2)
     torch.testing.assert_close(found, bare + (told * share[..., None]).sum(1))
-    assert torch.equal(site(inputs), bare)
+    assert torch.equal(target(inputs), bare)
 
 
 def test_an_attention_that_takes_no_mask_is_refused() -> None:

@@ -23,12 +23,12 @@ def _base(request: pytest.FixtureRequest) -> Base:
 
 def tokens(base: Base, seed: int, vectors: int = 1) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    widths = {name: width for name, (width, _, _) in base.token_statistics().items()}
+    widths = {name: width for name, (width, _, _) in base.embedding_statistics().items()}
     return {name: torch.randn(vectors, width, generator=generator) for name, width in widths.items()}
 
 
 def table_row(base: Base, word: str) -> dict[str, torch.Tensor]:
-    return {name: vector[None] for name, vector in base.word_vectors(word).items()}
+    return {name: vector[None] for name, vector in base.word_embeddings(word).items()}
 
 
 def test_prompts_are_encoded_as_the_pipelines_do() -> None:
@@ -148,10 +148,10 @@ def test_a_concept_is_never_cut_off(base: Base) -> None:
 
 
 def test_statistics_and_word_vectors(base: Base) -> None:
-    for name, (width, _mean, deviation) in base.token_statistics().items():
-        assert base.word_vectors("red dog")[name].shape == (width,)
+    for name, (width, _mean, deviation) in base.embedding_statistics().items():
+        assert base.word_embeddings("red dog")[name].shape == (width,)
         assert deviation > 0
-        both = (base.word_vectors("red")[name] + base.word_vectors("dog")[name]) / 2
-        torch.testing.assert_close(base.word_vectors("red dog")[name], both)
+        both = (base.word_embeddings("red")[name] + base.word_embeddings("dog")[name]) / 2
+        torch.testing.assert_close(base.word_embeddings("red dog")[name], both)
     with pytest.raises(MnemonError, match="empty word"):
-        base.word_vectors("")
+        base.word_embeddings("")

@@ -8,10 +8,10 @@ import torch
 
 from mnemon.errors import MnemonError
 from mnemon.models import FAMILIES
-from mnemon.models.base import Condition
+from mnemon.models.base import Conditioning
 from mnemon.models.noise import TRAINED_STEPS
 from mnemon.models.transformer import TransformerBase, as_latents, as_tokens, patched, unpatched
-from mnemon.sampling import draw
+from mnemon.sampling import sample
 from mnemon.training.loss import denoising_loss
 from tests.tiny_transformers import (
     LENGTHS,
@@ -74,8 +74,8 @@ def test_long_prompts_are_cut_as_the_pipeline_does(family: str) -> None:
     torch.testing.assert_close(condition.hidden[0], hidden[: condition.hidden.shape[1]], atol=1e-5, rtol=1e-4)
 
 
-def pictures_of(pipeline: Any, guidance: float, negative: str | None, prompts: list[str], seeds: list[int]) -> Any:
-    """The pipeline's own pictures, with its own scheduler, each drawn alone."""
+def images_of(pipeline: Any, guidance: float, negative: str | None, prompts: list[str], seeds: list[int]) -> Any:
+    """The pipeline's own images, with its own scheduler, each drawn alone."""
     pipeline.set_progress_bar_config(disable=True)
     family = type(pipeline).__name__
     how: dict[str, Any] = {"num_inference_steps": STEPS, "output_type": "pt", "height": SIDE, "width": SIDE}
@@ -95,10 +95,12 @@ def pictures_of(pipeline: Any, guidance: float, negative: str | None, prompts: l
 
 
 @pytest.mark.parametrize("guidance", [3.5, 1.0])
-def test_pictures_are_those_of_the_pipeline(base: TransformerBase, guidance: float) -> None:
+def test_images_are_those_of_the_pipeline(base: TransformerBase, guidance: float) -> None:
     negative = "a blue car" if base.family in ("sd3", "qwen-image", "z-image") else ""
-    expected = pictures_of(PIPELINES[base.family](), guidance, negative, PROMPTS, SEEDS)
-    drawn = draw(base, PROMPTS, seeds=SEEDS, guidance=guidance, steps=STEPS, negative=negative)
+    expected = images_of(PIPELINES[base.family](), guidance, negative, PROMPTS, SEEDS)
+    drawn = sample(
+        base, PROMPTS, seeds=SEEDS, guidance_scale=guidance, num_inference_steps=STEPS, negative_prompt=negative
+    )
     torch.testing.assert_close(drawn, expected, atol=1e-5, rtol=0)
     assert drawn.std() > 0.01
 
@@ -111,15 +113,17 @@ def test_pictures_are_those_of_the_pipeline(base: TransformerBase, guidance: flo
         ("sd3", lambda: {"t5": False}),
     ],
 )
-def test_pictures_of_other_checkpoints_of_a_family(family: str, build: Any) -> None:
+def test_images_of_other_checkpoints_of_a_family(family: str, build: Any) -> None:
     """FLUX.1 schnell has no guidance, klein may be distilled, SD 3 may come without T5."""
     pipeline = {"flux": tiny_flux, "flux2-klein": tiny_flux2_klein, "sd3": tiny_sd3}[family](**build())
-    expected = pictures_of(pipeline, 3.5, None, PROMPTS[:1], SEEDS[:1])
-    drawn = draw(tiny_base(family, **build()), PROMPTS[:1], seeds=SEEDS[:1], guidance=3.5, steps=STEPS)
+    expected = images_of(pipeline, 3.5, None, PROMPTS[:1], SEEDS[:1])
+    drawn = sample(
+        tiny_base(family, **build()), PROMPTS[:1], seeds=SEEDS[:1], guidance_scale=3.5, num_inference_steps=STEPS
+    )
     torch.testing.assert_close(drawn, expected, atol=1e-5, rtol=0)
 
 
-def test_the_schedule_follows_the_size_of_the_picture() -> None:
+def test_the_schedule_follows_the_size_of_the_image() -> None:
     for family, build in PIPELINES.items():
         pipeline, base = build(), tiny_base(family)
         dynamic = pipeline.scheduler.config.use_dynamic_shifting
@@ -143,7 +147,7 @@ def test_a_side_between_two_steps_is_refused(base: TransformerBase) -> None:
 
 
 def test_the_true_flow_has_no_loss(base: TransformerBase, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Steps along the target lead from noise to picture, at every timestep that is trained."""
+    """Steps along the target lead from noise to image, at every timestep that is trained."""
     clean, noise = torch.randn(4, *base.latent_shape()), torch.randn(4, *base.latent_shape())
     times = base.sample_timesteps(4, torch.Generator().manual_seed(0))
     assert ((times > 0) & (times <= 1000)).all()
@@ -162,25 +166,25 @@ def test_the_true_flow_has_no_loss(base: TransformerBase, monkeypatch: pytest.Mo
 
 
 def test_sites_turn_text_into_keys_and_values(base: TransformerBase) -> None:
-    sites = base.sites()
-    assert sites and all(base.denoiser.get_submodule(path) is layer for path, layer in sites.items())
-    names = {path.rpartition(".")[2] for path in sites}
+    target_modules = base.target_modules()
+    assert target_modules and all(base.denoiser.get_submodule(path) is layer for path, layer in target_modules.items())
+    names = {path.rpartition(".")[2] for path in target_modules}
     assert names <= {"add_k_proj", "add_v_proj", "to_k", "to_v"}
-    assert len(base.layers()) * 2 == len(sites)
-    # What a site gives changes with the prompt.
+    assert len(base.layers()) * 2 == len(target_modules)
+    # What a target module gives changes with the prompt.
     noisy, times = torch.randn(1, *base.latent_shape()), torch.tensor([500.0])
     outputs: list[dict[str, torch.Tensor]] = []
     for prompt in ("a dog", "a red mug"):
         given: dict[str, torch.Tensor] = {}
         hooks = [
             layer.register_forward_hook(lambda _, __, out, path=path, given=given: given.update({path: out}))
-            for path, layer in sites.items()
+            for path, layer in target_modules.items()
         ]
         base.predict(noisy, times, base.encode_prompts([prompt]))
         outputs.append(given)
         for hook in hooks:
             hook.remove()
-    same = [path for path in sites if outputs[0][path].shape == outputs[1][path].shape]
+    same = [path for path in target_modules if outputs[0][path].shape == outputs[1][path].shape]
     assert not any(torch.allclose(outputs[0][path], outputs[1][path]) for path in same)
 
 
@@ -193,12 +197,12 @@ def test_a_row_of_a_batch_is_predicted_as_if_alone(base: TransformerBase) -> Non
     assert together.shape == noisy.shape
 
 
-def test_pictures_become_latents_of_the_said_shape_and_back(base: TransformerBase) -> None:
-    pictures = torch.rand(2, 3, SIDE, SIDE)
-    latents = base.encode_images(pictures)
+def test_images_become_latents_of_the_said_shape_and_back(base: TransformerBase) -> None:
+    images = torch.rand(2, 3, SIDE, SIDE)
+    latents = base.encode_images(images)
     assert latents.shape == (2, *base.latent_shape()) and latents.dtype == torch.float32
     again = base.decode_latents(latents)
-    assert again.shape == pictures.shape and again.min() >= 0 and again.max() <= 1
+    assert again.shape == images.shape and again.min() >= 0 and again.max() <= 1
 
 
 def test_what_the_autoencoder_is_given_is_scaled_back(base: TransformerBase) -> None:
@@ -221,7 +225,7 @@ class LastDecoded:
         self.given.append(latents)
         return SimpleNamespace(sample=latents)
 
-    def encode(self, pictures: torch.Tensor) -> Any:
+    def encode(self, images: torch.Tensor) -> Any:
         return SimpleNamespace(latent_dist=SimpleNamespace(mode=lambda: self.given[-1]))
 
 
@@ -243,7 +247,7 @@ def test_gradient_checkpointing_changes_no_gradient(base: TransformerBase) -> No
     for on in (False, True, False):
         base.gradient_checkpointing(on)
         hidden = condition.hidden.clone().requires_grad_()
-        told = Condition(hidden, condition.pooled, condition.mask)
+        told = Conditioning(hidden, condition.pooled, condition.mask)
         base.predict(noisy, times, told).square().mean().backward()
         gradients.append(hidden.grad)
     torch.testing.assert_close(gradients[0], gradients[1])
@@ -275,14 +279,16 @@ class Processor:
 
 
 def test_conditions_of_different_lengths_are_put_together() -> None:
-    short = Condition(torch.randn(1, 2, 4), pooled=torch.randn(1, 3))
-    long = Condition(torch.randn(2, 3, 4), pooled=torch.randn(2, 3), mask=torch.tensor([[1, 1, 1], [1, 0, 0]]).bool())
-    both = Condition.cat([short, long])
+    short = Conditioning(torch.randn(1, 2, 4), pooled=torch.randn(1, 3))
+    long = Conditioning(
+        torch.randn(2, 3, 4), pooled=torch.randn(2, 3), mask=torch.tensor([[1, 1, 1], [1, 0, 0]]).bool()
+    )
+    both = Conditioning.cat([short, long])
     assert both.mask is not None and both.mask.tolist() == [[1, 1, 0], [1, 1, 1], [1, 0, 0]]
     assert torch.equal(both.hidden[0, :2], short.hidden[0]) and not both.hidden[0, 2].any()
-    alike = Condition.cat([Condition(torch.randn(1, 3, 4)), Condition(long.hidden, mask=long.mask)])
+    alike = Conditioning.cat([Conditioning(torch.randn(1, 3, 4)), Conditioning(long.hidden, mask=long.mask)])
     assert alike.mask is not None and alike.mask.sum(1).tolist() == [3, 3, 1] and alike.pooled is None
-    assert Condition.cat([short, short]).mask is None
+    assert Conditioning.cat([short, short]).mask is None
     half = both.guided(3.5).to(torch.bfloat16)
     assert half.hidden.dtype == torch.bfloat16 and half.mask is not None and half.mask.dtype == torch.bool
 
@@ -295,10 +301,12 @@ def test_patches_and_tokens_come_back() -> None:
 
 def test_a_base_with_guidance_built_in_hears_no_negative_prompt() -> None:
     with pytest.raises(MnemonError, match="guidance built in.*leave it out"):
-        draw(tiny_base("flux"), PROMPTS[:1], seeds=[1], guidance=3, steps=1, negative="blurry")
+        sample(
+            tiny_base("flux"), PROMPTS[:1], seeds=[1], guidance_scale=3, num_inference_steps=1, negative_prompt="blurry"
+        )
 
 
-def test_a_denoiser_that_edits_pictures_is_refused() -> None:
+def test_a_denoiser_that_edits_images_is_refused() -> None:
     pipeline = tiny_sd3()
     pipeline.register_modules(vae=tiny_flux().vae)
     pipeline.transformer.register_to_config(in_channels=9)

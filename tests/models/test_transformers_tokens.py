@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from mnemon.adapters import Dense, fold
+from mnemon.adapters import Dense, merge
 from mnemon.errors import MnemonError
-from mnemon.models.base import Condition
+from mnemon.models.base import Conditioning
 from mnemon.models.layers import every_layer
-from mnemon.models.remembered import RememberedPrompts
+from mnemon.models.prompt_cache import RememberedPrompts
 from mnemon.models.transformer import TransformerBase
 from tests.tiny import tiny_sdxl_base
 from tests.tiny_transformers import LENGTHS, PIPELINES, tiny_base
@@ -23,15 +23,15 @@ def _base(request: pytest.FixtureRequest) -> TransformerBase:
 
 def tokens(base: TransformerBase, seed: int, vectors: int = 1) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    widths = {name: width for name, (width, _, _) in base.token_statistics().items()}
+    widths = {name: width for name, (width, _, _) in base.embedding_statistics().items()}
     return {name: torch.randn(vectors, width, generator=generator) for name, width in widths.items()}
 
 
 def word(base: TransformerBase, said: str) -> dict[str, torch.Tensor]:
-    return {name: vector[None] for name, vector in base.word_vectors(said).items()}
+    return {name: vector[None] for name, vector in base.word_embeddings(said).items()}
 
 
-def assert_same(told: Condition, expected: Condition) -> None:
+def assert_same(told: Conditioning, expected: Conditioning) -> None:
     assert told.hidden.shape == expected.hidden.shape
     torch.testing.assert_close(told.hidden, expected.hidden, atol=1e-5, rtol=1e-5)
     if expected.pooled is not None:
@@ -48,7 +48,7 @@ def _counted(base: TransformerBase, monkeypatch: pytest.MonkeyPatch) -> list[str
 
 
 def test_every_text_encoder_takes_tokens(base: TransformerBase) -> None:
-    assert len(base.token_statistics()) == ENCODERS[base.family] == len(base.word_vectors("dog"))
+    assert len(base.embedding_statistics()) == ENCODERS[base.family] == len(base.word_embeddings("dog"))
 
 
 def test_a_token_with_a_words_vector_is_that_word(base: TransformerBase) -> None:
@@ -84,7 +84,7 @@ def test_an_unknown_concept_is_named_with_the_known_ones(base: TransformerBase) 
 
 def test_concepts_of_other_families_are_refused(base: TransformerBase) -> None:
     other = tiny_sdxl_base()
-    widths = {name: width for name, (width, _, _) in other.token_statistics().items()}
+    widths = {name: width for name, (width, _, _) in other.embedding_statistics().items()}
     with pytest.raises(MnemonError, match=r"<rex>.*another (family|base)"):
         base.set_tokens({"rex": {name: torch.zeros(1, width + 1) for name, width in widths.items()}})
     with pytest.raises(MnemonError, match=r"<rex>.*another (family|base)"):
@@ -100,7 +100,7 @@ def test_layerwise_tokens_and_solving_from_words_are_refused(base: TransformerBa
 
 
 def test_words_the_base_was_made_for(base: TransformerBase) -> None:
-    assert base.known_words(["dog", "zyzzyva", "beach"]) == ["dog", "beach"]
+    assert base.single_token_words(["dog", "zyzzyva", "beach"]) == ["dog", "beach"]
 
 
 def test_words_too_many_are_ignored_and_a_concept_never(base: TransformerBase) -> None:
@@ -148,7 +148,7 @@ def test_changed_text_encoders_are_heard(base: TransformerBase) -> None:
     path, layer = next((path, layer) for path, layer in layers.items() if path.endswith("v_proj") and "vis" not in path)
     for seed in (1, 2):
         change = Dense(torch.randn(layer.weight.shape, generator=torch.Generator().manual_seed(seed)))
-        with fold({path: layer}, {path: change}):
+        with merge({path: layer}, {path: change}):
             changed = base.encode_prompts(prompt)
             heard = changed.hidden if before.pooled is None else changed.pooled
             assert not torch.allclose(heard, before.hidden if before.pooled is None else before.pooled)
@@ -157,8 +157,8 @@ def test_changed_text_encoders_are_heard(base: TransformerBase) -> None:
 
 def test_remembered_prompts_are_bounded(base: TransformerBase, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = base.encode_prompts(["a dog"]).size
-    monkeypatch.setattr("mnemon.models.remembered.LIMIT", 3 * kept)
-    prompts = [f"a {color} {noun}" for color in ("red", "blue") for noun in ("dog", "cat", "mug", "car")]
+    monkeypatch.setattr("mnemon.models.prompt_cache.LIMIT", 3 * kept)
+    prompts = [f"a {color} {class_noun}" for color in ("red", "blue") for class_noun in ("dog", "cat", "mug", "car")]
     for prompt in prompts:
         base.encode_prompts([prompt])
     assert sum(condition.size for _, condition in base._prompts._kept.values()) <= 3 * kept

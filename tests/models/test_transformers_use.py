@@ -9,13 +9,13 @@ import torch
 from mnemon.errors import MnemonError
 from mnemon.library import Library
 from mnemon.methods import METHODS, method_from
-from mnemon.methods.base import Learned
+from mnemon.methods.base import TrainedConcept
 from mnemon.models import FAMILIES, load_base
 from mnemon.models.transformer import TransformerBase
-from mnemon.sampling import Composed, draw
+from mnemon.sampling import Composed, sample
 from mnemon.training import TrainingSettings, train
 from mnemon.training.loss import denoising_loss
-from tests.contract.table import learn_all, pictures, small
+from tests.contract.table import images, learn_all, small
 from tests.tiny_transformers import PIPELINES, SIDE, tiny_base, tiny_sd3
 
 READ_WORDS = {"cns", "custom-diffusion-merge", "mix-of-show", "orthogonal-adaptation", "cidm", "fl2t"}
@@ -56,8 +56,8 @@ def test_a_scheduler_that_is_no_flow_is_refused(tmp_path: Path) -> None:
         load_base(str(tmp_path))
 
 
-def learn(base: TransformerBase, name: str, earlier: list[Learned], method_name: str) -> Learned:
-    method = method_from(method_name, {"steps": 3, "batch": 2} | ({"rank": 2} if method_name == "lora" else {}))
+def learn(base: TransformerBase, name: str, earlier: list[TrainedConcept], method_name: str) -> TrainedConcept:
+    method = method_from(method_name, {"steps": 3, "batch_size": 2} | ({"rank": 2} if method_name == "lora" else {}))
     generator = torch.Generator().manual_seed(len(name))
     latents = base.encode_images(torch.rand(2, 3, SIDE, SIDE, generator=generator))
     prompts = [f"a photo of <{name}> dog", f"<{name}> dog in snow"]
@@ -66,21 +66,23 @@ def learn(base: TransformerBase, name: str, earlier: list[Learned], method_name:
 
 @pytest.mark.parametrize("method", ["lora", "textual-inversion"])
 def test_two_concepts_are_learned_and_drawn(base: TransformerBase, method: str) -> None:
-    weights = {path: layer.weight.clone() for path, layer in base.sites().items()}
-    plain = draw(base, PROMPTS[1:], seeds=[1], guidance=2, steps=2)
+    weights = {path: layer.weight.clone() for path, layer in base.target_modules().items()}
+    plain = sample(base, PROMPTS[1:], seeds=[1], guidance_scale=2, num_inference_steps=2)
     rex = learn(base, "rex", [], method)
     mia = learn(base, "mia", [rex], method)
     assert set(rex.tokens) == {encoder.name for encoder in base.encoders}
-    assert (set(rex.deltas) == set(base.sites())) == (method == "lora")
+    assert (set(rex.deltas) == set(base.target_modules())) == (method == "lora")
     assert all(delta.matrix().abs().sum() > 0 for delta in mia.deltas.values())
     with Composed(base, method_from(method), [rex, mia]) as composed:
-        pictures = composed.draw(PROMPTS, seeds=[1, 1], guidance=2, steps=2)
-        assert torch.equal(pictures, composed.draw(PROMPTS, seeds=[1, 1], guidance=2, steps=2))
-        swapped = composed.draw([PROMPTS[0].replace("<mia>", "<rex>")], seeds=[1], guidance=2, steps=2)
-    assert pictures.isfinite().all() and not torch.equal(pictures[:1], swapped)
-    assert torch.allclose(pictures[1:], plain, atol=1e-5) == (method == "textual-inversion")
-    assert all(torch.equal(layer.weight, weights[path]) for path, layer in base.sites().items())
-    assert torch.equal(draw(base, PROMPTS[1:], seeds=[1], guidance=2, steps=2), plain)
+        images = composed.sample(PROMPTS, seeds=[1, 1], guidance_scale=2, num_inference_steps=2)
+        assert torch.equal(images, composed.sample(PROMPTS, seeds=[1, 1], guidance_scale=2, num_inference_steps=2))
+        swapped = composed.sample(
+            [PROMPTS[0].replace("<mia>", "<rex>")], seeds=[1], guidance_scale=2, num_inference_steps=2
+        )
+    assert images.isfinite().all() and not torch.equal(images[:1], swapped)
+    assert torch.allclose(images[1:], plain, atol=1e-5) == (method == "textual-inversion")
+    assert all(torch.equal(layer.weight, weights[path]) for path, layer in base.target_modules().items())
+    assert torch.equal(sample(base, PROMPTS[1:], seeds=[1], guidance_scale=2, num_inference_steps=2), plain)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -96,11 +98,11 @@ def test_a_method_learns_and_draws_or_says_why_not_beforehand(method: str, tmp_p
         assert not (tmp_path / "library").exists()
         return
     learned = learn_all(base, chosen, ["rex", "mia"])
-    pictures(base, chosen, learned, ["a photo of <rex> dog", "a photo of <mia> dog"])
+    images(base, chosen, learned, ["a photo of <rex> dog", "a photo of <mia> dog"])
 
 
 def test_cns_runs_by_gradients() -> None:
-    base, chosen = tiny_base("z-image"), method_from("cns", {"steps": 3, "batch": 2, "score": "grad"})
+    base, chosen = tiny_base("z-image"), method_from("cns", {"steps": 3, "batch_size": 2, "score": "grad"})
     learned = learn_all(base, chosen, ["rex", "mia"])
     assert all(any(delta.matrix().any() for delta in one.deltas.values()) for one in learned)
 
@@ -108,7 +110,7 @@ def test_cns_runs_by_gradients() -> None:
 @pytest.mark.parametrize("family", ["sd3", "flux", "qwen-image", "z-image"])
 def test_learning_lowers_the_loss(family: str) -> None:
     base = tiny_base(family)
-    method = method_from("lora", {"steps": 12, "batch": 4, "rank": 4, "rate": 1e-2})
+    method = method_from("lora", {"steps": 12, "batch_size": 4, "rank": 4, "rate": 1e-2})
     latents = base.encode_images(torch.full((1, 3, SIDE, SIDE), 0.9))
 
     @torch.no_grad()

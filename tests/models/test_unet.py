@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import mse_loss
 
 from mnemon.errors import MnemonError
-from mnemon.models.base import Base, Condition
+from mnemon.models.base import Base, Conditioning
 from mnemon.models.sd import StableDiffusion
 from tests.tiny import tiny_sd, tiny_sd_base, tiny_sdxl, tiny_sdxl_base, tiny_unet
 
@@ -25,20 +25,20 @@ def test_everything_is_frozen(base: Base) -> None:
 
 
 def test_sites_are_the_cross_attention_keys_and_values(base: Base) -> None:
-    sites = base.sites()
+    target_modules = base.target_modules()
     width = base.encode_prompts(["a dog"]).hidden.shape[-1]
-    assert sites and all(path.endswith(("attn2.to_k", "attn2.to_v")) for path in sites)
-    assert all(layer.in_features == width for layer in sites.values())
-    assert all(base.denoiser.get_submodule(path) is layer for path, layer in sites.items())
+    assert target_modules and all(path.endswith(("attn2.to_k", "attn2.to_v")) for path in target_modules)
+    assert all(layer.in_features == width for layer in target_modules.values())
+    assert all(base.denoiser.get_submodule(path) is layer for path, layer in target_modules.items())
 
 
-def test_pictures_become_latents_of_the_said_shape_and_back(base: Base) -> None:
-    pictures = torch.rand(2, 3, base.resolution, base.resolution)
-    latents = base.encode_images(pictures)
+def test_images_become_latents_of_the_said_shape_and_back(base: Base) -> None:
+    images = torch.rand(2, 3, base.resolution, base.resolution)
+    latents = base.encode_images(images)
     assert latents.shape == (2, *base.latent_shape()) and latents.dtype == torch.float32
     again = base.decode_latents(latents)
-    assert again.shape == pictures.shape and again.min() >= 0 and again.max() <= 1
-    assert torch.equal(latents, base.encode_images(pictures)), "the mode is not random"
+    assert again.shape == images.shape and again.min() >= 0 and again.max() <= 1
+    assert torch.equal(latents, base.encode_images(images)), "the mode is not random"
 
 
 def test_a_row_of_a_batch_is_predicted_as_if_alone(base: Base) -> None:
@@ -54,7 +54,7 @@ def test_sdxl_hears_pooled_text() -> None:
     noisy, timesteps = torch.randn(1, *base.latent_shape()), torch.tensor([500])
     condition = base.encode_prompts(["a dog"])
     assert condition.pooled is not None
-    deaf = Condition(condition.hidden, torch.zeros_like(condition.pooled))
+    deaf = Conditioning(condition.hidden, torch.zeros_like(condition.pooled))
     assert not torch.allclose(base.predict(noisy, timesteps, condition), base.predict(noisy, timesteps, deaf))
 
 
@@ -73,7 +73,7 @@ def test_gradient_checkpointing_changes_no_gradient(base: Base) -> None:
     for on in (False, True, False):
         base.gradient_checkpointing(on)
         hidden = condition.hidden.clone().requires_grad_()
-        answer = base.predict(noisy, timesteps, Condition(hidden, condition.pooled))
+        answer = base.predict(noisy, timesteps, Conditioning(hidden, condition.pooled))
         mse_loss(answer, noisy).backward()
         gradients.append(hidden.grad)
     torch.testing.assert_close(gradients[0], gradients[1])
@@ -81,20 +81,20 @@ def test_gradient_checkpointing_changes_no_gradient(base: Base) -> None:
 
 
 def test_the_plain_pipeline_draws_with_what_is_in_the_base_now(base: Base) -> None:
-    def picture() -> torch.Tensor:
+    def image() -> torch.Tensor:
         generator = torch.Generator().manual_seed(1)
         pipeline = base.pipeline()
         pipeline.scheduler = base.sampling_scheduler()
         pipeline.set_progress_bar_config(disable=True)
         return torch.as_tensor(pipeline("a dog", num_inference_steps=2, output_type="np", generator=generator).images)
 
-    before = picture()
-    layer = list(base.sites().values())[-1]  # values
+    before = image()
+    layer = list(base.target_modules().values())[-1]  # values
     original = layer.weight.data
     layer.weight.data = original + torch.randn(original.shape)
-    assert not torch.allclose(picture(), before)
+    assert not torch.allclose(image(), before)
     layer.weight.data = original
-    assert torch.equal(picture(), before)
+    assert torch.equal(image(), before)
 
 
 def test_fingerprints_tell_weights_apart() -> None:
@@ -103,7 +103,7 @@ def test_fingerprints_tell_weights_apart() -> None:
     assert StableDiffusion(tiny_sd().to(dtype=torch.bfloat16), name="tiny").fingerprint
 
 
-def test_a_denoiser_that_edits_pictures_is_refused() -> None:
+def test_a_denoiser_that_edits_images_is_refused() -> None:
     pipeline = tiny_sd()
     pipeline.register_modules(unet=tiny_unet(32, in_channels=9))
     with pytest.raises(MnemonError, match="9 channels.*text-to-image"):

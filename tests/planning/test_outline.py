@@ -21,7 +21,7 @@ def test_a_shipped_size_becomes_its_family_without_bytes(name: str) -> None:
     base = outline(name).base(torch.bfloat16)
     count = sum(weight.numel() for weight in base.denoiser.parameters())
     assert base.resolution == 1024 and base.device.type == "meta" and base.dtype == torch.bfloat16
-    assert count == DENOISERS.get(name, count) and base.sites()
+    assert count == DENOISERS.get(name, count) and base.target_modules()
 
 
 def test_an_unknown_base_lists_the_known_ones() -> None:

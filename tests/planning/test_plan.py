@@ -50,8 +50,8 @@ def base_at(folder: Path, device: str, packed: bool = False) -> PipelineBase:
     return base
 
 
-def rehearsed(base: PipelineBase, checkpointing: bool) -> tuple[rehearsal.Stepped, int]:
-    """A step of two pictures, and the bytes that autograd saves in it for the backward pass."""
+def replay_images(base: PipelineBase, checkpointing: bool) -> tuple[rehearsal.Stepped, int]:
+    """A step of two images, and the bytes that autograd saves in it for the backward pass."""
     learner = rehearsal.begun(method_from("lora"), base)
     modules: list[nn.Module] = [base.denoiser, base.vae, *(encoder.model for encoder in base.encoders), learner]
     weights = {parameter.untyped_storage().data_ptr() for module in modules for parameter in module.parameters()}
@@ -71,8 +71,8 @@ def rehearsed(base: PipelineBase, checkpointing: bool) -> tuple[rehearsal.Steppe
 @pytest.mark.parametrize(("checkpointing", "packed"), [(False, False), (True, True)])
 def test_the_rehearsal_holds_what_the_real_step_holds(folder: Path, checkpointing: bool, packed: bool) -> None:
     shapes, real = (base_at(folder, device, packed) for device in ("meta", "cpu"))
-    planned, _ = rehearsed(shapes, checkpointing)
-    held, saved = rehearsed(real, checkpointing)
+    planned, _ = replay_images(shapes, checkpointing)
+    held, saved = replay_images(real, checkpointing)
     assert planned.kept == pytest.approx(held.kept, rel=TOLERANCE)
     assert planned.peak == pytest.approx(held.peak, rel=TOLERANCE)
     if not checkpointing:
@@ -83,7 +83,7 @@ def test_the_rehearsal_holds_what_the_real_step_holds(folder: Path, checkpointin
 
 def test_weights_and_optimiser_are_counted_to_the_byte(tiny: Path) -> None:
     for weights, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16), ("8bit", torch.bfloat16)):
-        planned = Plan(str(tiny), method_from("lora")).estimate(Levers(weights, batch=1))  # type: ignore[arg-type]
+        planned = Plan(str(tiny), method_from("lora")).estimate(Levers(weights, batch_size=1))  # type: ignore[arg-type]
         real = tiny_sd().to(dtype)
         base = outline(str(tiny)).family(real, "tiny")
         if weights == "8bit":
@@ -118,12 +118,15 @@ def test_levers_do_what_they_say(tiny: Path) -> None:
     def kept(levers: Levers) -> int:
         return plan.estimate(levers).learning["kept for the backward pass"]
 
-    plain = Levers(batch=4)
+    plain = Levers(batch_size=4)
     sizes = [
-        plan.estimate(Levers(weights, batch=4)).learning["denoiser"] for weights in ("fp32", "bf16", "8bit", "4bit")
+        plan.estimate(Levers(weights, batch_size=4)).learning["denoiser"]
+        for weights in ("fp32", "bf16", "8bit", "4bit")
     ]
     assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) == 4 and sizes[0] == 2 * sizes[1]
-    assert kept(Levers(batch=4, checkpointing=True)) < kept(plain) and kept(Levers(batch=4, accumulate=4)) < kept(plain)
+    assert kept(Levers(batch_size=4, checkpointing=True)) < kept(plain) and kept(
+        Levers(batch_size=4, gradient_accumulation_steps=4)
+    ) < kept(plain)
     further = dict(plan.further(plain))
     assert {"--weights 4bit", "--checkpointing", "--accumulate 4"} <= further.keys()
     assert max(further.values()) < plan.estimate(plain).peak
@@ -131,7 +134,7 @@ def test_levers_do_what_they_say(tiny: Path) -> None:
 
 def test_offloaded_text_encoders_are_there_only_for_prompts(tmp_path: Path) -> None:
     plan = Plan(str(without_weights(PIPELINES["z-image"], tmp_path)), method_from("lora"), resolution=64)
-    here, away = (plan.estimate(Levers(batch=1, offload_text=away)) for away in (False, True))
+    here, away = (plan.estimate(Levers(batch_size=1, offload_text=away)) for away in (False, True))
     assert here.learning == away.learning and "text_encoder" not in away.drawing
     assert sum(away.drawing.values()) < sum(here.drawing.values())
 
@@ -140,8 +143,11 @@ def test_offloaded_text_encoders_are_there_only_for_prompts(tmp_path: Path) -> N
     ("message", "wrong"),
     [
         ("multiple of", lambda tiny: Plan(tiny, method_from("lora"), resolution=33)),
-        ("cannot be computed in 3 parts", lambda tiny: estimated(tiny, Levers(batch=2, accumulate=3))),
-        ("leave out --offload-text", lambda tiny: estimated(tiny, Levers(batch=1, offload_text=True))),
+        (
+            "cannot be computed in 3 parts",
+            lambda tiny: estimated(tiny, Levers(batch_size=2, gradient_accumulation_steps=3)),
+        ),
+        ("leave out --offload-text", lambda tiny: estimated(tiny, Levers(batch_size=1, offload_text=True))),
     ],
 )
 def test_what_cannot_be_is_said_so(tiny: Path, message: str, wrong: Callable[[str], object]) -> None:
@@ -156,13 +162,13 @@ def estimated(base: str, levers: Levers) -> Estimate:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_measuring_needs_a_gpu(tiny: Path) -> None:
     with pytest.raises(MnemonError, match="needs a GPU"):
-        measured(Plan(str(tiny), method_from("lora")), Levers(batch=1))
+        measured(Plan(str(tiny), method_from("lora")), Levers(batch_size=1))
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_on_a_gpu_the_estimate_is_near_the_truth(checkpointing: bool) -> None:
-    plan, levers = Plan("sdxl", method_from("lora")), Levers("bf16", checkpointing, batch=1)
+    plan, levers = Plan("sdxl", method_from("lora")), Levers("bf16", checkpointing, batch_size=1)
     estimate, truth = plan.estimate(levers), measured(plan, levers)
     apart = ("earlier concepts", "all concepts", "latents of photos")
     for part, size in truth.items():

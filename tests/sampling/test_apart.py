@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mnemon.models import Base
-from mnemon.sampling import draw
+from mnemon.sampling import sample
 from mnemon.sampling.apart import collage, draw_apart
 from mnemon.sampling.regions import Region
 from tests.tiny import tiny_sd_base
@@ -38,13 +38,13 @@ def test_canvases_lie_in_their_regions() -> None:
 @pytest.mark.parametrize("base", [tiny_sd_base(), tiny_transformer("flux2-klein")], ids=lambda base: base.family)
 def test_only_the_last_steps_are_drawn_over(base: Base) -> None:
     start = torch.rand(2, 3, base.resolution, base.resolution, generator=torch.Generator().manual_seed(0))
-    drawn = partial(draw, base, ["a dog", "a cat"], seeds=[1, 2], start=start, **OPTIONS)
+    drawn = partial(sample, base, ["a dog", "a cat"], seeds=[1, 2], start=start, **OPTIONS)
     kept = base.decode_latents(base.encode_images(start))
     torch.testing.assert_close(drawn(redrawn=0.0), kept)
     little, much = ((drawn(redrawn=share) - kept).abs().mean() for share in (0.1, 1.0))
     assert 0 < little < much
-    one = draw(base, ["a cat"], seeds=[2], start=start[1:], redrawn=0.5, **OPTIONS)
-    torch.testing.assert_close(drawn(redrawn=0.5, batch=1)[1:], one, atol=1e-5, rtol=0)
+    one = sample(base, ["a cat"], seeds=[2], start=start[1:], redrawn=0.5, **OPTIONS)
+    torch.testing.assert_close(drawn(redrawn=0.5, batch_size=1)[1:], one, atol=1e-5, rtol=0)
 
 
 def test_a_region_of_its_own_seed_and_prompt() -> None:
@@ -52,11 +52,11 @@ def test_a_region_of_its_own_seed_and_prompt() -> None:
 
     def spied(prompts: list[str], **options: Any) -> torch.Tensor:
         told.append((prompts, options["seeds"]))
-        return draw(base, prompts, **options)
+        return sample(base, prompts, **options)
 
     regions = [[Region("a dog", LEFT), Region("a cat", RIGHT)], [Region("a cat", LEFT), Region("a dog", RIGHT)]]
-    pictures = draw_apart(spied, ["in snow"] * 2, seeds=[1, 2], regions=regions, **OPTIONS)
-    assert pictures.shape == (2, 3, base.resolution, base.resolution)
+    images = draw_apart(spied, ["in snow"] * 2, seeds=[1, 2], regions=regions, **OPTIONS)
+    assert images.shape == (2, 3, base.resolution, base.resolution)
     (canvases, seeds), (whole, own) = told
     assert canvases == ["a dog", "a cat", "a cat", "a dog"] and len(set(seeds)) == 4
     assert whole == ["in snow"] * 2 and own == [1, 2]

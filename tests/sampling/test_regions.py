@@ -34,7 +34,7 @@ def test_a_box_between_two_cells_counts_by_area() -> None:
     assert Region("a", (0.0, 0.0, 0.3, 1.0)).coverage(4)[0].tolist() == pytest.approx([1, 0.2, 0, 0])
 
 
-def test_masks_are_pictures(tmp_path: Path) -> None:
+def test_masks_are_images(tmp_path: Path) -> None:
     Image.new("L", (10, 6), 255).save(tmp_path / "all.png")
     Image.new("L", (10, 6), 0).save(tmp_path / "none.png")
     assert region_from_text(f"{tmp_path / 'all.png'}:<rex>").coverage(8).eq(1).all()
@@ -45,7 +45,7 @@ def test_masks_are_pictures(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("0,0,1.5,1:<rex>", "not inside the picture"),
+        ("0,0,1.5,1:<rex>", "not inside the image"),
         ("0.5,0,0.5,1:<rex>", "left less than right"),
         ("0,0,a,1:<rex>", "no number"),
         ("0,0,1,1", "says no prompt"),
@@ -57,7 +57,7 @@ def test_bad_regions_say_what_is_wrong(text: str, message: str) -> None:
         region_from_text(text)
 
 
-def test_things_are_spread_over_the_picture() -> None:
+def test_things_are_spread_over_the_image() -> None:
     assert spread_out(1) == [(0, 0, 1, 1)]
     assert spread_out(2) == [(0, 0, 0.5, 1), (0.5, 0, 1, 1)]
     assert spread_out(4) == [(0, 0, 0.5, 0.5), (0.5, 0, 1, 0.5), (0, 0.5, 0.5, 1), (0.5, 0.5, 1, 1)]

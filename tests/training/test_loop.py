@@ -7,16 +7,16 @@ import torch
 
 from mnemon.adapters import attach
 from mnemon.errors import MnemonError
-from mnemon.methods import Learned
+from mnemon.methods import TrainedConcept
 from mnemon.methods.lora import Lora
 from mnemon.methods.stamina import Stamina
 from mnemon.models import Base
-from mnemon.training import Examples, Lesson, TrainingSettings, Until, discard_snapshot, train, train_together
+from mnemon.training import ConceptTask, Examples, TrainingSettings, Until, discard_checkpoint, train, train_together
 from tests.contract.table import assert_same_learned, predict
 from tests.tiny import tiny_sd_base
 
-LORA = Lora(rank=2, steps=6, batch=4)
-STAMINA = Stamina(rank=2, mask_rank=2, token_hidden=8, b0=0.1, steps=6, batch=4)
+LORA = Lora(rank=2, steps=6, batch_size=4)
+STAMINA = Stamina(rank=2, mask_rank=2, token_hidden=8, b0=0.1, steps=6, batch_size=4)
 
 
 @pytest.fixture(scope="module")
@@ -28,44 +28,44 @@ def latents(base: Base, count: int = 3, seed: int = 0) -> torch.Tensor:
     return torch.randn(count, *base.latent_shape(), generator=torch.Generator().manual_seed(seed))
 
 
-def learn(base: Base, method=LORA, settings: dict | None = None, **more) -> Learned:
+def learn(base: Base, method=LORA, settings: dict | None = None, **more) -> TrainedConcept:
     prompts = [f"a photo of {method.prompt_name('rex', 'dog')}"] * 3
     return train(
         base, method, "rex", "dog", latents(base), prompts, settings=TrainingSettings(**settings or {}), **more
     )
 
 
-def assert_close(left: Learned, right: Learned) -> None:
-    for site, delta in left.deltas.items():
-        torch.testing.assert_close(delta.matrix(), right.deltas[site].matrix(), atol=1e-4, rtol=1e-2)
+def assert_close(left: TrainedConcept, right: TrainedConcept) -> None:
+    for target, delta in left.deltas.items():
+        torch.testing.assert_close(delta.matrix(), right.deltas[target].matrix(), atol=1e-4, rtol=1e-2)
 
 
-def test_training_lowers_the_loss_on_one_picture(base: Base) -> None:
+def test_training_lowers_the_loss_on_one_image(base: Base) -> None:
     losses: list[float] = []
 
     def hold(step: int, total: int, logs: dict[str, float]) -> None:
         losses.append(logs["loss"])
 
     one = torch.ones(1, *base.latent_shape())
-    settings = TrainingSettings(steps=150, batch=4)
+    settings = TrainingSettings(steps=150, batch_size=4)
     train(base, Lora(rank=4, rate=5e-3), "rex", None, one, ["<rex>"], settings=settings, on_step=hold)
     assert sum(losses[-20:]) < 0.97 * sum(losses[:20])
 
 
 def test_progress_tells_steps_losses_and_rate(base: Base) -> None:
     seen: list[tuple[int, int, dict[str, float]]] = []
-    learn(base, settings={"warm_up": 1}, on_step=lambda *call: seen.append(call))
+    learn(base, settings={"lr_warmup_steps": 1}, on_step=lambda *call: seen.append(call))
     assert [(step, total) for step, total, _ in seen] == [(step, 6) for step in range(1, 7)]
-    assert all(logs.keys() == {"loss", "penalty", "rate"} for *_, logs in seen)
-    assert [logs["rate"] for *_, logs in seen][:2] == [0.001, 0.002]
+    assert all(logs.keys() == {"loss", "penalty", "learning_rate"} for *_, logs in seen)
+    assert [logs["learning_rate"] for *_, logs in seen][:2] == [0.001, 0.002]
 
 
 def test_a_batch_in_parts_learns_what_the_whole_batch_does(base: Base) -> None:
     whole = learn(base)
-    assert_close(whole, learn(base, settings={"accumulate": 2}))
-    assert_close(whole, learn(base, settings={"accumulate": 3}))
+    assert_close(whole, learn(base, settings={"gradient_accumulation_steps": 2}))
+    assert_close(whole, learn(base, settings={"gradient_accumulation_steps": 3}))
     with pytest.raises(MnemonError, match="batch of 4 cannot be computed in 5 parts"):
-        learn(base, settings={"accumulate": 5})
+        learn(base, settings={"gradient_accumulation_steps": 5})
 
 
 def test_checkpointed_gradients_are_the_same_numbers(base: Base) -> None:
@@ -75,8 +75,8 @@ def test_checkpointed_gradients_are_the_same_numbers(base: Base) -> None:
 
 def test_mixed_precision_learns_nearly_the_same_in_fp32_factors(base: Base) -> None:
     mixed = learn(base, settings={"mixed_precision": "bf16"})
-    for site, delta in learn(base).deltas.items():
-        other = mixed.deltas[site]
+    for target, delta in learn(base).deltas.items():
+        other = mixed.deltas[target]
         assert all(tensor.dtype != torch.bfloat16 for tensor in other.state().values())
         similarity = torch.cosine_similarity(delta.matrix().flatten(), other.matrix().flatten(), dim=0)
         assert 0.8 < similarity < 1
@@ -98,17 +98,17 @@ def test_previews_show_the_concept_and_change_nothing(base: Base) -> None:
     assert [step for step, _ in shown] == [3, 6]
     assert_same_learned(learned, learn(base, STAMINA))
     base.set_tokens({"rex": learned.tokens})
-    with attach(base.sites(), STAMINA.compose(base, [learned])):
+    with attach(base.target_modules(), STAMINA.compose(base, [learned])):
         torch.testing.assert_close(shown[-1][1], predict(base, ["a <rex> dog"]), atol=1e-5, rtol=0)
     base.set_tokens({})
 
 
-def test_prior_pictures_pull_and_their_weight_counts(base: Base) -> None:
+def test_prior_images_pull_and_their_weight_counts(base: Base) -> None:
     prior = Examples(latents(base, 2, seed=1), ["a dog", "a red dog"])
     plain = learn(base)
-    pulled, more = learn(base, prior=prior), learn(base, settings={"prior_weight": 5.0}, prior=prior)
-    site = next(iter(plain.deltas))
-    matrices = [one.deltas[site].matrix() for one in (plain, pulled, more)]
+    pulled, more = learn(base, prior=prior), learn(base, settings={"prior_loss_weight": 5.0}, prior=prior)
+    target = next(iter(plain.deltas))
+    matrices = [one.deltas[target].matrix() for one in (plain, pulled, more)]
     assert not torch.equal(matrices[0], matrices[1]) and not torch.equal(matrices[1], matrices[2])
 
 
@@ -125,7 +125,7 @@ def test_earlier_concepts_are_at_work_while_a_new_one_is_learned(base: Base) -> 
             latents(base, 2),
             prompts if known else prompts[:1] * 2,
             known,
-            TrainingSettings(steps=1, batch=8),
+            TrainingSettings(steps=1, batch_size=8),
             on_step=lambda step, total, logs: first.append(logs["loss"]),
         )
     assert first[0] != first[1]
@@ -133,11 +133,11 @@ def test_earlier_concepts_are_at_work_while_a_new_one_is_learned(base: Base) -> 
 
 def test_bad_input_is_refused_in_words(base: Base) -> None:
     settings = TrainingSettings(steps=1)
-    with pytest.raises(MnemonError, match="3 pictures and 2 prompts"):
+    with pytest.raises(MnemonError, match="3 images and 2 prompts"):
         train(base, LORA, "rex", None, latents(base), ["<rex>"] * 2, settings=settings)
-    with pytest.raises(MnemonError, match="3 pictures and 1 prompts"):
+    with pytest.raises(MnemonError, match="3 images and 1 prompts"):
         train(base, LORA, "rex", None, latents(base), "<x>", settings=settings)
-    with pytest.raises(MnemonError, match="0 pictures"):
+    with pytest.raises(MnemonError, match="0 images"):
         train(base, LORA, "rex", None, latents(base, 0), [], settings=settings)
     with pytest.raises(MnemonError, match="<kiki>.*not known"):
         train(base, LORA, "rex", None, latents(base), ["<kiki>"] * 3, settings=settings)
@@ -146,17 +146,17 @@ def test_bad_input_is_refused_in_words(base: Base) -> None:
 
 
 def test_a_run_that_diverges_keeps_its_last_good_snapshot(base: Base, tmp_path: Path) -> None:
-    snapshot = tmp_path / "training.safetensors"
+    checkpoint = tmp_path / "training.safetensors"
     seen: list[bytes] = []
     with pytest.raises(MnemonError, match="loss of 'rex' is .* at step"):
         learn(
             base,
-            Lora(rank=2, rate=1e30, steps=6, batch=4),
-            {"snapshot_seconds": 0},
+            Lora(rank=2, rate=1e30, steps=6, batch_size=4),
+            {"checkpoint_seconds": 0},
             folder=tmp_path,
-            on_step=lambda *_: seen.append(snapshot.read_bytes()),
+            on_step=lambda *_: seen.append(checkpoint.read_bytes()),
         )
-    assert seen and snapshot.read_bytes() == seen[-1]
+    assert seen and checkpoint.read_bytes() == seen[-1]
 
 
 def test_tensorboard_gets_the_losses(base: Base, tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def dying_at(step: int) -> Callable[..., None]:
 
 @pytest.mark.parametrize("method", [LORA, STAMINA], ids=["lora", "stamina"])
 def test_a_run_goes_on_from_its_snapshot_bit_for_bit(base: Base, tmp_path: Path, method) -> None:
-    settings = {"snapshot_seconds": 0, "schedule": "cosine", "warm_up": 2}
+    settings = {"checkpoint_seconds": 0, "lr_scheduler": "cosine", "lr_warmup_steps": 2}
     with pytest.raises(Killed):
         learn(base, method, settings, folder=tmp_path, on_step=dying_at(4))
     seen: list[int] = []
@@ -197,8 +197,8 @@ def test_a_finished_run_is_found_finished_until_its_snapshot_is_discarded(base: 
     assert seen == []
     assert_same_learned(first, again)
     (tmp_path / "training.safetensors.part").write_bytes(b"cut off")
-    discard_snapshot(tmp_path)
-    discard_snapshot(tmp_path)
+    discard_checkpoint(tmp_path)
+    discard_checkpoint(tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -206,7 +206,7 @@ def test_a_finished_run_is_found_finished_until_its_snapshot_is_discarded(base: 
     ("settings", "method", "what"),
     [
         ({"seed": 1}, LORA, "training settings"),
-        ({}, Lora(rank=3, steps=6, batch=4), "method"),
+        ({}, Lora(rank=3, steps=6, batch_size=4), "method"),
         ({}, STAMINA, "method"),
     ],
 )
@@ -224,7 +224,7 @@ def test_a_snapshot_of_another_run_is_not_gone_on_from(
 def test_other_photos_or_earlier_concepts_start_anew(
     base: Base, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    settings = TrainingSettings(steps=1, batch=1)
+    settings = TrainingSettings(steps=1, batch_size=1)
     for earlier, seed in (([], 0), ([], 1), ([learn(base)], 1)):
         train(base, LORA, "kiki", "dog", latents(base, 1, seed), ["<kiki> dog"], earlier, settings, tmp_path)
     assert "another photos or prompts: training" in caplog.text and "another earlier concepts: training" in caplog.text
@@ -232,7 +232,7 @@ def test_other_photos_or_earlier_concepts_start_anew(
 
 def test_settings_that_do_not_matter_go_on(base: Base, tmp_path: Path) -> None:
     with pytest.raises(Killed):
-        learn(base, settings={"snapshot_seconds": 0}, folder=tmp_path, on_step=dying_at(4))
+        learn(base, settings={"checkpoint_seconds": 0}, folder=tmp_path, on_step=dying_at(4))
     seen: list[int] = []
     learn(base, settings={"preview_every": 5}, folder=tmp_path, on_step=lambda step, *_: seen.append(step))
     assert seen == [5, 6]
@@ -260,25 +260,28 @@ def test_a_run_with_a_goal_stops_early_and_at_the_same_step_after_a_kill(
     base: Base, tmp_path: Path, method, killed: int
 ) -> None:
     prompts = [f"a photo of {method.prompt_name('rex', 'dog')}"] * 3
-    lessons, settings = [Lesson("rex", "dog", Examples(latents(base), prompts))], TrainingSettings(snapshot_seconds=0)
+    tasks, settings = (
+        [ConceptTask("rex", "dog", Examples(latents(base), prompts))],
+        TrainingSettings(checkpoint_seconds=0),
+    )
     asked: list[int] = []
-    whole = train_together(base, method, lessons, settings=settings, until=goal(asked, 4))[0]
+    whole = train_together(base, method, tasks, settings=settings, until=goal(asked, 4))[0]
     assert asked == [2, 4]
     folder = tmp_path / "training"
     with pytest.raises(Killed):
         train_together(
-            base, method, lessons, settings=settings, folder=folder, on_step=dying_at(killed), until=goal([], 4)
+            base, method, tasks, settings=settings, folder=folder, on_step=dying_at(killed), until=goal([], 4)
         )
     for _ in range(2):  # a finished run is found finished
         asked.clear()
-        resumed = train_together(base, method, lessons, settings=settings, folder=folder, until=goal(asked, 4))[0]
+        resumed = train_together(base, method, tasks, settings=settings, folder=folder, until=goal(asked, 4))[0]
         assert asked == [4]
         assert_same_learned(resumed, whole)
     seen: list[int] = []
     further = train_together(
-        base, method, lessons, settings=settings, folder=folder, on_step=lambda step, *_: seen.append(step)
+        base, method, tasks, settings=settings, folder=folder, on_step=lambda step, *_: seen.append(step)
     )[0]
     assert seen == [5, 6]
-    assert_same_learned(further, learn(base, method, {"snapshot_seconds": 0}))
-    train_together(base, method, lessons, settings=settings, folder=folder, until=goal(asked, 4, "another goal"))
+    assert_same_learned(further, learn(base, method, {"checkpoint_seconds": 0}))
+    train_together(base, method, tasks, settings=settings, folder=folder, until=goal(asked, 4, "another goal"))
     assert asked[-2:] == [2, 4]

@@ -9,15 +9,15 @@ from diffusers import StableDiffusionPipeline
 from torch import nn
 
 from mnemon.errors import MnemonError
-from mnemon.metrics import WorldEncoders
+from mnemon.evaluation import WorldEncoders
 from mnemon.models import load_base
 from mnemon.world.captions import vocabulary
 from mnemon.world.recipe.build import Recipe, build
 from mnemon.world.recipe.card import write_card
 from mnemon.world.recipe.fit import Average, Schedule, fit
 from mnemon.world.recipe.gates import GATES, misses, pair_prompts, require, single_prompts
+from mnemon.world.recipe.images import ATTRIBUTES, pairs, scenes
 from mnemon.world.recipe.muon import Muon, orthogonal
-from mnemon.world.recipe.pictures import ATTRIBUTES, pairs, scenes
 from mnemon.world.recipe.tokenizer import build_tokenizer
 
 TINY = Recipe(
@@ -100,7 +100,7 @@ def train_line(folder, steps, module):
     average = Average(module)
     # A snapshot is taken after every step.
     fit("line", folder, {"m": module}, loss, Schedule(steps, 0.1, muon=1.0), seed=1, averages={"m": average},
-        snapshot_seconds=0)  # fmt: skip
+        checkpoint_seconds=0)  # fmt: skip
     return average.shadow
 
 
@@ -117,7 +117,7 @@ def test_a_killed_stage_goes_on_bit_for_bit(tmp_path, monkeypatch):
         if len(saves) == 3:
             raise KeyboardInterrupt
 
-    real = loop.save_snapshot
+    real = loop.save_checkpoint
     monkeypatch.setattr(loop, "save_snapshot", killed)
     with pytest.raises(KeyboardInterrupt):
         train_line(tmp_path / "cut", 6, line())

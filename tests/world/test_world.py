@@ -1,4 +1,4 @@
-"""The built-in world: pictures from a seed, true captions, ground truth, an endless supply of concepts."""
+"""The built-in world: images from a seed, true captions, ground truth, an endless supply of concepts."""
 
 import numpy as np
 import pytest
@@ -21,14 +21,14 @@ def test_the_world_is_as_rich_as_promised():
     assert len(NOUNS) >= 12 and len(COLOURS) >= 10 and len(PATTERNS) >= 4 and len(BACKGROUNDS) >= 8
 
 
-def test_a_seed_gives_the_same_picture_again_and_another_seed_another():
+def test_a_seed_gives_the_same_image_again_and_another_seed_another():
     one, again, other = (render(random_scene(np.random.default_rng(seed))).pixels for seed in (5, 5, 6))
     assert one.shape == (SIZE, SIZE, 3) and one.dtype == np.uint8
     assert (one == again).all() and (one != other).any()
 
 
 @pytest.mark.parametrize("noun", NOUNS)
-def test_every_noun_has_an_outline_of_its_own_inside_the_picture(noun):
+def test_every_noun_has_an_outline_of_its_own_inside_the_image(noun):
     look = palette_look(np.random.default_rng(0), noun)
     mask = render(scene_of(look)).masks[0] > 0.5
     others = [render(scene_of(palette_look(np.random.default_rng(0), other))).masks[0] > 0.5 for other in NOUNS]

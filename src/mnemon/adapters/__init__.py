@@ -4,10 +4,10 @@ from mnemon.adapters.attach import Attached, attach
 from mnemon.adapters.delta import Delta
 from mnemon.adapters.dense import Dense, mean_deltas, sum_deltas, zeros
 from mnemon.adapters.files import KINDS, load_deltas, save_deltas
-from mnemon.adapters.fold import Folded, fold
 from mnemon.adapters.low_rank import LowRank
 from mnemon.adapters.masked_low_rank import MaskedLowRank
-from mnemon.adapters.routed import NOWHERE, Routed
+from mnemon.adapters.merging import Merged, merge
+from mnemon.adapters.per_sample import NOWHERE, Routed
 from mnemon.adapters.sparse import Sparse
 
 __all__ = [
@@ -15,14 +15,14 @@ __all__ = [
     "Attached",
     "Delta",
     "Dense",
-    "Folded",
+    "Merged",
     "LowRank",
     "NOWHERE",
     "MaskedLowRank",
     "Routed",
     "Sparse",
     "attach",
-    "fold",
+    "merge",
     "load_deltas",
     "mean_deltas",
     "save_deltas",

@@ -30,18 +30,18 @@ class Attached:
         self.remove()
 
 
-def attach(sites: Mapping[str, nn.Linear], deltas: Mapping[str, Delta]) -> Attached:
-    """Let `deltas` act in every forward pass of their sites, until removed. Works on quantised layers too.
+def attach(target_modules: Mapping[str, nn.Linear], deltas: Mapping[str, Delta]) -> Attached:
+    """Let `deltas` act in every forward pass of their target modules, until removed. Works on quantised layers too.
 
-    The deltas are moved to their layers' device. Several may be attached to one site: their changes add up.
+    The deltas are moved to their layers' device. Several may be attached to one target module: their changes add up.
 
     Raises:
-        MnemonError: a site is unknown or a shape does not fit; nothing is attached then.
+        MnemonError: a target module is unknown or a shape does not fit; nothing is attached then.
     """
-    check_fit(sites, deltas)
+    check_fit(target_modules, deltas)
     handles = []
-    for site, delta in deltas.items():
-        layer = sites[site]
+    for target, delta in deltas.items():
+        layer = target_modules[target]
         delta.to(layer.weight.device)
         handles.append(layer.register_forward_hook(_adding(delta)))
     return Attached(handles)

@@ -17,18 +17,18 @@ def matrix_shape(layer: nn.Module) -> tuple[int, int]:
     return layer.out_features, layer.in_features
 
 
-def check_fit(sites: Mapping[str, nn.Module], deltas: Mapping[str, Delta]) -> None:
+def check_fit(target_modules: Mapping[str, nn.Module], deltas: Mapping[str, Delta]) -> None:
     """Refuse deltas for layers that the model lacks or whose weights have another shape.
 
     Raises:
-        MnemonError: naming the site.
+        MnemonError: naming the target module.
     """
-    for site, delta in deltas.items():
-        if site not in sites:
-            raise MnemonError(f"The base has no layer '{site}': these changes were learned on another base.")
-        expected = matrix_shape(sites[site])
+    for target, delta in deltas.items():
+        if target not in target_modules:
+            raise MnemonError(f"The base has no layer '{target}': these changes were learned on another base.")
+        expected = matrix_shape(target_modules[target])
         if delta.shape != expected:
             raise MnemonError(
-                f"The change of '{site}' has shape {delta.shape}, its weight {expected}: "
+                f"The change of '{target}' has shape {delta.shape}, its weight {expected}: "
                 "these changes were learned on another base."
             )

@@ -37,21 +37,21 @@ class Dense(Delta):
 
 
 def sum_deltas(deltas: list[Mapping[str, Delta]]) -> dict[str, Dense]:
-    """Add up changes site by site, in the order of the list; a site that none of them touches is left out.
+    """Add up changes target module by target module, in the order of the list; a target module that none of them touches is left out.
 
     Sums of products, not products of sums: each delta's matrix is formed first, in fp32.
     """
     totals: dict[str, Tensor] = {}
     for change in deltas:
-        for site, delta in change.items():
+        for target, delta in change.items():
             matrix = delta.matrix().detach()
-            totals[site] = totals[site] + matrix.to(totals[site].device) if site in totals else matrix
-    return {site: Dense(total.clone()) for site, total in totals.items()}
+            totals[target] = totals[target] + matrix.to(totals[target].device) if target in totals else matrix
+    return {target: Dense(total.clone()) for target, total in totals.items()}
 
 
 def mean_deltas(deltas: list[Mapping[str, Delta]]) -> dict[str, Dense]:
-    """The mean of changes site by site; one that does not touch a site counts as no change there."""
-    return {site: Dense(total.matrix() / len(deltas)) for site, total in sum_deltas(deltas).items()}
+    """The mean of changes target module by target module; one that does not touch a target module counts as no change there."""
+    return {target: Dense(total.matrix() / len(deltas)) for target, total in sum_deltas(deltas).items()}
 
 
 def zeros(shape: tuple[int, int], device: torch.device) -> Dense:

@@ -20,33 +20,33 @@ KINDS: dict[str, type[Delta]] = {
 
 
 def save_deltas(deltas: Mapping[str, Delta]) -> dict[str, Tensor]:
-    """Flatten deltas to `<site>.<kind>.<tensor>` -> tensor."""
+    """Flatten deltas to `<target>.<kind>.<tensor>` -> tensor."""
     return {
-        f"{site}.{delta.kind}.{name}": tensor
-        for site, delta in deltas.items()
+        f"{target}.{delta.kind}.{name}": tensor
+        for target, delta in deltas.items()
         for name, tensor in delta.state().items()
     }
 
 
 def load_deltas(tensors: Mapping[str, Tensor]) -> dict[str, Delta]:
-    """The deltas that `save_deltas` flattened, by site.
+    """The deltas that `save_deltas` flattened, by target module.
 
     Raises:
         MnemonError: a tensor is missing, unknown, of the wrong shape or type, or not finite; it is named.
     """
     states: dict[tuple[str, str], dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
-        site, kind, name = _parts(key)
+        target, kind, name = _parts(key)
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise MnemonError(f"The tensor '{key}' holds values that are not finite.")
-        states.setdefault((site, kind), {})[name] = tensor
+        states.setdefault((target, kind), {})[name] = tensor
     deltas: dict[str, Delta] = {}
-    for (site, kind), state in states.items():
-        if site in deltas:
+    for (target, kind), state in states.items():
+        if target in deltas:
             raise MnemonError(
-                f"The layer '{site}' has two changes, '{deltas[site].kind}' and '{kind}'; one is expected."
+                f"The layer '{target}' has two changes, '{deltas[target].kind}' and '{kind}'; one is expected."
             )
-        deltas[site] = _delta(site, kind, state)
+        deltas[target] = _delta(target, kind, state)
     return deltas
 
 
@@ -57,22 +57,22 @@ def _parts(key: str) -> tuple[str, str, str]:
     return parts[0], parts[1], parts[2]
 
 
-def _delta(site: str, kind: str, state: dict[str, Tensor]) -> Delta:
+def _delta(target: str, kind: str, state: dict[str, Tensor]) -> Delta:
     """Build one delta, and hold what it would save now against what was given."""
     try:
         delta = KINDS[kind].from_state(state)
         rebuilt = delta.state()
     except KeyError as error:
-        raise MnemonError(f"The tensor '{site}.{kind}.{error.args[0]}' is missing.") from error
+        raise MnemonError(f"The tensor '{target}.{kind}.{error.args[0]}' is missing.") from error
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
-        shapes = ", ".join(f"'{site}.{kind}.{name}' {tuple(tensor.shape)}" for name, tensor in state.items())
+        shapes = ", ".join(f"'{target}.{kind}.{name}' {tuple(tensor.shape)}" for name, tensor in state.items())
         raise MnemonError(f"These tensors do not fit together: {shapes} ({error}).") from error
     for name, tensor in state.items():
         if name not in rebuilt:
-            raise MnemonError(f"The tensor '{site}.{kind}.{name}' is unknown to the kind '{kind}'.")
+            raise MnemonError(f"The tensor '{target}.{kind}.{name}' is unknown to the kind '{kind}'.")
         if tensor.shape != rebuilt[name].shape or tensor.dtype != rebuilt[name].dtype:
             raise MnemonError(
-                f"The tensor '{site}.{kind}.{name}' has shape {tuple(tensor.shape)} and {tensor.dtype}, not "
+                f"The tensor '{target}.{kind}.{name}' has shape {tuple(tensor.shape)} and {tensor.dtype}, not "
                 f"{tuple(rebuilt[name].shape)} and {rebuilt[name].dtype}."
             )
     return delta

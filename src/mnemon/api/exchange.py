@@ -10,14 +10,14 @@ import torch
 from mnemon.api.opening import base_of, opened_or_created
 from mnemon.data.concept import NAME
 from mnemon.errors import MnemonError
-from mnemon.export import Exported, Fit, as_concept, export, push, read_foreign
+from mnemon.export import ExportResult, Fit, as_concept, export, push, read_foreign
 from mnemon.library import Library
 from mnemon.methods.base import Method
 from mnemon.models import Base
 
 
 @dataclass(frozen=True)
-class Imported:
+class ImportResult:
     """What `import_concept` did: the concept's name, the library's new state, how many layers it changes, how many
     vectors its token has, and what of the files was left out."""
 
@@ -37,9 +37,9 @@ def export_concepts(
     base: str | Base | None = None,
     fit: Fit | None = None,
     half: bool = False,
-    pictures: int = 0,
+    images: int = 0,
     repository: str | None = None,
-) -> Exported:
+) -> ExportResult:
     """Write concepts of a library, all without `names`, as files that other tools read; see `mnemon.export.export`.
 
     Args:
@@ -51,7 +51,7 @@ def export_concepts(
     """
     opened = Library.open(library) if isinstance(library, str | Path) else library
     dtype = torch.float16 if half else torch.float32
-    made = export(opened, base_of(opened, base), Path(out), names, kind=kind, fit=fit, dtype=dtype, pictures=pictures)
+    made = export(opened, base_of(opened, base), Path(out), names, kind=kind, fit=fit, dtype=dtype, images=images)
     if repository:
         push(made.folder, repository)
     return made
@@ -61,13 +61,13 @@ def import_concept(
     library: str | Path,
     files: Sequence[str | Path],
     name: str | None = None,
-    noun: str | None = None,
+    class_noun: str | None = None,
     *,
     trigger: str | None = None,
     partial: bool = False,
     base: str | Base | None = None,
     method: str | Method | None = None,
-) -> Imported:
+) -> ImportResult:
     """Take a LoRA, an embedding, or one of each, that others made, into a library as one concept.
 
     A library that does not exist yet is made, as `learn` makes it.
@@ -86,11 +86,11 @@ def import_concept(
     with opened_or_created(Path(library), base, method) as (opened, found), opened.lock():
         opened.check_name(called)
         foreign = read_foreign(paths, found, partial)
-        learned = as_concept(foreign, found, opened.method, called, noun, trigger)
+        learned = as_concept(foreign, found, opened.method, called, class_noun, trigger)
         sources = {"files": [dict(source) for source in foreign.sources], "left": list(foreign.left)}
         state = opened.commit(learned, settings={"imported": sources})
     vectors = max(len(tensor) for tensor in learned.tokens.values())
-    return Imported(called, state, len(learned.deltas), vectors, foreign.left)
+    return ImportResult(called, state, len(learned.deltas), vectors, foreign.left)
 
 
 def _name_of(path: Path) -> str:

@@ -5,22 +5,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mnemon.api.candidates import check_none_waits
 from mnemon.api.opening import encoders_of, opened_or_created
-from mnemon.api.stopping import Goal
-from mnemon.api.teaching import OnStep, Teaching
 from mnemon.data import Concept
 from mnemon.errors import MnemonError
-from mnemon.lessons import PhotoSettings
+from mnemon.evaluation import Encoders, ScoreSettings
+from mnemon.evaluation.evaluate import OnImages
 from mnemon.methods.base import Method
-from mnemon.metrics import Encoders, ScoreSettings
-from mnemon.metrics.measure import OnPictures
 from mnemon.models import Base
 from mnemon.training import TrainingSettings
+from mnemon.training.early_stopping import Goal
+from mnemon.training.forgetting_budget import check_none_waits
+from mnemon.training.session import OnStep, TrainingSession
+from mnemon.training.tasks import PhotoSettings
 
 
 @dataclass(frozen=True)
-class Outcome:
+class LearnResult:
     """What `learn` did: the library's new state, the measured row (None if not scored), and the seconds it took: in
     training, in fusing the concepts (0 for methods that do not fuse) and in scoring (which is also where concepts are
     fused with `max_forgetting`)."""
@@ -34,7 +34,7 @@ class Outcome:
     """With a goal what became of it (`Watch.facts`), and the seconds of its checks, which are part of the training."""
 
 
-def learn(library: str | Path, concept: Concept, *, references: Concept | None = None, **options: Any) -> Outcome:
+def learn(library: str | Path, concept: Concept, *, references: Concept | None = None, **options: Any) -> LearnResult:
     """Teach a library one more concept, and measure what it knows of every concept so far.
 
     A library that does not exist yet is made, on `base` ("world" by default) and with `method` ("stamina" by
@@ -73,8 +73,8 @@ def learn_together(
     until: Goal | None = None,
     encoders: Encoders | None = None,
     on_step: OnStep | None = None,
-    on_pictures: OnPictures | None = None,
-) -> Outcome:
+    on_images: OnImages | None = None,
+) -> LearnResult:
     """Teach a library several concepts in the same steps, a batch of each in every step; a commit for each.
 
     Args:
@@ -84,14 +84,14 @@ def learn_together(
         method: a method or its name.
         references: for each concept other photos of it, as for `learn`.
         photos, training, score: settings; defaults are the method's and the base's own.
-        prior: class pictures to draw from the bare base and to train on as well (prior preservation).
+        prior: class images to draw from the bare base and to train on as well (prior preservation).
         scored: measure the row of the score matrix, and keep features of the references for later rows.
         max_forgetting: refuse the commit if the identity alignment of an earlier concept falls by more than this below
             its best so far; what was learned is then kept aside (`api.commit`, `api.discard`).
         until: stop before the last step, when this is reached; for one concept with references.
         encoders: what measures; by default the base's own, or CLIP and DINO.
         on_step: hears the training's progress.
-        on_pictures: hears the pictures that are scored.
+        on_images: hears the images that are scored.
 
     Raises:
         Refused: earlier concepts fall by more than `max_forgetting`.
@@ -106,14 +106,14 @@ def learn_together(
         # Before the training, since encoders may have to be fetched from the hub, and that may fail.
         measure = (encoders or encoders_of(found)) if scored else None
         how = training or TrainingSettings()
-        teaching = Teaching(opened, found, concepts, held_out, how, measure, score, max_forgetting, until)
+        teaching = TrainingSession(opened, found, concepts, held_out, how, measure, score, max_forgetting, until)
         proposals = teaching.learn(photos, prior, on_step)
-        row, fused = teaching.judge(proposals, on_pictures)
+        row, fused = teaching.judge(proposals, on_images)
         teaching.keep(proposals, fused)
-        row = teaching.measure(row, on_pictures)
+        row = teaching.measure(row, on_images)
     seconds = teaching.seconds
     scoring = seconds["judging"] + seconds["measuring"]
-    return Outcome(opened.state, row, seconds["training"], seconds["keeping"], scoring, teaching.stopped())
+    return LearnResult(opened.state, row, seconds["training"], seconds["keeping"], scoring, teaching.stopped())
 
 
 def _check_options(

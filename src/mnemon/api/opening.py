@@ -9,10 +9,10 @@ import torch
 
 from mnemon.adapters import Delta
 from mnemon.errors import MnemonError
+from mnemon.evaluation import Encoders, encoders_for
 from mnemon.library import Library
 from mnemon.methods import method_from, method_settings
-from mnemon.methods.base import Learned, Method
-from mnemon.metrics import Encoders, encoders_for
+from mnemon.methods.base import Method, TrainedConcept
 from mnemon.models import Base, load_base
 from mnemon.models.quantised import KEPT, Weights
 from mnemon.models.transformer import TransformerBase
@@ -79,7 +79,7 @@ def kept_fusion(library: Library, base: Base) -> dict[str, Delta]:
     return fused
 
 
-def composed_changes(method: Method, learned: Sequence[Learned], base: Base) -> dict[str, Delta]:
+def composed_changes(method: Method, learned: Sequence[TrainedConcept], base: Base) -> dict[str, Delta]:
     """The change of each layer with all of `learned` in the model, composed without a prompt."""
     before = base.tokens
     base.set_tokens(method.tokens(learned))

@@ -8,11 +8,11 @@ from pathlib import Path
 from mnemon.api.opening import base_of, in_base
 from mnemon.errors import MnemonError
 from mnemon.library import Library
-from mnemon.methods.base import Learned
-from mnemon.metrics import page
+from mnemon.methods.base import TrainedConcept
 from mnemon.models import Base
+from mnemon.report import page
 from mnemon.sampling import Composed
-from mnemon.sampling.pictures import to_image
+from mnemon.sampling.images import to_image
 
 PROMPTS = ("a photo of {}", "a photo of {} in the snow", "a photo of {} on the beach")
 GUIDANCE, STEPS, BATCH = 4.0, 20, 8
@@ -31,13 +31,13 @@ def preview(
     number: int = 2,
     on_state: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Write one self-contained HTML page with pictures of all concepts, as the library is now or after every commit.
+    """Write one self-contained HTML page with images of all concepts, as the library is now or after every commit.
 
     Args:
         out: the page; one that is there already is replaced.
         every: a column for every state of the library, instead of one for every prompt.
         prompts: with `{}` where the concept is named.
-        number: pictures of each prompt, with seeds 0, 1, ...
+        number: images of each prompt, with seeds 0, 1, ...
         on_state: hears the state that is being drawn and the newest one.
 
     Raises:
@@ -64,18 +64,19 @@ def preview(
 
 
 def _drawn(library: Library, base: Base, prompts: Sequence[str], number: int) -> dict[str, dict[str, str]]:
-    """Concept -> prompt -> its pictures, as HTML."""
+    """Concept -> prompt -> its images, as HTML."""
     with in_base(library, base) as composed:
         return {
-            one.name: {prompt: _pictures(composed, one, prompt, number) for prompt in prompts}
-            for one in composed.learned
+            one.name: {prompt: _images(composed, one, prompt, number) for prompt in prompts} for one in composed.learned
         }
 
 
-def _pictures(composed: Composed, one: Learned, prompt: str, number: int) -> str:
-    text = prompt.replace("{}", composed.method.prompt_name(one.name, one.noun))
-    pictures = composed.draw([text] * number, seeds=range(number), guidance=GUIDANCE, steps=STEPS, batch=BATCH)
-    return page.cell([to_image(picture) for picture in pictures], text)
+def _images(composed: Composed, one: TrainedConcept, prompt: str, number: int) -> str:
+    text = prompt.replace("{}", composed.method.prompt_name(one.name, one.class_noun))
+    images = composed.sample(
+        [text] * number, seeds=range(number), guidance_scale=GUIDANCE, num_inference_steps=STEPS, batch_size=BATCH
+    )
+    return page.cell([to_image(image) for image in images], text)
 
 
 def _score(library: Library, name: str) -> str:
@@ -94,7 +95,7 @@ def _write(path: Path, library: Library, rows: Rows, heads: Sequence[str], promp
         "seeds": f"0 to {number - 1}",
     }
     introduction = "The same prompts and seeds every time; numbers are identity alignment where it was measured."
-    style = files("mnemon.metrics").joinpath("report.css").read_text(encoding="utf-8")
+    style = files("mnemon.report").joinpath("library.css").read_text(encoding="utf-8")
     title = f"All concepts of {library.path.resolve().name}"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page.document(title, introduction, facts, [_table(rows, heads)], style), encoding="utf-8")

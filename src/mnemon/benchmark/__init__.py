@@ -1,7 +1,7 @@
 """The benchmark: every method on the same base, sequences and metrics, with the whole score matrix kept."""
 
 from mnemon.benchmark.bench import Ended, run_bench
-from mnemon.benchmark.engines import ENGINES, Engine, Here, Processes, Ray, engine_named
+from mnemon.benchmark.engines import ENGINES, Engine, ProcessExecutor, RayExecutor, SerialExecutor, engine_named
 from mnemon.benchmark.jobs import Job, JobFolder, Progress, plan
 from mnemon.benchmark.runner import run_job
 from mnemon.benchmark.scoring import Scoring
@@ -12,12 +12,12 @@ __all__ = [
     "ConceptSequence",
     "Ended",
     "Engine",
-    "Here",
+    "SerialExecutor",
     "Job",
     "JobFolder",
-    "Processes",
+    "ProcessExecutor",
     "Progress",
-    "Ray",
+    "RayExecutor",
     "Scoring",
     "engine_named",
     "open_sequence",

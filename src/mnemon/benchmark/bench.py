@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mnemon.benchmark import report
 from mnemon.benchmark.engines import Engine, Hear
 from mnemon.benchmark.jobs import Job, JobFolder, Progress
 from mnemon.benchmark.runner import run_job
 from mnemon.benchmark.sequences import open_sequence
 from mnemon.library.lock import exclusive
+from mnemon.report import benchmark_page as report
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ class Engine(Protocol):
         """Do all jobs. Returns when each has ended, well or not; the jobs' folders say how."""
 
 
-class Here:
+class SerialExecutor:
     """One job after another, in this process."""
 
     def run(self, jobs: Sequence[Job], work: Work, hear: Hear) -> None:
@@ -44,7 +44,7 @@ class Here:
             hear(job, None)
 
 
-class Processes:
+class ProcessExecutor:
     """`workers` jobs at a time, each in a process of its own; the cores are shared out among them."""
 
     def __init__(self, workers: int) -> None:
@@ -86,7 +86,7 @@ class Processes:
         return process
 
 
-class Ray:
+class RayExecutor:
     """Tasks of a Ray cluster, `cores` for each, and a GPU where the cluster has some.
 
     mnemon must be installed on its machines, and the results folder be one that all of them see. A Ray that this
@@ -134,12 +134,12 @@ def engine_named(name: str, workers: int = 1, address: str | None = None) -> Eng
         MnemonError: there is no such engine, or it is not installed.
     """
     if name == "here":
-        return Here()
+        return SerialExecutor()
     if name == "processes":
-        return Processes(workers)
+        return ProcessExecutor(workers)
     if name == "ray":
         _imported_ray()
-        return Ray(address, workers)
+        return RayExecutor(address, workers)
     raise MnemonError(f"There is no engine '{name}': choose from {', '.join(ENGINES)}.")
 
 

@@ -6,7 +6,7 @@
   features.safetensors  "pictures/<t>/<name>/image|identity", "references/<name>/image|identity", "general/<t>/image"
   figures.json          what every report works out of the features, for when these are left out
   costs.json            seconds, bytes, parameters, memory
-  strips/<t>-<name>.png the first pictures of a scored cell
+  strips/<t>-<name>.png the first images of a scored cell
   library/              the concepts learned so far, as any library
   training/             the snapshot of the concept being learned
   failed.json           {"error", "where", "traceback"}, if the job failed
@@ -27,8 +27,8 @@ from torch import Tensor
 
 from mnemon.benchmark.scoring import Scored, Scoring
 from mnemon.benchmark.sequences import ConceptSequence, open_sequence, shipped_sequences
-from mnemon.checkpoints import write_json, write_safetensors
 from mnemon.errors import MnemonError
+from mnemon.files import write_json, write_safetensors
 from mnemon.methods import method_from, method_settings
 from mnemon.methods.base import Method
 from mnemon.sampling import to_image
@@ -79,7 +79,7 @@ class Job:
             "order": self.order,
             "seed": self.seed,
             "concepts": [
-                {"name": one.name, "noun": one.noun, "kind": one.kind, "held_out": one.photos().held_out}
+                {"name": one.name, "noun": one.class_noun, "kind": one.kind, "held_out": one.photos().held_out}
                 for one in sequence.ordered(self.order).concepts
             ],
         }
@@ -188,8 +188,8 @@ class JobFolder:
 
     def write_scored(self, state: int, scored: Scored, features: Mapping[str, Tensor]) -> None:
         """Keep what was measured; a state is measured once its row is there, so that comes last."""
-        for name, pictures in scored.shown.items():
-            strip = np.concatenate([np.asarray(to_image(picture)) for picture in pictures], axis=1)
+        for name, images in scored.shown.items():
+            strip = np.concatenate([np.asarray(to_image(image)) for image in images], axis=1)
             path = self.path / "strips" / f"{state}-{name}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(strip).save(path)

@@ -24,19 +24,19 @@ from mnemon.api.opening import base_named, encoders_of
 from mnemon.benchmark.jobs import Job, JobFolder, Progress, Tell
 from mnemon.benchmark.measuring import PeakMemory, machine_facts, package_versions, parameter_count
 from mnemon.benchmark.scoring import References, Scoring, score_bare, score_state
-from mnemon.benchmark.sequences import Member, open_sequence
-from mnemon.checkpoints import write_safetensors
+from mnemon.benchmark.sequences import ConceptSpec, open_sequence
 from mnemon.data import photos_tensor
 from mnemon.errors import MnemonError
-from mnemon.lessons import examples_of
+from mnemon.evaluation import Encoders, reference_features
+from mnemon.files import write_safetensors
 from mnemon.library import Library
 from mnemon.methods import method_from
-from mnemon.methods.base import Learned, Method
-from mnemon.metrics import Encoders, reference_features
+from mnemon.methods.base import Method, TrainedConcept
 from mnemon.models import Base
 from mnemon.sampling import Composed
-from mnemon.sampling.drawn import calibration, rehearsed
-from mnemon.training import Examples, Lesson, TrainingSettings, discard_snapshot, train_together
+from mnemon.training import ConceptTask, Examples, TrainingSettings, discard_checkpoint, train_together
+from mnemon.training.generated import calibration, replay_images
+from mnemon.training.tasks import examples_of
 
 TOGETHER = 5  # concepts that learn in the same steps, where a method lets them
 
@@ -89,9 +89,9 @@ class _Run:
     def _parameters(self) -> int:
         """Numbers trained for the first concept."""
         first, start = self.members[0], torch.Generator(self.base.device).manual_seed(0)
-        return parameter_count(self.method.begin(first.name, first.noun, self.base, [], start).parameter_groups())
+        return parameter_count(self.method.begin(first.name, first.class_noun, self.base, [], start).parameter_groups())
 
-    def _learn(self, start: int, group: Sequence[Member]) -> None:
+    def _learn(self, start: int, group: Sequence[ConceptSpec]) -> None:
         """Train the group and commit it. Concepts of it that were committed before a kill are learned once more with
         the others, from the snapshot, so that these come out the same."""
         known = self.library.names()
@@ -101,8 +101,8 @@ class _Run:
         calibrated = self._calibration
         began, clock = time.monotonic(), _StepClock()
         earlier, training = self.learned[:start], TrainingSettings(seed=self.job.seed)
-        again = rehearsed(self.base, self.method, earlier, self.job.seed)
-        lessons = [self._lesson(one, again) for one in group]
+        again = replay_images(self.base, self.method, earlier, self.job.seed)
+        tasks = [self._lesson(one, again) for one in group]
 
         def on_step(done: int, steps: int, logs: Mapping[str, float]) -> None:
             clock.tick(steps)
@@ -110,20 +110,20 @@ class _Run:
 
         folder = self.folder.path / "training"
         found = train_together(
-            self.base, self.method, lessons, earlier, training, folder, on_step=on_step, calibration=calibrated
+            self.base, self.method, tasks, earlier, training, folder, on_step=on_step, calibration=calibrated
         )
         seconds = (time.monotonic() - began + clock.missed) / len(group)
         for one, learned in zip(group, found, strict=True):
             if one.name not in known:
                 self._commit(one, learned, seconds)
-        discard_snapshot(folder)
+        discard_checkpoint(folder)
         self.learned = self.library.learned()
 
-    def _lesson(self, one: Member, again: Examples | None) -> Lesson:
+    def _lesson(self, one: ConceptSpec, again: Examples | None) -> ConceptTask:
         examples = examples_of(self.base, self.method, one.photos().trained, seed=self.job.seed)
-        return Lesson(one.name, one.noun, examples, again)
+        return ConceptTask(one.name, one.class_noun, examples, again)
 
-    def _commit(self, one: Member, learned: Learned, seconds: float) -> None:
+    def _commit(self, one: ConceptSpec, learned: TrainedConcept, seconds: float) -> None:
         photos = one.photos()
         sources = [{"source": photo.source, "sha256": photo.sha256} for photo in photos.trained.photos]
         settings = {"seed": self.job.seed, "seconds": round(seconds, 3), "held_out": photos.held_out}
@@ -145,7 +145,7 @@ class _Run:
         self.features |= scored.features
         costs = self.folder.costs
         costs["peak_memory_bytes"] = max(costs["peak_memory_bytes"], memory.peak)
-        costs["draw_seconds_per_picture"] = scored.seconds / scored.pictures
+        costs["draw_seconds_per_picture"] = scored.seconds / scored.images
         if fuses:
             costs |= {"fusion_seconds": fused, "fusion_peak_bytes": fusing.peak - fusing.start}
         costs |= self._kept()
@@ -159,8 +159,8 @@ class _Run:
             "bytes": {name: entry.stored_bytes for name, entry in entries.items()},
         }
 
-    def _reference(self, one: Member) -> dict[str, Tensor]:
-        """Features of the pictures the concept is scored against; computed once."""
+    def _reference(self, one: ConceptSpec) -> dict[str, Tensor]:
+        """Features of the images the concept is scored against; computed once."""
         prefix = f"references/{one.name}/"
         known = {key.removeprefix(prefix): value for key, value in self.features.items() if key.startswith(prefix)}
         if not known:
@@ -196,7 +196,7 @@ class _StepClock:
         return (self._times[-1] - self._times[0]) / (seen - 1) * (self._steps - seen) if seen > 1 else 0.0
 
 
-def groups(method: Method, members: Sequence[Member]) -> list[tuple[int, Sequence[Member]]]:
+def groups(method: Method, members: Sequence[ConceptSpec]) -> list[tuple[int, Sequence[ConceptSpec]]]:
     """The concepts that learn together, each group with the number of concepts before it."""
     size = len(members) if method.at_once else TOGETHER if learns_together(method) else 1
     return [(start, members[start : start + size]) for start in range(0, len(members), size)]
@@ -219,7 +219,7 @@ def _library(path: Path, base: Base, method: Method) -> Library:
 
 def _bare(out: Path, base: Base, encoders: Encoders, scoring: Scoring) -> tuple[dict[str, Any], Tensor]:
     """Scores and image features of the general prompts on the bare base, drawn once for all jobs."""
-    how = f"{scoring.steps}-{scoring.guidance}-{scoring.first_seed}"
+    how = f"{scoring.num_inference_steps}-{scoring.guidance_scale}-{scoring.first_seed}"
     path = out / "shared" / f"general-{base.fingerprint[:12]}-{how}.safetensors"
     if not path.exists():
         with Composed(base, method_from("lora"), []) as bare:
@@ -230,7 +230,7 @@ def _bare(out: Path, base: Base, encoders: Encoders, scoring: Scoring) -> tuple[
 
 
 def _calibrated(out: Path, base: Base, method: Method) -> Examples | None:
-    """The calibration set of `mnemon.sampling.drawn`, which depends on the base alone, drawn once for all jobs."""
+    """The calibration set of `mnemon.training.generated`, which depends on the base alone, drawn once for all jobs."""
     if not method.needs_calibration:
         return None
     path = out / "shared" / f"calibration-{base.fingerprint[:12]}.safetensors"

@@ -33,18 +33,18 @@ class Photos(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Member:
+class ConceptSpec:
     """A concept of a sequence.
 
     Attributes:
-        name, noun: the concept's.
+        name, class_noun: the concept's.
         kind: "thing", or "style": a way of drawing everything.
-        photos: draws or reads its pictures.
+        photos: draws or reads its images.
         templates: evaluation prompts of its own with one `{}` for the concept; without, those of the encoders' set.
     """
 
     name: str
-    noun: str | None
+    class_noun: str | None
     kind: Kind
     photos: Callable[[], Photos]
     templates: tuple[str, ...] = ()
@@ -55,7 +55,7 @@ class ConceptSequence:
     """`concepts` in the order in which they are learned."""
 
     name: str
-    concepts: tuple[Member, ...]
+    concepts: tuple[ConceptSpec, ...]
 
     def __post_init__(self) -> None:
         names = [one.name for one in self.concepts]
@@ -105,7 +105,7 @@ def open_sequence(what: str) -> ConceptSequence:
     if what in shipped_sequences():
         return _world_sequence(what, json.loads((_DATA / f"{what}.json").read_text(encoding="utf-8")))
     if Path(what).expanduser().exists():
-        from mnemon.benchmark.folders import sequence_at  # which makes sequences itself
+        from mnemon.benchmark.sources import sequence_at  # which makes sequences itself
 
         return sequence_at(Path(what).expanduser())
     known = ", ".join(shipped_sequences())
@@ -117,15 +117,15 @@ def _world_sequence(name: str, content: Mapping[str, Any]) -> ConceptSequence:
     return ConceptSequence(name, tuple(_world_member(entry, *counts) for entry in content["concepts"]))
 
 
-def _world_member(entry: Mapping[str, Any], photos: int, references: int) -> Member:
+def _world_member(entry: Mapping[str, Any], photos: int, references: int) -> ConceptSpec:
     name, seed = entry["name"], entry["seed"]
     if "style" in entry:
         style = style_concept(name, seed, entry["style"])
-        return Member(name, None, "style", cache(partial(_draw, style, photos, references)))
+        return ConceptSpec(name, None, "style", cache(partial(_draw, style, photos, references)))
     thing = thing_concept(name, seed, entry["noun"])
-    return Member(name, thing.noun, "thing", cache(partial(_draw, thing, photos, references)))
+    return ConceptSpec(name, thing.class_noun, "thing", cache(partial(_draw, thing, photos, references)))
 
 
 def _draw(concept: WorldConcept, photos: int, references: int) -> Photos:
-    """As many pictures of each kind, in other poses and places."""
+    """As many images of each kind, in other poses and places."""
     return Photos(concept.photos(photos, _TRAINED), concept.photos(references, _HELD_OUT), held_out=True)

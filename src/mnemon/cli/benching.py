@@ -31,12 +31,12 @@ def bench(
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="METHOD.KEY=VALUE", help="A setting, e.g. stamina.rank=8.")
     ] = None,
-    pictures: Annotated[int, typer.Option(min=1, help="Pictures of a concept in each cell of the matrix.")] = 16,
+    images: Annotated[int, typer.Option(min=1, help="Images of a concept in each cell of the matrix.")] = 16,
     points: Annotated[
         str, typer.Option(help="After how many concepts all are drawn again; after the last one always.")
     ] = "1,10,25,50",
-    draw_steps: Annotated[int, typer.Option(min=1, help="Denoising steps of a picture.")] = 20,
-    batch: Annotated[int, typer.Option(min=1, help="Pictures drawn at once.")] = 32,
+    draw_steps: Annotated[int, typer.Option(min=1, help="Denoising steps of an image.")] = 20,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images drawn at once.")] = 32,
     engine: Annotated[
         str, typer.Option(help="here (this process), processes (of this machine) or ray (a cluster; extra: cluster).")
     ] = "here",
@@ -53,7 +53,7 @@ def bench(
     """
     from mnemon.benchmark import Scoring, engine_named, plan, run_bench
 
-    scoring = Scoring(pictures=pictures, points=_points(points), steps=draw_steps, batch=batch)
+    scoring = Scoring(images=images, points=_points(points), num_inference_steps=draw_steps, batch_size=batch_size)
     jobs = plan(to.resolve(), sequence, _methods(methods), orders, seeds, _settings(set_ or []), base, scoring)
     chosen = engine_named(engine, workers, address)
     with progress("starting") as bar:
@@ -72,7 +72,7 @@ def _report(to: Path, ended: Any, json_output: bool) -> None:
     say(f"{ended.jobs - len(ended.failed)} of {ended.jobs} jobs done in {to}.")
     for title, failure in ended.failed.items():
         say(f"Failed: {title}: {failure}")
-    say(f"Leaderboard, matrices, pictures: {page}")
+    say(f"Leaderboard, matrices, images: {page}")
 
 
 class _Watch:

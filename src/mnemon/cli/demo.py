@@ -19,7 +19,7 @@ def demo(
     json_output: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Teach the built-in model five concepts, one after another, with stamina and with plain LoRA, and compare."""
-    from mnemon.demo import DemoEvents, run_demo
+    from mnemon.cli.demo_run import DemoEvents, run_demo
     from mnemon.models import load_base
 
     with progress("the built-in model") as bar:
@@ -43,4 +43,4 @@ def demo(
     ]
     say("Identity alignment with photos that were not trained on, mean over the five concepts:")
     out.print(table(columns, rows))
-    say(f"Pictures, matrices, forgetting: {to / 'report.html'}")
+    say(f"Images, matrices, forgetting: {to / 'report.html'}")

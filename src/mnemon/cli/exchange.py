@@ -9,7 +9,7 @@ from mnemon.cli.options import DEFAULT_LIBRARY, At, Json, LibraryPath
 from mnemon.cli.printing import note, print_json, say
 
 if TYPE_CHECKING:
-    from mnemon.export import Exported
+    from mnemon.export import ExportResult
 
 Kind = Literal["diffusers", "kohya", "comfy", "embedding", "folder", "checkpoint"]
 
@@ -36,7 +36,7 @@ def export(
         float | None, typer.Option(help="Share of the change that the LoRA keeps, such as 0.99, in as few ranks.")
     ] = None,
     half: Annotated[bool, typer.Option("--half", help="Store weights in 16 bits.")] = False,
-    pictures: Annotated[int, typer.Option(min=0, help="Of each concept, drawn for the model card.")] = 0,
+    images: Annotated[int, typer.Option(min=0, help="Of each concept, drawn for the model card.")] = 0,
     push: Annotated[str | None, typer.Option(metavar="OWNER/NAME", help="Upload to the Hugging Face hub too.")] = None,
     at: At = None,
     json_output: Json = False,
@@ -54,7 +54,7 @@ def export(
 
     opened = Library.open(library, at)
     made = api.export_concepts(
-        opened, to, names or (), kind=kind, fit=Fit(rank, energy), half=half, pictures=pictures, repository=push
+        opened, to, names or (), kind=kind, fit=Fit(rank, energy), half=half, images=images, repository=push
     )
     lora = made.lora
     if json_output:
@@ -74,7 +74,7 @@ def import_(
     files: Annotated[list[Path], typer.Argument(help="A LoRA, an embedding, or one of each (safetensors).")],
     library: LibraryPath = DEFAULT_LIBRARY,
     name: Annotated[str | None, typer.Option(help="What to call it; the file's name by default.")] = None,
-    noun: Annotated[str | None, typer.Option(help="Its class, such as dog. Leave out for a style.")] = None,
+    class_noun: Annotated[str | None, typer.Option(help="Its class, such as dog. Leave out for a style.")] = None,
     trigger: Annotated[
         str | None, typer.Option(help="The words that call a LoRA without an embedding; <name> then stands for them.")
     ] = None,
@@ -93,7 +93,7 @@ def import_(
     from mnemon import api
 
     made = api.import_concept(
-        library, files, name, noun, trigger=trigger, partial=partial, base=base, method=method
+        library, files, name, class_noun, trigger=trigger, partial=partial, base=base, method=method
     )  # fmt: skip
     if json_output:
         print_json({**vars(made), "left": list(made.left)})
@@ -105,7 +105,7 @@ def import_(
         note(f"Left out: {key}")
 
 
-def _as_json(made: "Exported", pushed: str | None) -> dict[str, Any]:
+def _as_json(made: "ExportResult", pushed: str | None) -> dict[str, Any]:
     lora = made.lora
     facts = lora and {
         "layers": len(lora.ranks) + len(lora.whole),

@@ -26,7 +26,7 @@ def preview(
     prompt: Annotated[
         list[str] | None, typer.Option(help="Instead of the usual three; {} stands for the concept.")
     ] = None,
-    number_: Annotated[int, typer.Option("--number", "-n", min=1, help="Pictures of each prompt.")] = 2,
+    number_: Annotated[int, typer.Option("--number", "-n", min=1, help="Images of each prompt.")] = 2,
     at: At = None,
     base_at: BaseAt = None,
     json_output: Json = False,

@@ -13,23 +13,23 @@ def learn(
     photos: options.Photos,
     library: options.LibraryPath = DEFAULT_LIBRARY,
     name: options.Name = None,
-    noun: options.Noun = None,
+    class_noun: options.Noun = None,
     base: options.NewBase = None,
     weights: options.WeightsOption = "fp32",
     method: options.NewMethod = None,
     set_: options.Settings = None,
     references: options.References = None,
     steps: options.Steps = None,
-    batch: options.Batch = None,
+    batch_size: options.Batch = None,
     seed: options.Seed = 0,
     fit: options.Fit = "crop",
     flip: options.Flip = False,
     random_crop: options.RandomCrop = False,
     prior: options.Prior = 0,
     precision: options.Precision = "no",
-    accumulate: options.Accumulate = 1,
+    gradient_accumulation_steps: options.Accumulate = 1,
     checkpointing: options.Checkpointing = False,
-    min_snr: options.MinSnr = None,
+    snr_gamma: options.MinSnr = None,
     together: options.Together = 6,
     preview_every: options.PreviewEvery = 0,
     preview_page: options.PreviewPage = None,
@@ -48,11 +48,11 @@ def learn(
     from mnemon.training import TrainingSettings
 
     training = TrainingSettings(
-        steps=steps, batch=batch, seed=seed, mixed_precision=precision, accumulate=accumulate,
-        gradient_checkpointing=checkpointing, min_snr=min_snr, preview_every=preview_every, tensorboard=tensorboard,
+        steps=steps, batch_size=batch_size, seed=seed, mixed_precision=precision, gradient_accumulation_steps=gradient_accumulation_steps,
+        gradient_checkpointing=checkpointing, snr_gamma=snr_gamma, preview_every=preview_every, tensorboard=tensorboard,
     )  # fmt: skip
     several = photos.is_file() and photos.suffix.lower() == ".json"
-    if several and (name or noun or references):
+    if several and (name or class_noun or references):
         raise MnemonError("A list file names its concepts itself: leave out --name, --noun and --references.")
     if until and not references:
         raise MnemonError("--until looks at photos that are not trained on: give some with --references.")
@@ -60,7 +60,7 @@ def learn(
         "training": training, "photos": api.PhotoSettings(fit, flip, random_crop), "prior": prior, "scored": score,
         "max_forgetting": max_forgetting, "until": api.Goal(share_of(until), check_every) if until else None,
     }  # fmt: skip
-    concepts, held_out = _listed(photos, library) if several else _one(photos, name, noun, references)
+    concepts, held_out = _listed(photos, library) if several else _one(photos, name, class_noun, references)
     how["method"] = _method(method, set_ or [], library)
     how["base"] = opened_base(base, library, weights)
     results = []
@@ -71,12 +71,12 @@ def learn(
         print_json(results if several else results[0])
 
 
-def _one(photos: Path, name: str | None, noun: str | None, references: Path | None) -> tuple[list[Any], Any]:
+def _one(photos: Path, name: str | None, class_noun: str | None, references: Path | None) -> tuple[list[Any], Any]:
     """The concept of a folder, and its photos to score on."""
     from mnemon.data import concept_from_folder
 
-    concept = concept_from_folder(photos, name, noun)
-    return [concept], concept_from_folder(references, concept.name, concept.noun) if references else None
+    concept = concept_from_folder(photos, name, class_noun)
+    return [concept], concept_from_folder(references, concept.name, concept.class_noun) if references else None
 
 
 def _listed(photos: Path, library: Path) -> tuple[list[Any], None]:
@@ -128,9 +128,7 @@ def _learn(
     names = " ".join(f"<{concept.name}>" for concept in group)
     with progress(f"learning {names}") as bar:
         try:
-            outcome = api.learn_together(
-                library, group, references=held_out, on_step=bar, on_pictures=bar.scored, **how
-            )
+            outcome = api.learn_together(library, group, references=held_out, on_step=bar, on_images=bar.scored, **how)
         except api.Refused as refused:
             if not quiet:
                 out.print(row_table(refused.row, Library.open(library)))

@@ -22,12 +22,14 @@ def generate(
     prompt: Annotated[list[str], typer.Argument(help='Prompts; <name> stands for a concept: "a photo of <rex> dog".')],
     library: LibraryPath = DEFAULT_LIBRARY,
     to: Annotated[Path, typer.Option("--out", "-o", help="Folder for the PNG files.")] = Path("pictures"),
-    number_: Annotated[int, typer.Option("--number", "-n", min=1, help="Pictures of each prompt.")] = 4,
-    seed: Annotated[int, typer.Option(help="Of the first picture; the next ones count on.")] = 0,
-    negative: Annotated[str, typer.Option(help="What should not be in the picture.")] = "",
-    guidance: Annotated[float, typer.Option(help="How closely to follow the prompt; 1 switches guidance off.")] = 4.0,
+    number_: Annotated[int, typer.Option("--number", "-n", min=1, help="Images of each prompt.")] = 4,
+    seed: Annotated[int, typer.Option(help="Of the first image; the next ones count on.")] = 0,
+    negative_prompt: Annotated[str, typer.Option(help="What should not be in the image.")] = "",
+    guidance_scale: Annotated[
+        float, typer.Option(help="How closely to follow the prompt; 1 switches guidance off.")
+    ] = 4.0,
     steps: Annotated[int, typer.Option(min=1, help="Denoising steps.")] = 30,
-    batch: Annotated[int, typer.Option(min=1, help="Pictures drawn at once.")] = 8,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images drawn at once.")] = 8,
     region: Annotated[
         list[str] | None,
         typer.Option(
@@ -35,7 +37,7 @@ def generate(
         ),
     ] = None,
     auto: Annotated[
-        bool, typer.Option("--auto", help="Give each concept of the prompt a region, spread over the picture.")
+        bool, typer.Option("--auto", help="Give each concept of the prompt a region, spread over the image.")
     ] = False,
     feather: Annotated[float, typer.Option(min=0, max=1, help="Fading at the regions' edges, share of a side.")] = 0.0,
     apart: Annotated[
@@ -46,11 +48,11 @@ def generate(
     base_at: BaseAt = None,
     weights: WeightsOption = "fp32",
     offload_text: Annotated[
-        bool, typer.Option("--offload-text", help="Large text encoders rest in main memory while pictures are drawn.")
+        bool, typer.Option("--offload-text", help="Large text encoders rest in main memory while images are drawn.")
     ] = False,
     json_output: Json = False,
 ) -> None:
-    """Draw pictures. Each PNG says how it was made.
+    """Draw images. Each PNG says how it was made.
 
     Example: mnemon generate "a photo of <rex> dog in the snow" --number 4
     """
@@ -66,15 +68,16 @@ def generate(
     before = set(to.glob("*.png"))
     with progress("drawing") as bar:
         api.generate(
-            opened, prompt, base=where, negative=negative, seed=seed, number=number_, guidance=guidance, steps=steps,
-            batch=batch, regions=regions, spread=auto, feather=feather, apart=apart, out=to,
+            opened, prompt, base=where, negative_prompt=negative_prompt, seed=seed, num_images_per_prompt=number_, guidance_scale=guidance_scale,
+            num_inference_steps=steps,
+            batch_size=batch_size, regions=regions, spread=auto, feather=feather, apart=apart, out=to,
             on_step=lambda done, total: bar(done, total, {}),
         )  # fmt: skip
     files = sorted(str(file) for file in set(to.glob("*.png")) - before)
     if json_output:
         print_json(files)
     else:
-        say(f"{len(files)} pictures: {files[0]} to {files[-1]}" if len(files) > 1 else f"1 picture: {files[0]}")
+        say(f"{len(files)} images: {files[0]} to {files[-1]}" if len(files) > 1 else f"1 image: {files[0]}")
 
 
 def list_(library: LibraryPath = DEFAULT_LIBRARY, at: At = None, json_output: Json = False) -> None:
@@ -83,7 +86,7 @@ def list_(library: LibraryPath = DEFAULT_LIBRARY, at: At = None, json_output: Js
 
     opened = Library.open(library, at)
     concepts = [
-        {"name": entry.concept, "noun": entry.noun, "state": entry.number, "learned": entry.time,
+        {"name": entry.concept, "noun": entry.class_noun, "state": entry.number, "learned": entry.time,
          "photos": len(entry.photos), "bytes": entry.stored_bytes}
         for entry in opened.concepts().values()
     ]  # fmt: skip
@@ -125,11 +128,11 @@ def show(
         entry = opened.concepts()[name]
         scores = {state: row["concepts"][name] for state, row in rows.items() if name in row["concepts"]}
         value = {
-            "name": name, "noun": entry.noun, "state": entry.number, "time": entry.time, "bytes": entry.stored_bytes,
+            "name": name, "noun": entry.class_noun, "state": entry.number, "time": entry.time, "bytes": entry.stored_bytes,
             "photos": list(entry.photos), "settings": entry.settings, "facts": entry.facts, "scores": scores,
         }  # fmt: skip
         if not json_output:
-            called = f"<{name}> {entry.noun or ''}".strip()
+            called = f"<{name}> {entry.class_noun or ''}".strip()
             say(f"{called}: learned {entry.time} as state {entry.number}")
             for key, noted in entry.facts.items():
                 say(f"  {key.replace('_', ' ')}: {fact(noted)}")
@@ -149,9 +152,9 @@ def evaluate(
 ) -> None:
     """Fill the whole score matrix, and write plots and one HTML page."""
     from mnemon import api
+    from mnemon.evaluation import figures, matrix_from_rows
     from mnemon.library import Library
-    from mnemon.metrics import figures, matrix_from_rows
-    from mnemon.reports import write_evaluation
+    from mnemon.report.library_data import write_evaluation
 
     with progress("measuring states") as bar:
         where = str(base_at) if base_at else None

@@ -30,12 +30,12 @@ Name = Annotated[str | None, typer.Option(help="What to call it; the folder's na
 Noun = Annotated[str | None, typer.Option(help="Its class, such as dog. Leave out for a style.")]
 References = Annotated[Path | None, typer.Option(help="Other photos of it, kept out of training, to score on.")]
 Steps = Annotated[int | None, typer.Option(help="Training steps; the method's own number by default.")]
-Batch = Annotated[int | None, typer.Option(help="Pictures a step.")]
+Batch = Annotated[int | None, typer.Option(help="Images a step.")]
 Seed = Annotated[int, typer.Option(help="Of all random numbers.")]
 Fit = Annotated[Literal["crop", "pad"], typer.Option(help="Crop or pad photos to squares.")]
 Flip = Annotated[bool, typer.Option("--flip", help="Train on mirrored photos too.")]
 RandomCrop = Annotated[bool, typer.Option("--random-crop", help="Train on crops at random places.")]
-Prior = Annotated[int, typer.Option(min=0, help="Class pictures to draw first and train on too (prior preservation).")]
+Prior = Annotated[int, typer.Option(min=0, help="Class images to draw first and train on too (prior preservation).")]
 Precision = Annotated[Literal["no", "bf16", "fp16"], typer.Option(help="Mixed precision; fp16 needs a GPU.")]
 Accumulate = Annotated[int, typer.Option(help="Compute each step in so many parts: less memory.")]
 Checkpointing = Annotated[bool, typer.Option("--checkpointing", help="Gradient checkpointing: less memory, more time.")]
@@ -43,7 +43,7 @@ MinSnr = Annotated[float | None, typer.Option(help="Gamma of min-SNR weighting, 
 Together = Annotated[
     int, typer.Option(min=1, help="Of a list, concepts that learn in the same steps, where the method lets them.")
 ]
-PreviewEvery = Annotated[int, typer.Option(help="Steps between preview pictures; 0 for none.")]
+PreviewEvery = Annotated[int, typer.Option(help="Steps between preview images; 0 for none.")]
 PreviewPage = Annotated[
     Path | None, typer.Option("--preview-page", help="After each commit, draw all concepts on this HTML page.")
 ]
@@ -62,7 +62,7 @@ CheckEvery = Annotated[
     int,
     typer.Option(
         min=1,
-        help="Steps from one check of --until to the next. Each draws 8 pictures (16 on bases for photographs) in "
+        help="Steps from one check of --until to the next. Each draws 8 images (16 on bases for photographs) in "
         "20 denoising steps.",
     ),
 ]

@@ -28,13 +28,13 @@ def plan(
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the method, e.g. rank=8.")
     ] = None,
-    resolution: Annotated[int | None, typer.Option(help="Side of the pictures; the base's own by default.")] = None,
+    resolution: Annotated[int | None, typer.Option(help="Side of the images; the base's own by default.")] = None,
     weights: WeightsOption = "fp32",
     checkpointing: Annotated[bool, typer.Option("--checkpointing", help="Gradient checkpointing.")] = False,
-    batch: Annotated[int | None, typer.Option(min=1, help="Pictures a step; the method's own by default.")] = None,
-    accumulate: Annotated[int, typer.Option(min=1, help="Compute each step in so many parts.")] = 1,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images a step; the method's own by default.")] = None,
+    gradient_accumulation_steps: Annotated[int, typer.Option(min=1, help="Compute each step in so many parts.")] = 1,
     offload_text: Annotated[
-        bool, typer.Option("--offload-text", help="Text encoders rest in main memory while pictures are drawn.")
+        bool, typer.Option("--offload-text", help="Text encoders rest in main memory while images are drawn.")
     ] = False,
     levers: Annotated[bool, typer.Option("--levers", help="What each further lever would save; slow.")] = False,
     measure: Annotated[
@@ -52,7 +52,7 @@ def plan(
     from mnemon.planning import Levers, Plan, measured
 
     made = Plan(base, method_from(method, dict(setting_of(pair) for pair in set_ or [])), resolution)
-    pulled = Levers(weights, checkpointing, batch, accumulate, offload_text)
+    pulled = Levers(weights, checkpointing, batch_size, gradient_accumulation_steps, offload_text)
     truth = measured(made, pulled) if measure else {}
     estimate = made.estimate(pulled)
     further = made.further(pulled) if levers else []
@@ -69,12 +69,12 @@ def _show(
 
     say(
         f"{made.outline.name} ({made.outline.family.family}), {made.method.name}, {made.resolution} pixels, "
-        f"weights in {levers.weights}, batch {made.batch(levers)}"
-        + (f" in {levers.accumulate} parts" if levers.accumulate > 1 else "")
+        f"weights in {levers.weights}, batch {made.batch_size(levers)}"
+        + (f" in {levers.gradient_accumulation_steps} parts" if levers.gradient_accumulation_steps > 1 else "")
         + (", checkpointing" if levers.checkpointing else "")
         + f": {estimate.trained:,} trained parameters"
     )
-    titles = {"learning": estimate.learning, "drawing a picture": estimate.drawing}
+    titles = {"learning": estimate.learning, "drawing an image": estimate.drawing}
     for title, rows in titles.items():
         shown = [(name, _gb(size)) for name, size in rows.items()]
         out.print(table((title, "GB"), [*shown, ("at the peak", _gb(sum(rows.values())))]))
@@ -99,7 +99,7 @@ def _as_json(
         "source": list(made.outline.source),
         "method": made.method.name,
         "resolution": made.resolution,
-        "levers": {**vars(levers), "batch": made.batch(levers)},
+        "levers": {**vars(levers), "batch": made.batch_size(levers)},
         "trained": estimate.trained,
         "learning": dict(estimate.learning),
         "drawing": dict(estimate.drawing),

@@ -44,8 +44,8 @@ class Bar:
     def rename(self, title: str) -> None:
         self._shown.update(self._task, description=title, logs="")
 
-    def scored(self, concept: str | None, pictures: object) -> None:
-        """For `on_pictures`: scoring takes its time too."""
+    def scored(self, concept: str | None, images: object) -> None:
+        """For `on_images`: scoring takes its time too."""
         self.rename("scoring general prompts" if concept is None else f"scoring <{concept}>")
 
 

@@ -27,7 +27,7 @@ OPENINGS = ("", "a photo of ", "a picture of ", "a drawing of ", "a close view o
 
 
 def diverse_captions(known: Callable[[Sequence[str]], list[str]], count: int, seed: int) -> list[str]:
-    """`count` captions like "a photo of a wooden clock at night", of words that `known` (`Base.known_words`) lets pass.
+    """`count` captions like "a photo of a wooden clock at night", of words that `known` (`Base.single_token_words`) lets pass.
 
     Raises:
         ValueError: the base knows none of the things.

@@ -24,7 +24,7 @@ def check_name(name: str) -> str:
 
 @dataclass(frozen=True)
 class Photo:
-    """One picture, already upright RGB. `caption` may hold the concept's token; `source` names the file for errors;
+    """One image, already upright RGB. `caption` may hold the concept's token; `source` names the file for errors;
     `sha256` is the hash of the file's bytes (of the pixels, where there is no file)."""
 
     image: Image.Image
@@ -43,7 +43,7 @@ class Concept:
 
     name: str
     photos: tuple[Photo, ...]
-    noun: str | None = None
+    class_noun: str | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name)

@@ -13,7 +13,7 @@ METADATA = "metadata.jsonl"
 
 
 def concept_from_folder(
-    path: str | Path, name: str | None = None, noun: str | None = None, *, max_pixels: int = MAX_PIXELS
+    path: str | Path, name: str | None = None, class_noun: str | None = None, *, max_pixels: int = MAX_PIXELS
 ) -> Concept:
     """The photos directly in a folder (.jpg, .jpeg, .png, .webp), sorted by name; hidden files are passed over.
 
@@ -23,7 +23,7 @@ def concept_from_folder(
     Args:
         path: the folder.
         name: the concept's name; by default the folder's.
-        noun: the class noun, such as "dog"; none for a style.
+        class_noun: the class noun, such as "dog"; none for a style.
         max_pixels: the largest photo accepted, in pixels.
 
     Raises:
@@ -32,15 +32,15 @@ def concept_from_folder(
     """
     folder = existing_folder(path)
     if (folder / METADATA).exists():
-        return concept_from_imagefolder(folder, name, noun, max_pixels=max_pixels)
+        return concept_from_imagefolder(folder, name, class_noun, max_pixels=max_pixels)
     name = check_name(name or name_of_folder(folder))
-    captioned = [(file, _caption_beside(file, name)) for file in _pictures_in(folder)]
+    captioned = [(file, _caption_beside(file, name)) for file in _images_in(folder)]
     photos = tuple(read_photo(file, max_pixels=max_pixels, caption=caption) for file, caption in captioned)
-    return Concept(name, photos, noun)
+    return Concept(name, photos, class_noun)
 
 
 def concept_from_imagefolder(
-    path: str | Path, name: str | None = None, noun: str | None = None, *, max_pixels: int = MAX_PIXELS
+    path: str | Path, name: str | None = None, class_noun: str | None = None, *, max_pixels: int = MAX_PIXELS
 ) -> Concept:
     """The photos named in a folder's `metadata.jsonl`, in its order: a line `{"file_name": ..., "text": ...}` each.
 
@@ -56,7 +56,7 @@ def concept_from_imagefolder(
     for where, file_name, text in _records(folder / METADATA):
         caption = checked_caption(text, name, where)
         photos.append(read_photo(_inside(folder, file_name, where), max_pixels=max_pixels, caption=caption))
-    return Concept(name, tuple(photos), noun)
+    return Concept(name, tuple(photos), class_noun)
 
 
 def existing_folder(path: str | Path) -> Path:
@@ -105,14 +105,14 @@ def checked_caption(text: str, name: str, where: str) -> str:
     return caption
 
 
-def _pictures_in(folder: Path) -> list[Path]:
+def _images_in(folder: Path) -> list[Path]:
     try:
         entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
     except OSError as error:
         raise MnemonError(f"The folder '{folder}' cannot be read ({error.strerror}): check its permissions.") from error
-    pictures = [entry for entry in entries if entry.suffix.lower() in SUFFIXES and not entry.is_dir()]
-    if pictures:
-        return pictures
+    images = [entry for entry in entries if entry.suffix.lower() in SUFFIXES and not entry.is_dir()]
+    if images:
+        return images
     raise MnemonError(
         f"The folder '{folder}' {_findings(entries)}: put a few photos of the thing directly into it, "
         "as JPEG, PNG or WebP files."
@@ -124,11 +124,11 @@ def _findings(entries: Sequence[Path], shown: int = 5) -> str:
         return "is empty"
     names = [entry.name + ("/" if entry.is_dir() else "") for entry in entries[:shown]]
     more = f" and {len(entries) - shown} more" if len(entries) > shown else ""
-    return f"holds no pictures, only {', '.join(names)}{more}"
+    return f"holds no images, only {', '.join(names)}{more}"
 
 
-def _caption_beside(picture: Path, name: str) -> str | None:
-    file = picture.with_suffix(".txt")
+def _caption_beside(image: Path, name: str) -> str | None:
+    file = image.with_suffix(".txt")
     return checked_caption(read_text(file), name, f"'{file}'") if file.exists() else None
 
 

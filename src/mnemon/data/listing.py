@@ -61,8 +61,8 @@ def _concept(entry: Any, home: Path, where: str, max_pixels: int) -> Concept:
     folder = existing_folder(home / Path(fields["instance_data_dir"]).expanduser())
     prompt = fields.get("instance_prompt", "")
     name = _name(prompt, where) or name_of_folder(folder)
-    noun = _LEAD_IN.sub("", fields.get("class_prompt", "").strip()) or None
-    concept = concept_from_folder(folder, name, noun, max_pixels=max_pixels)
+    class_noun = _LEAD_IN.sub("", fields.get("class_prompt", "").strip()) or None
+    concept = concept_from_folder(folder, name, class_noun, max_pixels=max_pixels)
     return _captioned(concept, prompt) if concept.token in prompt else concept
 
 

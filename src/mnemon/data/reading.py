@@ -1,4 +1,4 @@
-"""One file of a person's, read with suspicion: a picture to upright RGB, a text to a string."""
+"""One file of a person's, read with suspicion: an image to upright RGB, a text to a string."""
 
 import hashlib
 import io
@@ -13,11 +13,11 @@ from mnemon.data.concept import Photo
 from mnemon.errors import MnemonError
 
 MAX_PIXELS = 50_000_000
-"""Largest picture read by default, in pixels: a 48-megapixel photo passes."""
+"""Largest image read by default, in pixels: a 48-megapixel photo passes."""
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
-# Formats that Pillow may try. MPO, the multi-picture JPEG of many phones, comes in through its JPEG reader.
+# Formats that Pillow may try. MPO, the multi-image JPEG of many phones, comes in through its JPEG reader.
 _FORMATS = ("JPEG", "PNG", "WEBP")
 
 # What Pillow's decoders raise on damaged files.
@@ -25,7 +25,7 @@ _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error)
 
 
 def read_photo(path: Path, *, max_pixels: int = MAX_PIXELS, caption: str | None = None) -> Photo:
-    """Read one picture, whatever its mode, turn it upright as its EXIF data say, and bring it to RGB.
+    """Read one image, whatever its mode, turn it upright as its EXIF data say, and bring it to RGB.
 
     The format is taken from the content, not from the name. Of several frames the first counts.
 
@@ -35,7 +35,7 @@ def read_photo(path: Path, *, max_pixels: int = MAX_PIXELS, caption: str | None 
     """
     content = _content(path)
     if not content:
-        raise MnemonError(f"The picture '{path}' is empty (0 bytes): copy it again from where it came, or delete it.")
+        raise MnemonError(f"The image '{path}' is empty (0 bytes): copy it again from where it came, or delete it.")
     with warnings.catch_warnings():
         # Pillow warns of odd metadata and of size; the first does no harm and the second is checked below.
         warnings.simplefilter("ignore")
@@ -83,7 +83,7 @@ def _decode(path: Path, content: bytes, max_pixels: int) -> Image.Image:
         raise _too_large(path, max_pixels) from error
     except _DAMAGE as error:  # UnidentifiedImageError is an OSError
         raise MnemonError(
-            f"The file '{path}' is no readable JPEG, PNG or WebP picture, whatever its name says: "
+            f"The file '{path}' is no readable JPEG, PNG or WebP image, whatever its name says: "
             "save it again as one of these, or delete it."
         ) from error
     if image.width * image.height > max_pixels:
@@ -92,13 +92,13 @@ def _decode(path: Path, content: bytes, max_pixels: int) -> Image.Image:
         return to_rgb(ImageOps.exif_transpose(image))
     except _DAMAGE as error:
         raise MnemonError(
-            f"The picture '{path}' is truncated or damaged ({error}): copy it again from where it came, or delete it."
+            f"The image '{path}' is truncated or damaged ({error}): copy it again from where it came, or delete it."
         ) from error
 
 
 def _too_large(path: Path, max_pixels: int, size: tuple[int, int] | None = None) -> MnemonError:
     shape = f" ({size[0]} x {size[1]})" if size else ""
     return MnemonError(
-        f"The picture '{path}'{shape} has more pixels than the limit of {max_pixels:,}: "
+        f"The image '{path}'{shape} has more pixels than the limit of {max_pixels:,}: "
         "scale it down; 2000 pixels a side are plenty."
     )

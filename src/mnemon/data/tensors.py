@@ -1,4 +1,4 @@
-"""Photos as one tensor of square pictures."""
+"""Photos as one tensor of square images."""
 
 from typing import Literal
 

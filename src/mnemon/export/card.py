@@ -11,14 +11,14 @@ from mnemon.export.metadata import expands, trigger
 from mnemon.export.naming import CLIP, COMFY, DIFFUSERS, KOHYA, Naming, embedding_key, words_of
 from mnemon.export.selection import Selection
 from mnemon.models.loading import HUB_ID
-from mnemon.sampling import Composed, PictureFacts, sampler_name, save_picture
+from mnemon.sampling import Composed, ImageMetadata, sampler_name, save_image
 
 PICTURES = "pictures"
 GUIDANCE, STEPS = 4.0, 30
 
 
 def draw_gallery(selection: Selection, folder: Path, number: int) -> list[tuple[str, str]]:
-    """`number` pictures of every concept, drawn with the selection alone in the base, as PNG files below `folder`.
+    """`number` images of every concept, drawn with the selection alone in the base, as PNG files below `folder`.
 
     Returns:
         (prompt, file relative to `folder`) of each.
@@ -30,15 +30,18 @@ def draw_gallery(selection: Selection, folder: Path, number: int) -> list[tuple[
     if not wanted:
         return []
     with Composed(base, library.method, selection.learned, selection.deltas) as composed:
-        pictures = composed.draw(
-            [prompt for _, prompt, _ in wanted], seeds=[seed for *_, seed in wanted], guidance=GUIDANCE, steps=STEPS
+        images = composed.sample(
+            [prompt for _, prompt, _ in wanted],
+            seeds=[seed for *_, seed in wanted],
+            guidance_scale=GUIDANCE,
+            num_inference_steps=STEPS,
         )
     made: dict[str, Any] = {"concepts": tuple(selection.names), "sampler": sampler_name(base)}
     shown = []
-    for (name, prompt, seed), picture in zip(wanted, pictures, strict=True):
+    for (name, prompt, seed), image in zip(wanted, images, strict=True):
         file = f"{PICTURES}/{name}-{seed}.png"
-        facts = PictureFacts(prompt, seed, GUIDANCE, STEPS, base.name, **made)
-        save_picture(folder / file, picture, facts)
+        facts = ImageMetadata(prompt, seed, GUIDANCE, STEPS, base.name, **made)
+        save_image(folder / file, image, facts)
         shown.append((prompt, file))
     return shown
 
@@ -64,7 +67,7 @@ def card_text(
     concepts = [f"| `{trigger(selection, name, kind)}` | {name} |" for name in selection.names]
     parts = [
         f"# {selection.title}",
-        f"Learned with mnemon, method `{method.name}`, on the base `{base.name}` ({base.family}).",
+        f"TrainedConcept with mnemon, method `{method.name}`, on the base `{base.name}` ({base.family}).",
         "<Gallery />" if gallery else "",
         "\n".join(["## Concepts", "", "| write | concept |", "| --- | --- |", *concepts]),
         "## Use\n\n" + "\n\n".join(_use(selection, naming, kind, files)),

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mnemon.adapters import fold
+from mnemon.adapters import merge
 from mnemon.errors import MnemonError
 from mnemon.export.naming import naming_of
 from mnemon.export.selection import Selection
@@ -71,7 +71,7 @@ def checkpoint_tensors(selection: Selection, dtype: torch.dtype) -> dict[str, Te
     """
     base: Any = selection.base
     check_layout(base)
-    with fold(every_layer(base), selection.deltas):
+    with merge(every_layer(base), selection.deltas):
         pipeline = base.pipeline()
         tensors = {f"model.diffusion_model.{key}": tensor for key, tensor in original_unet(pipeline.unet).items()}
         tensors |= _vae(pipeline.vae)
@@ -151,7 +151,7 @@ def _vae(vae: Any) -> dict[str, Tensor]:
 
 def _vae_name(key: str, blocks: int) -> str:
     def up(match: re.Match[str]) -> str:
-        return f"up.{blocks - 1 - int(match[1])}."  # counted from the picture's side
+        return f"up.{blocks - 1 - int(match[1])}."  # counted from the image's side
 
     for path, own in VAE_TOP.items():
         key = re.sub(rf"^{re.escape(path)}\.", f"{own}.", key)

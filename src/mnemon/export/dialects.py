@@ -61,24 +61,24 @@ def parts_by_name(tensors: Mapping[str, Tensor]) -> dict[str, Parts]:
     return parts
 
 
-def site_names(base: Base, naming: Naming, sites: Iterable[str]) -> dict[str, str]:
-    """Every way in which a file may spell a layer -> the layer's site."""
+def site_names(base: Base, naming: Naming, target_modules: Iterable[str]) -> dict[str, str]:
+    """Every way in which a file may spell a layer -> the layer's target module."""
     names: dict[str, str] = {}
     original = unet_names(base.denoiser) if base.family in PREFIXES else {}
-    for site in sites:
-        part, path = split_site(naming, site)
+    for target in target_modules:
+        part, path = split_site(naming, target)
         paths = [path, f"text_model.{path}"] if naming.encoders.get(part) in CLIP else [path]
         if path.endswith(".to_out.0"):
             paths.append(path.removesuffix(".0"))
         for spelling in paths:
-            names[f"{part}.{spelling}"] = names[f"{part}.base_model.model.{spelling}"] = site
+            names[f"{part}.{spelling}"] = names[f"{part}.base_model.model.{spelling}"] = target
             for prefix in _kohya_prefixes(naming, part):
-                names[f"{prefix}_{spelling.replace('.', '_')}"] = site
+                names[f"{prefix}_{spelling.replace('.', '_')}"] = target
             if part == naming.denoiser:
-                names[spelling] = names[f"base_model.model.{spelling}"] = site
+                names[spelling] = names[f"base_model.model.{spelling}"] = target
         if part == naming.denoiser and original:
             own = _original(path, original)
-            names[f"lora_unet_{own.replace('.', '_')}"] = names[f"diffusion_model.{own}"] = site
+            names[f"lora_unet_{own.replace('.', '_')}"] = names[f"diffusion_model.{own}"] = target
     return names
 
 

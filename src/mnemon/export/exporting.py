@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 
-from mnemon.checkpoints import write_safetensors
 from mnemon.errors import MnemonError
 from mnemon.export.card import card_text, draw_gallery
 from mnemon.export.checkpoint import check_layout, checkpoint_tensors
@@ -19,6 +18,7 @@ from mnemon.export.lora import LoraFile, adapter_metadata, lora_file
 from mnemon.export.metadata import lora_header, model_spec
 from mnemon.export.naming import COMFY, DIFFUSERS, KOHYA, LANGUAGE_MODEL, Naming, mapped_by_comfyui, naming_of
 from mnemon.export.selection import Selection, select
+from mnemon.files import write_safetensors
 from mnemon.library import Library
 from mnemon.models import Base
 
@@ -29,12 +29,12 @@ LORA_NAME = "pytorch_lora_weights"
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportResult:
     """What an export wrote.
 
     Attributes:
         folder: where it is.
-        files: relative to `folder`, without the gallery's pictures.
+        files: relative to `folder`, without the gallery's images.
         concepts: the concepts in it.
         lora: what is in the LoRA file, if there is one.
         notes: what its reader should know, a sentence each.
@@ -56,8 +56,8 @@ def export(
     kind: str = DIFFUSERS,
     fit: Fit | None = None,
     dtype: torch.dtype = torch.float32,
-    pictures: int = 0,
-) -> Exported:
+    images: int = 0,
+) -> ExportResult:
     """Write concepts of a library, all without `names`, into a new folder with a model card.
 
     Args:
@@ -66,7 +66,7 @@ def export(
             whole model with an embedding file a token.
         fit: how closely a LoRA has to follow changes that are not low-rank; exactly by default.
         dtype: of the weights written.
-        pictures: of each concept, drawn for the card's gallery.
+        images: of each concept, drawn for the card's gallery.
 
     Raises:
         MnemonError: an unknown kind or concept, a folder that is not empty, or something the files cannot hold.
@@ -86,14 +86,14 @@ def export(
     try:
         lora, notes = _write(selection, naming, aside, kind, fit or Fit(), dtype)
         files = sorted(str(path.relative_to(aside)) for path in aside.rglob("*") if path.is_file())
-        gallery = draw_gallery(selection, aside, pictures)
+        gallery = draw_gallery(selection, aside, images)
         (aside / "README.md").write_text(card_text(selection, naming, kind, files, gallery, notes), encoding="utf-8")
         aside.chmod(0o755)
         aside.replace(folder)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
-    return Exported(folder, ("README.md", *files), tuple(selection.names), lora, tuple(notes))
+    return ExportResult(folder, ("README.md", *files), tuple(selection.names), lora, tuple(notes))
 
 
 def _write(
@@ -127,10 +127,10 @@ def _write(
 def _left_by_comfyui(naming: Naming, file: LoraFile) -> list[str]:
     """What ComfyUI does not read of a file in its own dialect, and of the embeddings beside it."""
     notes = []
-    left = [site for site in (*file.ranks, *file.whole) if not mapped_by_comfyui(naming, site)]
+    left = [target for target in (*file.ranks, *file.whole) if not mapped_by_comfyui(naming, target)]
     if left:
         notes.append(
-            f"ComfyUI has no name for {len(left)} of the layers, such as `{left[0]}`, and leaves them out: pictures "
+            f"ComfyUI has no name for {len(left)} of the layers, such as `{left[0]}`, and leaves them out: images "
             "will differ there. diffusers reads all of them."
         )
     if LANGUAGE_MODEL in naming.encoders.values():

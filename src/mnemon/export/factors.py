@@ -54,12 +54,12 @@ class Fit:
         return self.rank is None and self.energy is None
 
 
-def low_rank_of(site: str, whole: Delta, parts: Sequence[Mapping[str, Delta]]) -> Factors | None:
+def low_rank_of(target: str, whole: Delta, parts: Sequence[Mapping[str, Delta]]) -> Factors | None:
     """The factors of a composed change that is nothing but the sum of its parts' low-rank changes; None for others.
 
     One part keeps its own factors and scale; those of several are stacked, their scales folded in.
     """
-    own = [part[site] for part in parts if site in part]
+    own = [part[target] for part in parts if target in part]
     if not own or not all(isinstance(delta, LowRank) for delta in own):
         return None
     deltas = [delta for delta in own if isinstance(delta, LowRank)]

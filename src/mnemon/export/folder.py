@@ -9,7 +9,7 @@ from diffusers.loaders import TextualInversionLoaderMixin
 from tokenizers import AddedToken
 from torch import Tensor
 
-from mnemon.adapters import fold
+from mnemon.adapters import merge
 from mnemon.errors import MnemonError
 from mnemon.export.naming import words_of
 from mnemon.export.selection import Selection
@@ -26,7 +26,7 @@ def write_pipeline(selection: Selection, folder: Path, dtype: torch.dtype) -> No
     Raises:
         MnemonError: the base is no diffusers pipeline that can be written, or a tokenizer knows the token already.
     """
-    with fold(every_layer(selection.base), selection.deltas):
+    with merge(every_layer(selection.base), selection.deltas):
         pipeline = _own_pipeline(selection)
         for encoder, vectors in _by_encoder(selection).items():
             tokenizer, model = _with_tokens(pipeline, encoder, vectors)
@@ -57,7 +57,7 @@ def _by_encoder(selection: Selection) -> dict[str, dict[str, Tensor]]:
 def _with_tokens(pipeline: Any, encoder: str, vectors: dict[str, Tensor]) -> tuple[Any, Any]:
     """Copies of the tokenizer and its text encoder that know the tokens."""
     reader, model = (copy.deepcopy(getattr(pipeline, part)) for part in (_tokenizer_of(encoder), encoder))
-    tokenizer = getattr(reader, "tokenizer", reader)  # of a processor of text and pictures
+    tokenizer = getattr(reader, "tokenizer", reader)  # of a processor of text and images
     taken = sorted(set(vectors) & set(tokenizer.get_vocab()))
     if taken:
         raise MnemonError(f"The tokenizer of the base knows '{taken[0]}' already: learn the concept by another name.")

@@ -17,7 +17,7 @@ from mnemon.export.naming import embedding_key, naming_of, split_site
 from mnemon.export.numbered import is_numbered, left_over, numbered_factors, numbered_vectors
 from mnemon.export.reading import WeightFile, read_weights
 from mnemon.library.sealed import file_sha256
-from mnemon.methods.base import Learned, Method
+from mnemon.methods.base import Method, TrainedConcept
 from mnemon.models import Base
 from mnemon.models.layers import every_layer, phrase_vectors
 
@@ -67,7 +67,7 @@ def read_foreign(paths: Sequence[Path], base: Base, partial: bool = False) -> Fo
         if left and not partial:
             raise MnemonError(
                 f"'{path}' holds {len(left)} tensors that cannot be carried into '{base.name}': {_listed(left)}. "
-                "Go on without them with --partial; pictures will differ from the original's."
+                "Go on without them with --partial; images will differ from the original's."
             )
         trigger = trigger or _trigger(file)
     if not deltas and not tokens:
@@ -77,8 +77,8 @@ def read_foreign(paths: Sequence[Path], base: Base, partial: bool = False) -> Fo
 
 
 def as_concept(
-    foreign: Foreign, base: Base, method: Method, name: str, noun: str | None = None, trigger: str | None = None
-) -> Learned:
+    foreign: Foreign, base: Base, method: Method, name: str, class_noun: str | None = None, trigger: str | None = None
+) -> TrainedConcept:
     """The files' contents as the concept `name` of a library with this method.
 
     A LoRA without an embedding is called by ordinary words. `<name>` then stands for these: for `trigger`, for what the
@@ -90,23 +90,23 @@ def as_concept(
     tokens = foreign.tokens
     if tokens is None:
         words = trigger or foreign.trigger or re.sub("[-_]", " ", name)
-        if noun and words.lower().endswith(f" {noun.lower()}"):
-            words = words[: -len(noun)].strip()  # the method says it after the token
+        if class_noun and words.lower().endswith(f" {class_noun.lower()}"):
+            words = words[: -len(class_noun)].strip()  # the method says it after the token
         tokens = phrase_vectors(base, words)
     elif trigger:
         raise MnemonError("A trigger is for a LoRA without an embedding; here the embedding itself is the trigger.")
-    learned = Learned(check_name(name), noun, foreign.deltas, tokens, {"imported": True})
+    learned = TrainedConcept(check_name(name), class_noun, foreign.deltas, tokens, {"imported": True})
     _check_composed(base, method, learned)
     return learned
 
 
 def _contents(file: WeightFile, base: Base) -> tuple[dict[str, Delta], dict[str, Tensor] | None, list[str]]:
-    """Deltas by site, tokens by text encoder, and keys that cannot be carried."""
+    """Deltas by target module, tokens by text encoder, and keys that cannot be carried."""
     if is_numbered(file):
         vectors = numbered_vectors(file)
         tokens = None if vectors is None else _tokens(file, {"emb_params": vectors}, base)
         factors = numbered_factors(file, base).items()
-        return {site: LowRank(up, down) for site, (up, down) in factors}, tokens, left_over(file)
+        return {target: LowRank(up, down) for target, (up, down) in factors}, tokens, left_over(file)
     if _is_embedding(file, base):
         return {}, _tokens(file, file.tensors, base), []
     deltas, left = _deltas(file, base)
@@ -122,12 +122,12 @@ def _is_embedding(file: WeightFile, base: Base) -> bool:
 
 def _embedding_keys(base: Base) -> dict[str, str]:
     """Key of an embedding file -> the text encoder whose vectors it holds."""
-    naming, widths = naming_of(base), base.token_statistics()
+    naming, widths = naming_of(base), base.embedding_statistics()
     return {embedding_key(naming, encoder, widths[encoder][0]): encoder for encoder in widths}
 
 
 def _tokens(file: WeightFile, tensors: Mapping[str, Tensor], base: Base) -> dict[str, Tensor]:
-    keys, widths = _embedding_keys(base), base.token_statistics()
+    keys, widths = _embedding_keys(base), base.embedding_statistics()
     vectors = {keys[key]: tensor for key, tensor in tensors.items() if key in keys}
     if not vectors and len(widths) == 1:
         given = [tensors[key] for key in ONE_ENCODER if key in tensors] or list(tensors.values())
@@ -152,16 +152,16 @@ def _deltas(file: WeightFile, base: Base) -> tuple[dict[str, Delta], list[str]]:
     left: list[str] = []
     parts = parts_by_name(tensors)
     for name, own in parts.items():
-        site = names.get(name)
-        if site is None or own.strange or not _complete(own):
+        target = names.get(name)
+        if target is None or own.strange or not _complete(own):
             left += own.strange + [name] * bool(own.tensors)
             continue
-        part, path = split_site(naming, site)
-        deltas[site] = _delta(own, file, part, path)
-        if deltas[site].shape != matrix_shape(layers[site]):
+        part, path = split_site(naming, target)
+        deltas[target] = _delta(own, file, part, path)
+        if deltas[target].shape != matrix_shape(layers[target]):
             raise MnemonError(
-                f"'{file.path}' changes '{name}' by a matrix of {deltas[site].shape}; in '{base.name}' "
-                f"({base.family}) it is {matrix_shape(layers[site])}: {_other_family(file)}."
+                f"'{file.path}' changes '{name}' by a matrix of {deltas[target].shape}; in '{base.name}' "
+                f"({base.family}) it is {matrix_shape(layers[target])}: {_other_family(file)}."
             )
     if not deltas:
         raise MnemonError(
@@ -203,9 +203,9 @@ def _listed(items: Sequence[str]) -> str:
     return ", ".join(f"'{item}'" for item in items[:SHOWN]) + more
 
 
-def _check_composed(base: Base, method: Method, learned: Learned) -> None:
+def _check_composed(base: Base, method: Method, learned: TrainedConcept) -> None:
     """A concept that was learned elsewhere has to be in the model as it is, when no other is there."""
-    wider = [site for site in learned.deltas if site not in base.sites()]
+    wider = [target for target in learned.deltas if target not in base.target_modules()]
     if method.per_prompt and wider:
         raise MnemonError(
             f"The method '{method.name}' changes weights from prompt to prompt, in the layers that hear text alone; "
@@ -219,17 +219,17 @@ def _check_composed(base: Base, method: Method, learned: Learned) -> None:
         composed = None
     finally:
         base.set_tokens(before)
-    if composed is None or any(_unlike(delta, composed.get(site)) for site, delta in learned.deltas.items()):
+    if composed is None or any(_unlike(delta, composed.get(target)) for target, delta in learned.deltas.items()):
         raise MnemonError(
             f"The method '{method.name}' composes concepts in a way of its own, which leaves out or alters a change "
             f"that it did not learn itself. {ELSEWHERE}"
         )
 
 
-def _composed(base: Base, method: Method, learned: Learned) -> dict[str, Delta] | None:
+def _composed(base: Base, method: Method, learned: TrainedConcept) -> dict[str, Delta] | None:
     if not method.per_prompt:
         return method.compose(base, [learned])
-    ways = method.branches(base, [learned], method.prompt_name(learned.name, learned.noun))
+    ways = method.branches(base, [learned], method.prompt_name(learned.name, learned.class_noun))
     return ways[0] if len(ways) == 1 else None
 
 

@@ -30,11 +30,11 @@ class LoraFile:
 
     Attributes:
         tensors: by key.
-        ranks: site -> rank, of the sites that are held as factors.
-        whole: sites that are held as they are, under `.diff`.
+        ranks: target module -> rank, of the target modules that are held as factors.
+        whole: target modules that are held as they are, under `.diff`.
         error: how far the file is from the change, as a share of it: the Frobenius norm of the difference over that of
-            the change, all sites taken together; measured on the tensors as they are stored.
-        worst: the site that is furthest off by the same measure, and how far.
+            the change, all target modules taken together; measured on the tensors as they are stored.
+        worst: the target module that is furthest off by the same measure, and how far.
     """
 
     tensors: dict[str, Tensor]
@@ -63,34 +63,34 @@ def lora_file(selection: Selection, naming: Naming, dialect: str, fit: Fit, dtyp
     ranks: dict[str, int] = {}
     norms: dict[str, tuple[float, float]] = {}
     whole = []
-    for site, delta in selection.deltas.items():
+    for target, delta in selection.deltas.items():
         matrix = delta.matrix().detach().cpu()
         if not matrix.any():
             continue
-        factors = _factors(selection, site, matrix, fit, exact_as_factors=dialect == DIFFUSERS)
-        key = spelled(naming, site, dialect)
+        factors = _factors(selection, target, matrix, fit, exact_as_factors=dialect == DIFFUSERS)
+        key = spelled(naming, target, dialect)
         if factors is None:
-            whole.append(site)
+            whole.append(target)
             stored = matrix.to(dtype)
-            tensors[f"{key}.diff"] = stored.view(layers[site].weight.shape)
+            tensors[f"{key}.diff"] = stored.view(layers[target].weight.shape)
         else:
-            ranks[site] = factors.rank
+            ranks[target] = factors.rank
             factors = _stored(factors, dialect, dtype)
-            tensors |= _tensors(key, factors, layers[site], dialect)
+            tensors |= _tensors(key, factors, layers[target], dialect)
             stored = factors.matrix()
-        norms[site] = ((stored.float() - matrix).norm().item(), matrix.norm().item())
+        norms[target] = ((stored.float() - matrix).norm().item(), matrix.norm().item())
     if not tensors:
         return None
     _check_finite(tensors, dtype)
-    worst = max(norms, key=lambda site: norms[site][0] / norms[site][1])
+    worst = max(norms, key=lambda target: norms[target][0] / norms[target][1])
     return LoraFile(tensors, ranks, tuple(whole), _share(norms), (worst, norms[worst][0] / norms[worst][1]))
 
 
 def adapter_metadata(naming: Naming, ranks: Mapping[str, int]) -> str:
     """The `LoraConfig` of a diffusers file by part, as diffusers writes it into the header; alpha is the rank."""
     parts: dict[str, dict[str, int]] = {}
-    for site, rank in ranks.items():
-        part, path = split_site(naming, site)
+    for target, rank in ranks.items():
+        part, path = split_site(naming, target)
         parts.setdefault(part, {})[path] = rank
     facts: dict[str, object] = {}
     for part, by_path in parts.items():
@@ -101,9 +101,9 @@ def adapter_metadata(naming: Naming, ranks: Mapping[str, int]) -> str:
     return json.dumps(facts, indent=2, sort_keys=True)
 
 
-def _factors(selection: Selection, site: str, matrix: Tensor, fit: Fit, exact_as_factors: bool) -> Factors | None:
+def _factors(selection: Selection, target: str, matrix: Tensor, fit: Fit, exact_as_factors: bool) -> Factors | None:
     """None where the change is to be held as it is."""
-    own = low_rank_of(site, selection.deltas[site], [one.deltas for one in selection.learned])
+    own = low_rank_of(target, selection.deltas[target], [one.deltas for one in selection.learned])
     if fit.exact:
         return own or (by_singular_values(matrix, fit) if exact_as_factors else None)
     if own is not None and fit.rank is not None and own.rank <= fit.rank:

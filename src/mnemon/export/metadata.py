@@ -24,7 +24,7 @@ def model_spec(selection: Selection, naming: Naming, kind: str, dialect: str, na
         "title": "-".join(names),
         "resolution": f"{base.resolution}x{base.resolution}",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "description": f"Learned by mnemon with the method '{library.method.name}' on '{base.name}'.",
+        "description": f"TrainedConcept by mnemon with the method '{library.method.name}' on '{base.name}'.",
         "trigger_phrase": ", ".join(trigger(selection, name, dialect) for name in names),
         "usage_hint": "The trigger works with the embedding file of the same name beside this file.",
     }
@@ -58,7 +58,7 @@ def lineage(selection: Selection, names: list[str]) -> dict[str, object]:
         "method": library.method.name,
         "state": library.state,
         "concepts": [
-            {"name": name, "noun": entries[name].noun, "state": entries[name].number, "seal": entries[name].seal}
+            {"name": name, "noun": entries[name].class_noun, "state": entries[name].number, "seal": entries[name].seal}
             for name in names
         ],
     }

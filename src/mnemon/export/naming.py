@@ -1,6 +1,6 @@
 """How the tools that read our files spell a layer, a text encoder and a family: one table, a line for each family.
 
-A site is a path in the denoiser (`mid_block.….attn2.to_k`) or `<text encoder>.<path>`, as `every_layer` has it.
+A target module is a path in the denoiser (`mid_block.….attn2.to_k`) or `<text encoder>.<path>`, as `every_layer` has it.
 """
 
 import re
@@ -65,7 +65,7 @@ def naming_of(base: Base) -> Naming:
         MnemonError: no tool's names for this family are known.
     """
     family = base.family
-    if family == "sd" and base.token_statistics()["text_encoder"][0] == 1024:
+    if family == "sd" and base.embedding_statistics()["text_encoder"][0] == 1024:
         family = "sd2"
     if family not in NAMINGS:
         known = ", ".join(NAMINGS)
@@ -73,9 +73,9 @@ def naming_of(base: Base) -> Naming:
     return NAMINGS[family]
 
 
-def spelled(naming: Naming, site: str, dialect: str) -> str:
-    """A site as the dialect writes it, without the ending that says which tensor of it is meant."""
-    part, path = split_site(naming, site)
+def spelled(naming: Naming, target: str, dialect: str) -> str:
+    """A target module as the dialect writes it, without the ending that says which tensor of it is meant."""
+    part, path = split_site(naming, target)
     if naming.encoders.get(part) in CLIP and not path.startswith("text_projection"):
         path = f"text_model.{path}"  # readers know CLIP with this level, which newer versions of transformers lack
     if dialect == KOHYA:
@@ -84,10 +84,10 @@ def spelled(naming: Naming, site: str, dialect: str) -> str:
     return f"{part}.{path}"
 
 
-def mapped_by_comfyui(naming: Naming, site: str) -> bool:
+def mapped_by_comfyui(naming: Naming, target: str) -> bool:
     """Whether ComfyUI finds the layer in its own model by the name that its dialect here gives it: a denoiser's layer
     with few exceptions, CLIP's, no language model's and not T5's. Checked against its loader's code."""
-    part, path = split_site(naming, site)
+    part, path = split_site(naming, target)
     if naming.kohya is not None:
         return True
     if part != naming.denoiser:
@@ -95,10 +95,10 @@ def mapped_by_comfyui(naming: Naming, site: str) -> bool:
     return naming.unmapped is None or not re.fullmatch(naming.unmapped, path)
 
 
-def split_site(naming: Naming, site: str) -> tuple[str, str]:
+def split_site(naming: Naming, target: str) -> tuple[str, str]:
     """(part of the pipeline, module path in it)."""
-    part, _, path = site.partition(".")
-    return (part, path) if part in naming.encoders else (naming.denoiser, site)
+    part, _, path = target.partition(".")
+    return (part, path) if part in naming.encoders else (naming.denoiser, target)
 
 
 def words_of(name: str, vectors: int) -> list[str]:

@@ -37,8 +37,8 @@ def numbered_factors(file: WeightFile, base: Base) -> dict[str, tuple[Tensor, Te
         pairs = _pairs(file, part)
         if pairs:
             classes = re.findall(r"\w+", file.header.get(part, "")) or CLASSES[part]  # a JSON list of names
-            sites = _sites(file, base, part, classes, pairs)
-            factors |= dict(zip(sites, pairs, strict=True))
+            target_modules = _sites(file, base, part, classes, pairs)
+            factors |= dict(zip(target_modules, pairs, strict=True))
     return factors
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from mnemon.adapters import Delta
 from mnemon.errors import MnemonError
 from mnemon.library import Library
-from mnemon.methods.base import Learned, Method
+from mnemon.methods.base import Method, TrainedConcept
 from mnemon.models import Base, Tokens
 
 
@@ -17,13 +17,13 @@ class Selection:
     """Concepts of a library, composed as its method composes them when no others are there.
 
     Attributes:
-        deltas: the composed change by site.
+        deltas: the composed change by target module.
         tokens: each concept's vectors (vectors, width) by text encoder.
     """
 
     library: Library
     base: Base
-    learned: tuple[Learned, ...]
+    learned: tuple[TrainedConcept, ...]
     deltas: Mapping[str, Delta]
     tokens: Mapping[str, Tokens]
 
@@ -38,7 +38,7 @@ class Selection:
     def called(self, name: str) -> str:
         """How a concept is called in a prompt: "<rex> dog"."""
         (one,) = (one for one in self.learned if one.name == name)
-        return self.library.method.prompt_name(one.name, one.noun)
+        return self.library.method.prompt_name(one.name, one.class_noun)
 
 
 def select(library: Library, base: Base, names: Sequence[str] = ()) -> Selection:
@@ -62,7 +62,7 @@ def select(library: Library, base: Base, names: Sequence[str] = ()) -> Selection
     return Selection(library, base, learned, kept or _compose(library.method, base, learned), tokens)
 
 
-def _compose(method: Method, base: Base, learned: Sequence[Learned]) -> dict[str, Delta]:
+def _compose(method: Method, base: Base, learned: Sequence[TrainedConcept]) -> dict[str, Delta]:
     before = base.tokens
     base.set_tokens(method.tokens(learned))
     try:
@@ -74,7 +74,7 @@ def _compose(method: Method, base: Base, learned: Sequence[Learned]) -> dict[str
                 "tool can hold: export one concept at a time."
             )
         (one,) = learned
-        ways = method.branches(base, learned, method.prompt_name(one.name, one.noun))
+        ways = method.branches(base, learned, method.prompt_name(one.name, one.class_noun))
         if len(ways) != 1:
             raise MnemonError(
                 f"The method '{method.name}' draws '{one.name}' under {len(ways)} changes of the weights at once, "

@@ -29,7 +29,7 @@ from mnemon.library.sealed import (
     write_sealed,
     write_sealed_tensors,
 )
-from mnemon.methods.base import Learned
+from mnemon.methods.base import TrainedConcept
 
 REMEDY = "drop the candidate with `mnemon discard`, and learn it again"
 
@@ -38,7 +38,7 @@ REMEDY = "drop the candidate with `mnemon discard`, and learn it again"
 class Proposal:
     """One concept and what its commit is to say, as for `Library.commit`."""
 
-    learned: Learned
+    learned: TrainedConcept
     photos: Sequence[Mapping[str, str]] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     references: Mapping[str, Tensor] | None = None
@@ -161,7 +161,7 @@ def _write(library: Library, number: int, one: Proposal) -> dict[str, Any]:
     learned = one.learned
     return {
         "name": learned.name,
-        "noun": learned.noun,
+        "noun": learned.class_noun,
         "files": {name: asdict(file) for name, file in files.items()},
         "photos": [dict(photo) for photo in one.photos],
         "settings": dict(one.settings),

@@ -7,13 +7,13 @@ from typing import Any
 from safetensors.torch import load_file
 
 from mnemon.adapters import load_deltas, save_deltas
-from mnemon.checkpoints import write_safetensors
+from mnemon.files import write_safetensors
 from mnemon.library.entry import DELTAS, EXTRA, TOKENS, File
 from mnemon.library.sealed import sync_folder
-from mnemon.methods.base import Learned
+from mnemon.methods.base import TrainedConcept
 
 
-def write_concept(folder: Path, learned: Learned) -> dict[str, File]:
+def write_concept(folder: Path, learned: TrainedConcept) -> dict[str, File]:
     """Write the concept into `folder`; returns what the files must be, by name."""
     write_safetensors(folder / DELTAS, save_deltas(learned.deltas))
     write_safetensors(folder / TOKENS, learned.tokens)
@@ -24,9 +24,9 @@ def write_concept(folder: Path, learned: Learned) -> dict[str, File]:
 
 
 def read_concept(
-    folder: Path, name: str, noun: str | None, files: Mapping[str, File], facts: Mapping[str, Any]
-) -> Learned:
+    folder: Path, name: str, class_noun: str | None, files: Mapping[str, File], facts: Mapping[str, Any]
+) -> TrainedConcept:
     """The concept that `write_concept` wrote as `files`, freshly read from disk."""
     deltas, tokens = load_deltas(load_file(folder / DELTAS)), load_file(folder / TOKENS)
     extra = load_file(folder / EXTRA) if EXTRA in files else {}
-    return Learned(name, noun, deltas, tokens, dict(facts), extra)
+    return TrainedConcept(name, class_noun, deltas, tokens, dict(facts), extra)

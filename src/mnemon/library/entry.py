@@ -35,7 +35,7 @@ class Entry:
         concept: the concept's name.
         time: when, in ISO 8601, UTC.
         parent: seal of the entry before, of library.json for the first.
-        noun: the concept's class noun.
+        class_noun: the concept's class noun.
         files: the files it brings, by name inside `folder`.
         photos: {"source", "sha256"} of each photo.
         settings: how it was trained.
@@ -48,7 +48,7 @@ class Entry:
     concept: str
     time: str
     parent: str
-    noun: str | None = None
+    class_noun: str | None = None
     files: Mapping[str, File] = field(default_factory=dict)
     photos: Sequence[Mapping[str, str]] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)

@@ -4,7 +4,7 @@
     history/000001.json              one commit each; each names the seal of the one before
     concepts/000001-rex/             deltas, tokens and, for some methods, extra .safetensors: never changed or deleted
     fused/000003.safetensors         the changes fused at state 3, for methods that fuse; may be computed again
-    references/000001-rex.safetensors  features of the pictures the concept is scored against
+    references/000001-rex.safetensors  features of the images the concept is scored against
     scores/000003.json               row R[3, :] of the score matrix; may be measured again
     candidate/                       what was learned and not taken in, until somebody decides; see `candidate`
     lock                             held by the one who writes
@@ -40,7 +40,7 @@ from mnemon.library.leftovers import clear_leftovers
 from mnemon.library.lock import exclusive
 from mnemon.library.sealed import SEAL, sync_folder
 from mnemon.methods import method_from
-from mnemon.methods.base import Learned, Method
+from mnemon.methods.base import Method, TrainedConcept
 from mnemon.models.base import Base
 
 
@@ -109,19 +109,19 @@ class Library:
     def names(self) -> list[str]:
         return list(self.concepts())
 
-    def learned(self) -> list[Learned]:
+    def learned(self) -> list[TrainedConcept]:
         """The concepts of this state in order of learning, freshly read from disk."""
         return [self._read_learned(entry) for entry in self.concepts().values()]
 
     def commit(
         self,
-        learned: Learned,
+        learned: TrainedConcept,
         photos: Sequence[Mapping[str, str]] = (),
         settings: Mapping[str, Any] | None = None,
         references: Mapping[str, Tensor] | None = None,
     ) -> int:
         """Add a concept; returns the new state. `photos` are {"source", "sha256"}, `settings` how it was trained,
-        `references` features of pictures of it, as for `write_references`.
+        `references` features of images of it, as for `write_references`.
 
         Raises:
             MnemonError: the name is taken, the library was opened at a past state, or somebody else wrote to it.
@@ -134,7 +134,7 @@ class Library:
             if references:
                 measured.write_references(self.path, entry, references)
             details = {
-                "noun": learned.noun,
+                "noun": learned.class_noun,
                 "files": files,
                 "photos": [dict(photo) for photo in photos],
                 "settings": dict(settings or {}),
@@ -169,7 +169,7 @@ class Library:
             )
 
     def write_references(self, name: str, tensors: Mapping[str, Tensor]) -> None:
-        """Keep features of pictures of a concept of this state, so that it can be scored without any photo."""
+        """Keep features of images of a concept of this state, so that it can be scored without any photo."""
         entry = self._entry(name)
         with self.lock():
             measured.write_references(self.path, entry, tensors)
@@ -257,6 +257,6 @@ class Library:
         self._at = None
         return self.state
 
-    def _read_learned(self, entry: Entry) -> Learned:
+    def _read_learned(self, entry: Entry) -> TrainedConcept:
         folder = self.path / "concepts" / entry.folder
-        return read_concept(folder, entry.concept, entry.noun, entry.files, entry.facts)
+        return read_concept(folder, entry.concept, entry.class_noun, entry.files, entry.facts)

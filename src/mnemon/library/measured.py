@@ -16,7 +16,7 @@ def write_references(library: Path, entry: Entry, tensors: Mapping[str, Tensor])
 
 
 def read_references(library: Path, entry: Entry) -> dict[str, Tensor]:
-    """Features of pictures of the concept that `entry` brought; empty if there are none."""
+    """Features of images of the concept that `entry` brought; empty if there are none."""
     path = _references(library, entry)
     return read_sealed_tensors(path, "delete it, and the concept is drawn but not scored") if path.exists() else {}
 

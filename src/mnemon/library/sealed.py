@@ -11,8 +11,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from mnemon.checkpoints import write_json, write_safetensors
 from mnemon.errors import MnemonError
+from mnemon.files import write_json, write_safetensors
 
 RESTORE = "put it back from a copy of the library"
 SEAL = "seal"

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mnemon.errors import MnemonError
-from mnemon.methods.base import Learned, Learner, Losses, Method, Step
+from mnemon.methods.base import Learner, Losses, Method, Step, TrainedConcept
 from mnemon.methods.c_lora import CLora
 from mnemon.methods.cidm import Cidm
 from mnemon.methods.cns import Cns
@@ -20,10 +20,10 @@ from mnemon.methods.lwf import Lwf
 from mnemon.methods.mix_of_show import MixOfShow
 from mnemon.methods.orthogonal_adaptation import OrthogonalAdaptation
 from mnemon.methods.replay import Replay
-from mnemon.methods.settings import nearest, settings_from_json, settings_to_json
 from mnemon.methods.single import Single
 from mnemon.methods.stamina import Stamina
 from mnemon.methods.textual_inversion import TextualInversion
+from mnemon.settings import nearest, settings_from_json, settings_to_json
 
 METHODS: dict[str, type[Method]] = {
     "lora": Lora,
@@ -63,4 +63,4 @@ def method_settings(method: Method) -> dict[str, Any]:
     return settings_to_json(method)
 
 
-__all__ = ["METHODS", "Learned", "Learner", "Losses", "Method", "Step", "method_from", "method_settings"]
+__all__ = ["METHODS", "TrainedConcept", "Learner", "Losses", "Method", "Step", "method_from", "method_settings"]

@@ -17,10 +17,10 @@ from torch.nn import functional
 
 from mnemon.adapters import Delta, Dense
 from mnemon.errors import MnemonError
-from mnemon.methods.base import Learned, Over, named
+from mnemon.methods.base import Over, TrainedConcept, named
 from mnemon.methods.ed_lora import EdLora, EdLoraLearner
-from mnemon.methods.settings import check_settings
 from mnemon.models.base import Base, Tokens
+from mnemon.settings import check_settings
 
 Normalisation = Literal["square_frobenius", "pow4_l1", "pow8_frobenius"]
 """`square_frobenius`: as the paper prints it. `pow4_l1`: as the published code does it. `pow8_frobenius`: the code's
@@ -29,7 +29,7 @@ Encoding = Literal["per_concept", "joint"]
 """`per_concept`: each concept's token is encoded in a prompt of its own. `joint`: all of them in one, in the order of
 learning, as the published code does; a causal text encoder then lets earlier concepts colour later ones."""
 ENCODING = "encoding"
-"""Key in `Learned.extra` of what `encode_alone` gave."""
+"""Key in `TrainedConcept.extra` of what `encode_alone` gave."""
 TINY = 1e-12
 
 
@@ -82,17 +82,17 @@ def elastic_weights(similarity: Tensor, normalisation: Normalisation) -> Tensor:
 
 
 def aggregate(base: Base, deltas: Sequence[Mapping[str, Delta]], weights: Tensor) -> dict[str, Delta]:
-    """sum_i w_i A_i B_i for each site, with the weights (layers, concepts) of the site's layer.
+    """sum_i w_i A_i B_i for each target module, with the weights (layers, concepts) of the target module's layer.
 
-    One product a site, of all concepts' factors side by side: (w_1 A_1 | w_2 A_2 | ...) (B_1; B_2; ...). The sum is
+    One product a target module, of all concepts' factors side by side: (w_1 A_1 | w_2 A_2 | ...) (B_1; B_2; ...). The sum is
     kept dense, so that a step of drawing costs the same however many concepts there are.
     """
     layers = base.layers()
     total: dict[str, Delta] = {}
-    for site in {site: None for change in deltas for site in change}:
-        own = weights[next(number for number, layer in enumerate(layers) if site.startswith(f"{layer}."))]
-        there = [(number, change[site]) for number, change in enumerate(deltas) if site in change]
-        total[site] = Dense(_weighted_sum([delta for _, delta in there], own[[number for number, _ in there]]))
+    for target in {target: None for change in deltas for target in change}:
+        own = weights[next(number for number, layer in enumerate(layers) if target.startswith(f"{layer}."))]
+        there = [(number, change[target]) for number, change in enumerate(deltas) if target in change]
+        total[target] = Dense(_weighted_sum([delta for _, delta in there], own[[number for number, _ in there]]))
     return total
 
 
@@ -114,15 +114,17 @@ def _layerwise(heard: Tensor, base: Base) -> Tensor:
 class ElasticLearner(EdLoraLearner):
     """An ED-LoRA that keeps its token's encoding, so that no prompt has to ask for it again."""
 
-    def __init__(self, method: "Elastic", name: str, noun: str | None, base: Base, generator: torch.Generator) -> None:
-        super().__init__(method, name, noun, base, generator)
+    def __init__(
+        self, method: "Elastic", name: str, class_noun: str | None, base: Base, generator: torch.Generator
+    ) -> None:
+        super().__init__(method, name, class_noun, base, generator)
         self.base = base
 
     def encoding(self) -> Tensor:
         """(layers, vectors, width) of the token as it is now, on the CPU."""
         return encode_alone(self.base, self.name, {key: t.detach() for key, t in self.tokens().items()})
 
-    def finish(self) -> Learned:
+    def finish(self) -> TrainedConcept:
         return replace(super().finish(), extra={ENCODING: self.encoding()})
 
 
@@ -163,7 +165,7 @@ class Elastic(EdLora, ABC):
         return joint if self.encoding == "joint" else super().order_matters
 
     @torch.no_grad()
-    def weights(self, base: Base, learned: Sequence[Learned], prompt: str) -> Tensor:
+    def weights(self, base: Base, learned: Sequence[TrainedConcept], prompt: str) -> Tensor:
         """psi (layers, concepts) of a prompt, without s."""
         if self.encoding == "joint":
             encodings = encode_jointly(base, [(one.name, one.tokens) for one in learned])
@@ -172,7 +174,7 @@ class Elastic(EdLora, ABC):
         words = _layerwise(base.heard([prompt])[0], base)
         return elastic_weights(similarities(words, encodings, self.normalisation), self.normalisation)
 
-    def compose(self, base: Base, learned: Sequence[Learned], prompt: str | None = None) -> dict[str, Delta]:
+    def compose(self, base: Base, learned: Sequence[TrainedConcept], prompt: str | None = None) -> dict[str, Delta]:
         """Without a prompt the empty one counts."""
         weighed = learned if self.over == "all" else named(learned, prompt)
         if not weighed:

@@ -12,34 +12,34 @@ import torch
 from torch import Tensor
 
 from mnemon.adapters import sum_deltas
-from mnemon.methods.base import Learned, Step
+from mnemon.methods.base import Step, TrainedConcept
 from mnemon.methods.lora import Lora, LoraLearner
 from mnemon.methods.parts import pull
-from mnemon.methods.settings import check_settings
 from mnemon.models.base import Base
+from mnemon.settings import check_settings
 
 
 class CLoraLearner(LoraLearner):
-    """A_t, B_t of every site and the token vector V*_t, as in sequential LoRA; and P_{t-1}^2, which prices A_t B_t."""
+    """A_t, B_t of every target module and the token vector V*_t, as in sequential LoRA; and P_{t-1}^2, which prices A_t B_t."""
 
     def __init__(
         self,
         method: "CLora",
         name: str,
-        noun: str | None,
+        class_noun: str | None,
         base: Base,
-        earlier: Sequence[Learned],
+        earlier: Sequence[TrainedConcept],
         generator: torch.Generator,
     ) -> None:
-        super().__init__(method, name, noun, base, generator)
+        super().__init__(method, name, class_noun, base, generator)
         self.forget_weight = method.forget_weight
         # P_{t-1}, once: the earlier factors are not multiplied again, and a step's cost does not grow with t.
         past = sum_deltas([one.deltas for one in earlier])
         # P_{t-1}^2; a concept that was imported may have changed more layers than are trained here.
-        moved = {site: past[site] for site in self.sites if site in past}
-        self.importance = {site: total.matrix().to(base.device).square() for site, total in moved.items()}
+        moved = {target: past[target] for target in self.target_modules if target in past}
+        self.importance = {target: total.matrix().to(base.device).square() for target, total in moved.items()}
 
-    def penalty(self, step: Step | None = None) -> Tensor:
+    def regularization_loss(self, step: Step | None = None) -> Tensor:
         """lambda · sum over layers of || |P_{t-1}| (.) (A_t B_t) ||_F^2."""
         return self.forget_weight * pull(self.importance, self.deltas())
 
@@ -63,11 +63,11 @@ class CLora(Lora):
     name: ClassVar[str] = "c-lora"
     source: ClassVar[str] = "arXiv 2304.06027 (its equations, from accounts of it; the authors publish no code)"
 
-    rate: float = 1e-3
+    learning_rate: float = 1e-3
     """Learning rate of the factors."""
     vectors: int = 3
     """How many vectors the token stands for: what they learn, no earlier concept is in the way of."""
-    class_word: bool = False
+    use_class_noun: bool = False
     """Say the class noun after the token in prompts. The paper leaves it out."""
     forget_weight: float = 10.0
     """lambda, for the sum over layers and entries."""
@@ -77,6 +77,11 @@ class CLora(Lora):
         check_settings(self, not_negative=("forget_weight",))
 
     def begin(
-        self, name: str, noun: str | None, base: Base, earlier: Sequence[Learned], generator: torch.Generator
+        self,
+        name: str,
+        class_noun: str | None,
+        base: Base,
+        earlier: Sequence[TrainedConcept],
+        generator: torch.Generator,
     ) -> CLoraLearner:
-        return CLoraLearner(self, name, noun, base, earlier, generator)
+        return CLoraLearner(self, name, class_noun, base, earlier, generator)

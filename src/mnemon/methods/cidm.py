@@ -13,14 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from mnemon.methods.aggregation import Elastic, ElasticLearner
-from mnemon.methods.base import Learned, Step
-from mnemon.methods.settings import check_settings
+from mnemon.methods.base import Step, TrainedConcept
 from mnemon.methods.subspaces import CommonSubspace, common_subspaces, mean_overlap, stacked_ups
 from mnemon.models.base import Base
+from mnemon.settings import check_settings
 
 
 class CidmLearner(ElasticLearner):
-    """dW_g = A_g B_g of every site and the layer-wise token; A_i of the earlier concepts; H_i and W_* if R2 counts."""
+    """dW_g = A_g B_g of every target module and the layer-wise token; A_i of the earlier concepts; H_i and W_* if R2 counts."""
 
     method: "Cidm"
 
@@ -28,17 +28,17 @@ class CidmLearner(ElasticLearner):
         self,
         method: "Cidm",
         name: str,
-        noun: str | None,
+        class_noun: str | None,
         base: Base,
-        earlier: Sequence[Learned],
+        earlier: Sequence[TrainedConcept],
         generator: torch.Generator,
     ) -> None:
-        super().__init__(method, name, noun, base, generator)
-        self.past = {site: stacked_ups(earlier, site).to(base.device) for site in self.sites if earlier}
+        super().__init__(method, name, class_noun, base, generator)
+        self.past = {target: stacked_ups(earlier, target).to(base.device) for target in self.target_modules if earlier}
         shared = bool(earlier) and method.shared_weight > 0
-        self.subspaces = common_subspaces(earlier, self.sites, base.device) if shared else nn.ModuleList()
+        self.subspaces = common_subspaces(earlier, self.target_modules, base.device) if shared else nn.ModuleList()
 
-    def penalty(self, step: Step | None = None) -> Tensor:
+    def regularization_loss(self, step: Step | None = None) -> Tensor:
         """gamma_1 R1 + gamma_2 R2; zero for the first concept."""
         total = torch.zeros(())
         if self.past:
@@ -48,8 +48,8 @@ class CidmLearner(ElasticLearner):
         return total
 
     def specific(self) -> Tensor:
-        """R1: the mean over earlier concepts and sites, and the code's pull towards ones if asked for."""
-        ups = {site: delta.up for site, delta in self.deltas().items()}
+        """R1: the mean over earlier concepts and target modules, and the code's pull towards ones if asked for."""
+        ups = {target: delta.up for target, delta in self.deltas().items()}
         total = mean_overlap(ups, self.past, "absolute").mean()
         if self.method.ones:
             total = total + torch.stack([(up - 1).square().mean() for up in ups.values()]).mean()
@@ -58,10 +58,10 @@ class CidmLearner(ElasticLearner):
     def after_step(self) -> None:
         """The second half of a step: tokens and dW_g are held, H_i and W_* descend on R2."""
         for subspace, delta in self._common():
-            subspace.step(delta.detach(), self.method.rate)
+            subspace.step(delta.detach(), self.method.learning_rate)
 
     def _common(self) -> list[tuple[CommonSubspace, Tensor]]:
-        """Each site's subspace and dW_g, if R2 counts."""
+        """Each target module's subspace and dW_g, if R2 counts."""
         if not len(self.subspaces):
             return []
         changes = [delta.matrix() for delta in self.deltas().values()]
@@ -72,7 +72,7 @@ class CidmLearner(ElasticLearner):
 class Cidm(Elastic):
     """Layer-wise tokens and factors for each concept, kept apart while learning, weighted by the prompt when drawing.
 
-    For concept g, earlier concepts i < g and the sites l with dW_i^l = A_i^l B_i^l:
+    For concept g, earlier concepts i < g and the target modules l with dW_i^l = A_i^l B_i^l:
 
         R1 = mean over i < g, l and entries of | A_i^l (A_g^l)^T |              task-specific knowledge
         R2 = sum_{i<=g} sum_l || dW_i^l - H_i^l W_*^l ||_F^2                    task-shared knowledge
@@ -90,9 +90,9 @@ class Cidm(Elastic):
     source: ClassVar[str] = "arXiv 2410.17594"
 
     specific_weight: float = 0.1
-    """gamma_1, for the mean over earlier concepts, sites and entries."""
+    """gamma_1, for the mean over earlier concepts, target modules and entries."""
     shared_weight: float = 0.0
-    """gamma_2, for the sum over concepts, sites and entries; the paper has 1, the published code leaves R2 out."""
+    """gamma_2, for the sum over concepts, target modules and entries; the paper has 1, the published code leaves R2 out."""
     ones: bool = False
     """Add to R1 the mean of (A_g - 1)^2, as the published code does; the paper has no such term."""
 
@@ -101,6 +101,11 @@ class Cidm(Elastic):
         check_settings(self, not_negative=("specific_weight", "shared_weight"))
 
     def begin(
-        self, name: str, noun: str | None, base: Base, earlier: Sequence[Learned], generator: torch.Generator
+        self,
+        name: str,
+        class_noun: str | None,
+        base: Base,
+        earlier: Sequence[TrainedConcept],
+        generator: torch.Generator,
     ) -> CidmLearner:
-        return CidmLearner(self, name, noun, base, earlier, generator)
+        return CidmLearner(self, name, class_noun, base, earlier, generator)

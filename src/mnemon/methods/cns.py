@@ -16,18 +16,18 @@ from torch import Tensor, nn
 from mnemon.adapters import Sparse, sum_deltas
 from mnemon.errors import MnemonError
 from mnemon.methods import importance, parts
-from mnemon.methods.base import Learned, Losses, Method, Step
+from mnemon.methods.base import Losses, Method, Step, TrainedConcept
 from mnemon.methods.importance import Masks, Scope
-from mnemon.methods.settings import check_settings
 from mnemon.methods.token_learner import TokenLearner
 from mnemon.models.base import Base, Tokens
+from mnemon.settings import check_settings
 
 DRAWS = 64
-"""Gradients of single pictures, each at one timestep, that make a score."""
+"""Gradients of single images, each at one timestep, that make a score."""
 
 
 class CnsLearner(TokenLearner):
-    """The entries of D_t under M^t, of all sites in one vector, and the token vector V*_t."""
+    """The entries of D_t under M^t, of all target modules in one vector, and the token vector V*_t."""
 
     moved: Tensor
     taken: Tensor
@@ -36,20 +36,22 @@ class CnsLearner(TokenLearner):
         self,
         method: "Cns",
         name: str,
-        noun: str | None,
+        class_noun: str | None,
         base: Base,
-        earlier: Sequence[Learned],
+        earlier: Sequence[TrainedConcept],
         generator: torch.Generator,
     ) -> None:
-        token = parts.VectorToken(parts.vectors_like(base, noun, 1, generator))
-        super().__init__(name, noun, token, method.token_rate)
+        token = parts.VectorToken(parts.vectors_like(base, class_noun, 1, generator))
+        super().__init__(name, class_noun, token, method.token_lr)
         self.method, self.base, self.earlier = method, base, earlier
-        self.sites = base.sites()
-        self.bare = {site: layer.weight.detach() for site, layer in self.sites.items()}  # W_0, shared with the base
+        self.target_modules = base.target_modules()
+        self.bare = {
+            target: layer.weight.detach() for target, layer in self.target_modules.items()
+        }  # W_0, shared with the base
         self.values = nn.Parameter(torch.zeros(0, device=base.device))
         self._facts: dict[str, Any] = {}
-        nothing = {site: torch.zeros_like(weight, dtype=torch.bool) for site, weight in self.bare.items()}
-        self._now = {site: Sparse(mask, torch.zeros(0, device=base.device)) for site, mask in nothing.items()}
+        nothing = {target: torch.zeros_like(weight, dtype=torch.bool) for target, weight in self.bare.items()}
+        self._now = {target: Sparse(mask, torch.zeros(0, device=base.device)) for target, mask in nothing.items()}
         if method.score == "wanda":
             past = self._past()
             self._settle(self._select(self._text_scores(past), self._general_by_text(), generator), past)
@@ -60,18 +62,18 @@ class CnsLearner(TokenLearner):
         return self._now
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        return [{"params": [self.values], "lr": self.method.rate}, *super().parameter_groups()]
+        return [{"params": [self.values], "lr": self.method.learning_rate}, *super().parameter_groups()]
 
     def prepare(self, losses: Losses, general: Losses | None, generator: torch.Generator) -> None:
         """Where gradients are the score, the masks come from here: W_{t-1} is at work in the base now."""
         if self.method.score == "grad":
-            scores = importance.mean_scores(importance.gradient_scores(self.sites, losses, DRAWS, generator))
+            scores = importance.mean_scores(importance.gradient_scores(self.target_modules, losses, DRAWS, generator))
             self._settle(self._select(scores, self._general_by_gradient(general), generator), self._past())
 
     def before_step(self, generator: torch.Generator) -> None:
         self._scatter()
 
-    def penalty(self, step: Step | None = None) -> Tensor:
+    def regularization_loss(self, step: Step | None = None) -> Tensor:
         """lambda · L_reg, on the trained entries alone: the others add nothing."""
         if self.method.reg == "none":
             return torch.zeros(())
@@ -82,26 +84,29 @@ class CnsLearner(TokenLearner):
             total = total + self.method.base_weight * (self.moved + self.values).square().sum()
         return self.method.forget_weight * total
 
-    def finish(self) -> Learned:
+    def finish(self) -> TrainedConcept:
         values = self.values.detach().cpu().split(self.counts)
         kept = {
-            site: Sparse(mask.cpu(), own.clone()) for (site, mask), own in zip(self.masks.items(), values, strict=True)
+            target: Sparse(mask.cpu(), own.clone())
+            for (target, mask), own in zip(self.masks.items(), values, strict=True)
         }
         return replace(super().finish(), deltas=kept, facts={**self._facts, **self._overlap()})
 
     def _past(self) -> dict[str, Tensor]:
-        """W_{t-1} - W_0 by site."""
+        """W_{t-1} - W_0 by target module."""
         past = sum_deltas([one.deltas for one in self.earlier])
         return {
-            site: past[site].matrix().to(weight.device) if site in past else torch.zeros_like(weight, dtype=torch.float)
-            for site, weight in self.bare.items()
+            target: past[target].matrix().to(weight.device)
+            if target in past
+            else torch.zeros_like(weight, dtype=torch.float)
+            for target, weight in self.bare.items()
         }
 
     def _text_scores(self, past: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """S of W_{t-1} and the concept's own words, its token at the start."""
-        weights = {site: weight.float() + past[site] for site, weight in self.bare.items()}
+        weights = {target: weight.float() + past[target] for target, weight in self.bare.items()}
         with torch.no_grad(), _knowing(self.base, {self.name: self.token()}):
-            words = importance.concept_words(self.base, self.method.prompt_name(self.name, self.noun))
+            words = importance.concept_words(self.base, self.method.prompt_name(self.name, self.class_noun))
         return importance.text_scores(weights, words)
 
     def _general_by_text(self) -> Masks | None:
@@ -116,10 +121,10 @@ class CnsLearner(TokenLearner):
         if method.mask == "base":
             return None
         if losses is None:
-            raise MnemonError("With 'score' set to 'grad', cns needs pictures of diverse things: give `calibration`.")
+            raise MnemonError("With 'score' set to 'grad', cns needs images of diverse things: give `calibration`.")
         generator = torch.Generator(self.base.device).manual_seed(0)
-        with _weights(self.sites, self.bare):
-            scores = importance.gradient_scores(self.sites, losses, DRAWS, generator)
+        with _weights(self.target_modules, self.bare):
+            scores = importance.gradient_scores(self.target_modules, losses, DRAWS, generator)
             return importance.voted(scores, method.p, method.tau, method.rank_scope)
 
     def _select(self, scores: Mapping[str, Tensor], general: Masks | None, generator: torch.Generator) -> Masks:
@@ -127,7 +132,7 @@ class CnsLearner(TokenLearner):
         base = importance.top(scores, self.method.q, self.method.rank_scope)
         if general is None:
             return base
-        chosen = {site: mask & ~general[site] for site, mask in base.items()}
+        chosen = {target: mask & ~general[target] for target, mask in base.items()}
         if not importance.entries(chosen):
             raise MnemonError(f"All base neurons of '{self.name}' are general: set 'q' higher, or 'p' lower.")
         self._facts["general_share"] = 1 - importance.entries(chosen) / importance.entries(base)
@@ -139,13 +144,13 @@ class CnsLearner(TokenLearner):
         taken = importance.union(self.earlier, masks)  # U_{t-1}
         self.register_buffer("taken", _under(masks, taken), persistent=False)
         self.register_buffer("moved", _under(masks, past), persistent=False)
-        for site, mask in masks.items():  # with nothing in a graph, which would remember the vector's old length
-            self._now[site].mask, self._now[site].values = mask, self.taken[:0]
+        for target, mask in masks.items():  # with nothing in a graph, which would remember the vector's old length
+            self._now[target].mask, self._now[target].values = mask, self.taken[:0]
         self.values.data = torch.zeros_like(self.taken)
         self._scatter()
 
     def _scatter(self) -> None:
-        """Put the trained entries into the sites' changes, in the graph."""
+        """Put the trained entries into the target modules' changes, in the graph."""
         for delta, values in zip(self._now.values(), self.values.split(self.counts), strict=True):
             delta.values = values
 
@@ -157,8 +162,8 @@ class CnsLearner(TokenLearner):
 
 
 def _under(masks: Masks, matrices: Mapping[str, Tensor]) -> Tensor:
-    """The entries of the matrices under the masks, all sites in one vector, in fp32."""
-    return torch.cat([matrices[site][mask] for site, mask in masks.items()]).float()
+    """The entries of the matrices under the masks, all target modules in one vector, in fp32."""
+    return torch.cat([matrices[target][mask] for target, mask in masks.items()]).float()
 
 
 @contextmanager
@@ -173,16 +178,16 @@ def _knowing(base: Base, tokens: Mapping[str, Tokens]) -> Iterator[None]:
 
 
 @contextmanager
-def _weights(sites: Mapping[str, nn.Linear], weights: Mapping[str, Tensor]) -> Iterator[None]:
-    """Within the block the sites have these weights."""
-    before = {site: layer.weight.data for site, layer in sites.items()}
+def _weights(target_modules: Mapping[str, nn.Linear], weights: Mapping[str, Tensor]) -> Iterator[None]:
+    """Within the block the target modules have these weights."""
+    before = {target: layer.weight.data for target, layer in target_modules.items()}
     try:
-        for site, layer in sites.items():
-            layer.weight.data = weights[site]
+        for target, layer in target_modules.items():
+            layer.weight.data = weights[target]
         yield
     finally:
-        for site, layer in sites.items():
-            layer.weight.data = before[site]
+        for target, layer in target_modules.items():
+            layer.weight.data = before[target]
 
 
 @dataclass(frozen=True)
@@ -205,7 +210,7 @@ class Cns(Method):
     the entries under it. Nothing is fused: the changes of all concepts are added up.
 
     With `score` "grad" the score is |W_ij · dL_diffusion/dW_ij| (SNIP, arXiv 1810.02340): its mean over draws of the
-    concept's pictures and timesteps for M_base, a vote of draws of diverse pictures by the bare base for M_gen.
+    concept's images and timesteps for M_base, a vote of draws of diverse images by the bare base for M_gen.
     """
 
     name: ClassVar[str] = "cns"
@@ -236,19 +241,19 @@ class Cns(Method):
     """lambda, for sums over layers and entries."""
     base_weight: float = 1.0
     """mu, the price of leaving the bare base's weights, relative to that of leaving earlier concepts'."""
-    rate: float = 2e-3
+    learning_rate: float = 2e-3
     """Learning rate of the entries."""
-    token_rate: float = 1e-3
+    token_lr: float = 1e-3
     """Learning rate of the token's vector."""
-    class_word: bool = True
+    use_class_noun: bool = True
     """Say the class noun after the token in prompts."""
     steps: int = 200
     """Training steps a concept."""
-    batch: int = 8
-    """Pictures a step."""
+    batch_size: int = 8
+    """Images a step."""
 
     def __post_init__(self) -> None:
-        positive = ("q", "p", "tau", "rate", "token_rate", "batch")
+        positive = ("q", "p", "tau", "learning_rate", "token_lr", "batch_size")
         check_settings(self, positive, ("forget_weight", "base_weight", "steps"))
         for name in ("q", "p", "tau"):
             if getattr(self, name) > 1:
@@ -259,10 +264,15 @@ class Cns(Method):
         return self.score == "grad" and self.mask != "base"
 
     @property
-    def reads_words(self) -> bool:  # type: ignore[override]
+    def static_text_features(self) -> bool:  # type: ignore[override]
         return self.score == "wanda"
 
     def begin(
-        self, name: str, noun: str | None, base: Base, earlier: Sequence[Learned], generator: torch.Generator
+        self,
+        name: str,
+        class_noun: str | None,
+        base: Base,
+        earlier: Sequence[TrainedConcept],
+        generator: torch.Generator,
     ) -> CnsLearner:
-        return CnsLearner(self, name, noun, base, earlier, generator)
+        return CnsLearner(self, name, class_noun, base, earlier, generator)

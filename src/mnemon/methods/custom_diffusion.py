@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from mnemon.adapters import Dense
 from mnemon.methods import parts
-from mnemon.methods.base import Learned, Method
-from mnemon.methods.settings import check_settings
+from mnemon.methods.base import Method, TrainedConcept
 from mnemon.methods.token_learner import TokenLearner
 from mnemon.models.base import Base
+from mnemon.settings import check_settings
 
 RARE_WORDS = ("ktn", "pll", "ucd")
 """Where V*_t starts, each word for one concept: hardly any text has them, so they mean next to nothing to the base."""
@@ -32,38 +32,41 @@ class TextDense(Dense):
 
 
 class CustomDiffusionLearner(TokenLearner):
-    """Delta_t of every site, all entries free, and the token vector V*_t."""
+    """Delta_t of every target module, all entries free, and the token vector V*_t."""
 
     def __init__(
         self,
         method: "CustomDiffusion",
         name: str,
-        noun: str | None,
+        class_noun: str | None,
         base: Base,
-        earlier: Sequence[Learned],
+        earlier: Sequence[TrainedConcept],
         generator: torch.Generator,
     ) -> None:
         word = unused_word(earlier)
         token = parts.VectorToken(parts.vectors_like(base, word, 1, generator))
-        super().__init__(name, noun, token, method.token_rate)
-        self.rate, self.word = method.rate, word
+        super().__init__(name, class_noun, token, method.token_lr)
+        self.learning_rate, self.word = method.learning_rate, word
         self.changes = nn.ParameterList(
-            torch.zeros(layer.out_features, layer.in_features, device=base.device) for layer in base.sites().values()
+            torch.zeros(layer.out_features, layer.in_features, device=base.device)
+            for layer in base.target_modules().values()
         )
-        self._deltas = {site: TextDense(change) for site, change in zip(base.sites(), self.changes, strict=True)}
+        self._deltas = {
+            target: TextDense(change) for target, change in zip(base.target_modules(), self.changes, strict=True)
+        }
 
     def deltas(self) -> Mapping[str, TextDense]:
         return self._deltas
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        return [{"params": list(self.changes.parameters()), "lr": self.rate}, *super().parameter_groups()]
+        return [{"params": list(self.changes.parameters()), "lr": self.learning_rate}, *super().parameter_groups()]
 
-    def finish(self) -> Learned:
-        kept = {site: Dense(delta.matrix().detach().cpu().clone()) for site, delta in self._deltas.items()}
+    def finish(self) -> TrainedConcept:
+        kept = {target: Dense(delta.matrix().detach().cpu().clone()) for target, delta in self._deltas.items()}
         return replace(super().finish(), deltas=kept, facts={"token_start": self.word})
 
 
-def unused_word(earlier: Sequence[Learned]) -> str | None:
+def unused_word(earlier: Sequence[TrainedConcept]) -> str | None:
     """The first rare word at which the token of no earlier concept started; none when all are taken."""
     taken = {one.facts.get("token_start") for one in earlier}
     return next((word for word in RARE_WORDS if word not in taken), None)
@@ -79,7 +82,7 @@ class CustomDiffusion(Method):
     W_{t-1} holds all earlier concepts; training Delta_t is training the weight itself, from W_{t-1} on. The keys and
     values of the text's start mark give no gradient to Delta_t. V*_t starts as the embedding of a rare word that no
     earlier concept has taken, or at random when there is none left, and the class noun follows it: "V* dog". L_prior
-    is the loss on pictures of the class (about 200, w = 1 in the paper); the training loop adds it if they are given.
+    is the loss on images of the class (about 200, w = 1 in the paper); the training loop adds it if they are given.
     """
 
     name: ClassVar[str] = "custom-diffusion"
@@ -91,21 +94,26 @@ class CustomDiffusion(Method):
     needs_class_images: ClassVar[bool] = False
     source: ClassVar[str] = "arXiv 2212.04488, trained in sequence"
 
-    rate: float = 2e-4
+    learning_rate: float = 2e-4
     """Learning rate of the weights."""
-    token_rate: float = 5e-3
+    token_lr: float = 5e-3
     """Learning rate of the token's vector."""
-    class_word: bool = True
+    use_class_noun: bool = True
     """Say the class noun after the token in prompts."""
     steps: int = 200
     """Training steps a concept."""
-    batch: int = 8
-    """Pictures a step."""
+    batch_size: int = 8
+    """Images a step."""
 
     def __post_init__(self) -> None:
-        check_settings(self, ("rate", "token_rate", "batch"), ("steps",))
+        check_settings(self, ("learning_rate", "token_lr", "batch_size"), ("steps",))
 
     def begin(
-        self, name: str, noun: str | None, base: Base, earlier: Sequence[Learned], generator: torch.Generator
+        self,
+        name: str,
+        class_noun: str | None,
+        base: Base,
+        earlier: Sequence[TrainedConcept],
+        generator: torch.Generator,
     ) -> CustomDiffusionLearner:
-        return CustomDiffusionLearner(self, name, noun, base, earlier, generator)
+        return CustomDiffusionLearner(self, name, class_noun, base, earlier, generator)

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from mnemon.adapters import Delta, Dense
 from mnemon.data.captions import captions_of_two, diverse_captions
-from mnemon.methods.base import Learned
+from mnemon.methods.base import TrainedConcept
 from mnemon.methods.custom_diffusion import CustomDiffusion, CustomDiffusionLearner
-from mnemon.methods.settings import check_settings
 from mnemon.models.base import Base
+from mnemon.settings import check_settings
 
 OPENING = "a photo of"
 
@@ -43,7 +43,7 @@ class CustomDiffusionMerge(CustomDiffusion):
     order_free: ClassVar[bool] = True
     on_bare_base: ClassVar[bool] = True
     source: ClassVar[str] = "arXiv 2212.04488, trained apart and merged in closed form"
-    reads_words = True
+    static_text_features = True
 
     captions: int = 200
     """Captions of one thing in C_reg, and as many of two."""
@@ -55,24 +55,29 @@ class CustomDiffusionMerge(CustomDiffusion):
         check_settings(self, ("captions", "ridge"))
 
     def begin(
-        self, name: str, noun: str | None, base: Base, earlier: Sequence[Learned], generator: torch.Generator
+        self,
+        name: str,
+        class_noun: str | None,
+        base: Base,
+        earlier: Sequence[TrainedConcept],
+        generator: torch.Generator,
     ) -> CustomDiffusionLearner:
-        return super().begin(name, noun, base, (), generator)
+        return super().begin(name, class_noun, base, (), generator)
 
-    def compose(self, base: Base, learned: Sequence[Learned], prompt: str | None = None) -> dict[str, Delta]:
+    def compose(self, base: Base, learned: Sequence[TrainedConcept], prompt: str | None = None) -> dict[str, Delta]:
         if not learned:
             return {}
         # Without captions of two things nothing holds the word between them, and it goes wherever the solution likes.
-        known, count = base.known_words, self.captions
+        known, count = base.single_token_words, self.captions
         captions = diverse_captions(known, count, seed=0) + captions_of_two(known, count, seed=0)
         texts = torch.cat(base.heard(captions)).double().cpu()
-        words = [concept_words(base, self.prompt_name(one.name, one.noun)) for one in learned]
-        heights = [layer.out_features for layer in base.sites().values()]
+        words = [concept_words(base, self.prompt_name(one.name, one.class_noun)) for one in learned]
+        heights = [layer.out_features for layer in base.target_modules().values()]
         # All layers hear the same words, so they are solved together: a concept's changes one above the other.
-        changes = (torch.cat([one.deltas[site].matrix() for site in base.sites()]) for one in learned)
+        changes = (torch.cat([one.deltas[target].matrix() for target in base.target_modules()]) for one in learned)
         wanted = [change.double().cpu() @ own.T for change, own in zip(changes, words, strict=True)]
         merged = merge(torch.cat(words), torch.cat(wanted, dim=1), texts, self.ridge)
-        return dict(zip(base.sites(), map(Dense, merged.float().split(heights)), strict=True))
+        return dict(zip(base.target_modules(), map(Dense, merged.float().split(heights)), strict=True))
 
 
 @torch.no_grad()

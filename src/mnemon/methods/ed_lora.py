@@ -14,50 +14,55 @@ from torch import Tensor, nn
 
 from mnemon.adapters import LowRank
 from mnemon.methods import parts
-from mnemon.methods.base import Learned, Method
-from mnemon.methods.settings import check_settings
+from mnemon.methods.base import Method, TrainedConcept
 from mnemon.methods.token_learner import TokenLearner
 from mnemon.models.base import Base
+from mnemon.settings import check_settings
 
 VECTORS = 2
 """V_rand and V_class."""
 
 
-def start_tokens(base: Base, noun: str | None, generator: torch.Generator) -> dict[str, Tensor]:
+def start_tokens(base: Base, class_noun: str | None, generator: torch.Generator) -> dict[str, Tensor]:
     """V_rand V_class by text encoder, (layers, 2, width): a random vector, and the noun's embedding (random without a
     noun). They start alike for every layer."""
     random = parts.start_vectors(base, VECTORS, generator)
-    if noun is not None:
-        nouns = parts.word_vectors(base, noun, 1)
+    if class_noun is not None:
+        nouns = parts.word_embeddings(base, class_noun, 1)
         random = {encoder: torch.cat([both[:1], nouns[encoder]]) for encoder, both in random.items()}
     layers = len(base.layers())
     return {encoder: both.repeat(layers, 1, 1) for encoder, both in random.items()}
 
 
 class EdLoraLearner(TokenLearner):
-    """A_t, B_t of every site, and V_rand V_class of every layer."""
+    """A_t, B_t of every target module, and V_rand V_class of every layer."""
 
-    def __init__(self, method: "EdLora", name: str, noun: str | None, base: Base, generator: torch.Generator) -> None:
-        token = parts.VectorToken(start_tokens(base, noun, generator))
-        super().__init__(name, noun, token, method.token_rate)
+    def __init__(
+        self, method: "EdLora", name: str, class_noun: str | None, base: Base, generator: torch.Generator
+    ) -> None:
+        token = parts.VectorToken(start_tokens(base, class_noun, generator))
+        super().__init__(name, class_noun, token, method.token_lr)
         self.method = method
-        self.sites = list(base.sites())
-        self.factors = nn.ModuleList(self.start_factor(layer, generator) for layer in base.sites().values())
+        self.target_modules = list(base.target_modules())
+        self.factors = nn.ModuleList(self.start_factor(layer, generator) for layer in base.target_modules().values())
 
     def start_factor(self, layer: nn.Linear, generator: torch.Generator) -> LowRank:
-        """The change of one site as it starts."""
+        """The change of one target module as it starts."""
         return LowRank(*parts.start_factors(layer, self.method.rank, generator), trainable=True)
 
     def deltas(self) -> Mapping[str, LowRank]:
-        return dict(zip(self.sites, self.factors, strict=True))  # type: ignore[arg-type]
+        return dict(zip(self.target_modules, self.factors, strict=True))  # type: ignore[arg-type]
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        return [{"params": list(self.factors.parameters()), "lr": self.method.rate}, *super().parameter_groups()]
+        return [
+            {"params": list(self.factors.parameters()), "lr": self.method.learning_rate},
+            *super().parameter_groups(),
+        ]
 
-    def finish(self) -> Learned:
+    def finish(self) -> TrainedConcept:
         kept = {
-            site: LowRank(delta.up.detach().cpu().clone(), delta.down.detach().cpu().clone(), delta.scale)
-            for site, delta in self.deltas().items()
+            target: LowRank(delta.up.detach().cpu().clone(), delta.down.detach().cpu().clone(), delta.scale)
+            for target, delta in self.deltas().items()
         }
         return replace(super().finish(), deltas=kept)
 
@@ -73,26 +78,31 @@ class EdLora(Method, ABC):
     the class noun's embedding, so the token stands for both and no noun follows it in a prompt.
     """
 
-    reads_words = True
+    static_text_features = True
 
     rank: int = 16
     """r, the width of the factors."""
-    rate: float = 2e-3
+    learning_rate: float = 2e-3
     """Learning rate of the factors."""
-    token_rate: float = 5e-3
+    token_lr: float = 5e-3
     """Learning rate of the token's vectors."""
     steps: int = 200
     """Training steps a concept."""
-    batch: int = 8
-    """Pictures a step."""
+    batch_size: int = 8
+    """Images a step."""
 
     def __post_init__(self) -> None:
-        check_settings(self, ("rank", "rate", "token_rate", "batch"), ("steps",))
+        check_settings(self, ("rank", "learning_rate", "token_lr", "batch_size"), ("steps",))
 
-    def prompt_name(self, name: str, noun: str | None) -> str:
+    def prompt_name(self, name: str, class_noun: str | None) -> str:
         return f"<{name}>"
 
     def begin(
-        self, name: str, noun: str | None, base: Base, earlier: Sequence[Learned], generator: torch.Generator
+        self,
+        name: str,
+        class_noun: str | None,
+        base: Base,
+        earlier: Sequence[TrainedConcept],
+        generator: torch.Generator,
     ) -> EdLoraLearner:
-        return EdLoraLearner(self, name, noun, base, generator)
+        return EdLoraLearner(self, name, class_noun, base, generator)

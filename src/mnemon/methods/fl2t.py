@@ -14,15 +14,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mnemon.methods.aggregation import Elastic, ElasticLearner, Normalisation
-from mnemon.methods.base import Learned, Over, Step
+from mnemon.methods.base import Over, Step, TrainedConcept
 from mnemon.methods.relations import LambdaForm, Positive, Relations, contrast, relevance
-from mnemon.methods.settings import check_settings
 from mnemon.methods.subspaces import Overlap, mean_overlap
 from mnemon.models.base import Base
+from mnemon.settings import check_settings
 
 Guidance = Literal["proxy", "cosine", "none"]
 EMBEDDING, PROXY = "embedding", "proxy"
-"""Keys in `Learned.extra`: C_i and P_i, (d,)."""
+"""Keys in `TrainedConcept.extra`: C_i and P_i, (d,)."""
 
 
 class Circle(nn.Module):
@@ -37,7 +37,7 @@ class Circle(nn.Module):
         self,
         method: "Fl2t",
         learners: Sequence["Fl2tLearner"],
-        earlier: Sequence[Learned],
+        earlier: Sequence[TrainedConcept],
         base: Base,
         generator: torch.Generator,
     ) -> None:
@@ -46,7 +46,7 @@ class Circle(nn.Module):
         self.names = sorted([one.name for one in learners] + [one.name for one in earlier])
         self.new = [self.names.index(one.name) for one in learners]
         old = [self.names.index(one.name) for one in earlier]
-        width = next(iter(base.sites().values())).in_features  # d, of what the sites hear
+        width = next(iter(base.target_modules().values())).in_features  # d, of what the target modules hear
 
         def stacked(stored: Sequence[Tensor], *shape: int) -> Tensor:
             """(G, ...): the earlier concepts' tensors at their places, zero at those of the new ones."""
@@ -57,9 +57,9 @@ class Circle(nn.Module):
 
         self.register_buffer("met", torch.tensor(False))  # whether step 2 has begun
         self.register_buffer("embeddings", stacked([one.extra[EMBEDDING] for one in earlier], width))
-        self.sites = learners[0].sites
-        for number, (site, delta) in enumerate(learners[0].deltas().items()):
-            ups = [one.deltas[site].get_parameter("up") for one in earlier]
+        self.target_modules = learners[0].target_modules
+        for number, (target, delta) in enumerate(learners[0].deltas().items()):
+            ups = [one.deltas[target].get_parameter("up") for one in earlier]
             self.register_buffer(f"ups_{number}", stacked(ups, *delta.up.shape))
         if method.guidance == "proxy":
             self.relations = Relations(width, generator, base.device)
@@ -69,16 +69,16 @@ class Circle(nn.Module):
 
     @property
     def ups(self) -> dict[str, Tensor]:
-        """A_i of every concept by site, (G, D1, r); of those being learned as they were at the end of step 1."""
-        return {site: self.get_buffer(f"ups_{number}") for number, site in enumerate(self.sites)}
+        """A_i of every concept by target module, (G, D1, r); of those being learned as they were at the end of step 1."""
+        return {target: self.get_buffer(f"ups_{number}") for number, target in enumerate(self.target_modules)}
 
     @torch.no_grad()
     def meet(self) -> None:
         """Begin step 2: what step 1 gave is held for the others, and P_i starts at C_i."""
         for place, learner in zip(self.new, self.learners, strict=True):
             self.embeddings[place] = learner.encoding().mean((0, 1)).to(self.embeddings)
-            for site, stack in self.ups.items():
-                stack[place] = learner.deltas()[site].up
+            for target, stack in self.ups.items():
+                stack[place] = learner.deltas()[target].up
         if self.method.guidance == "proxy":
             self.proxies.copy_(self.embeddings[self.new])
         self.met.fill_(True)
@@ -90,15 +90,15 @@ class Circle(nn.Module):
         decoded, states = self.relations(proxies, self.embeddings, text, mask)
         return decoded, states
 
-    def penalty(self, text: Tensor, mask: Tensor | None, lessons: Tensor) -> Tensor:
-        """The weight of R1' times R1', and gamma_2 R3, summed over the run's concepts; `lessons` (prompts,) says for
+    def regularization_loss(self, text: Tensor, mask: Tensor | None, tasks: Tensor) -> Tensor:
+        """The weight of R1' times R1', and gamma_2 R3, summed over the run's concepts; `tasks` (prompts,) says for
         which of them each prompt of `text` (prompts, length, d) is; it lies on the CPU, so that no GPU is waited for.
         """
         method = self.method
         decoded, states = self.states(text, mask) if method.guidance == "proxy" else (None, None)
         total = torch.zeros((), device=text.device)
-        for number in lessons.unique().tolist():
-            rows = torch.nonzero(lessons == number).flatten().to(text.device)
+        for number in tasks.unique().tolist():
+            rows = torch.nonzero(tasks == number).flatten().to(text.device)
             if states is not None and decoded is not None:
                 total = total + method.contrast_weight * self.contrast(decoded[rows], states[rows])
             relevant = self.relevance(self.new[number], None if states is None else states[rows])
@@ -122,9 +122,9 @@ class Circle(nn.Module):
 
     def overlap(self, number: int, weights: Tensor) -> Tensor:
         """R1' of the run's concept number `number` under the relevance (G,) of all."""
-        ups = {site: delta.up for site, delta in self.learners[number].deltas().items()}
+        ups = {target: delta.up for target, delta in self.learners[number].deltas().items()}
         others = [place for place in range(len(self.names)) if place != self.new[number]]
-        theirs = {site: stack[others] for site, stack in self.ups.items()}
+        theirs = {target: stack[others] for target, stack in self.ups.items()}
         return weights[others] @ mean_overlap(ups, theirs, self.method.overlap) / len(others)
 
     def kept(self, number: int) -> dict[str, Tensor]:
@@ -139,13 +139,15 @@ class Circle(nn.Module):
 
 
 class Fl2tLearner(ElasticLearner):
-    """dW_g = A_g B_g of every site, the layer-wise token, and a place in the circle of concepts."""
+    """dW_g = A_g B_g of every target module, the layer-wise token, and a place in the circle of concepts."""
 
     method: "Fl2t"
     circle: Circle
 
-    def __init__(self, method: "Fl2t", name: str, noun: str | None, base: Base, generator: torch.Generator) -> None:
-        super().__init__(method, name, noun, base, generator)
+    def __init__(
+        self, method: "Fl2t", name: str, class_noun: str | None, base: Base, generator: torch.Generator
+    ) -> None:
+        super().__init__(method, name, class_noun, base, generator)
         self.number = 0  # of its lesson
         self.norm_apart = 0.0
 
@@ -160,10 +162,10 @@ class Fl2tLearner(ElasticLearner):
     def parameter_groups(self) -> list[dict[str, Any]]:
         groups = super().parameter_groups()
         if self.number == 0 and (shared := list(self.circle.parameters())):
-            groups.append({"params": shared, "lr": self.method.network_rate})
+            groups.append({"params": shared, "lr": self.method.network_lr})
         return groups
 
-    def penalty(self, step: Step | None = None) -> Tensor:
+    def regularization_loss(self, step: Step | None = None) -> Tensor:
         """R1' and R3 of the whole circle in step 2, from its owner; zero in step 1, and where there is one concept."""
         circle = self.circle
         if self.number or step is None or step.progress < self.method.share or len(circle.names) == 1:
@@ -173,9 +175,9 @@ class Fl2tLearner(ElasticLearner):
         condition = step.condition
         hidden = condition.hidden.detach().float()
         text = hidden.mean(1) if hidden.ndim == 4 else hidden
-        return circle.penalty(text, condition.mask, step.lessons)
+        return circle.regularization_loss(text, condition.mask, step.tasks)
 
-    def finish(self) -> Learned:
+    def finish(self) -> TrainedConcept:
         learned, circle = super().finish(), self.circle
         extra = {**learned.extra, **circle.kept(self.number)}
         apart = (stack[circle.new[self.number]] for stack in circle.ups.values())
@@ -200,7 +202,7 @@ class Fl2t(Elastic):
         P'  = decoder(P; p)              P_i learnable proxies, start at C_i; see `relations.Relations`
         S_i = MLP([C_i ; P'_i])
         l_i = (G - 1) softmax_{i != g}(cos(C_g, S_i) / tau_l)                                relevance
-        R1' = mean over i != g and sites of l_i mean | A_i (A_g)^T |                         Eq. 5
+        R1' = mean over i != g and target modules of l_i mean | A_i (A_g)^T |                         Eq. 5
         R3  = mean_i -log( exp(cos(S_i, S_i) / tau) / sum_j exp(cos(S_i, S_j) / tau) )       Eq. 4
         L   = L_diffusion + gamma_1' R1' + gamma_2 R3                                        Eq. 6, without R2
 
@@ -225,7 +227,7 @@ class Fl2t(Elastic):
     share: float = 0.5
     """Share of the steps that are step 1."""
     relevance_weight: float = 0.1
-    """gamma_1', for the mean over concepts, sites and entries. The paper prints none; CIDM has 0.1."""
+    """gamma_1', for the mean over concepts, target modules and entries. The paper prints none; CIDM has 0.1."""
     overlap: Overlap = "absolute"
     """Of A_i A_g^T the mean of `absolute` entries, `square`s, or entries as they are (`signed`, as printed); `gram`:
     the mean absolute entry of A_i^T A_g, which does not shrink A_g where the columns are orthogonal."""
@@ -242,24 +244,29 @@ class Fl2t(Elastic):
     """tau."""
     positive: Positive = "itself"
     """What S_i is drawn to in R3: `itself`, as printed; its `embedding` C_i; or its `proxy` P'_i."""
-    network_rate: float = 1e-3
+    network_lr: float = 1e-3
     """Learning rate of decoder, MLP and proxies."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive = ("lambda_temperature", "temperature", "network_rate")
+        positive = ("lambda_temperature", "temperature", "network_lr")
         check_settings(self, positive, ("share", "relevance_weight", "contrast_weight"))
 
     def begin(
-        self, name: str, noun: str | None, base: Base, earlier: Sequence[Learned], generator: torch.Generator
+        self,
+        name: str,
+        class_noun: str | None,
+        base: Base,
+        earlier: Sequence[TrainedConcept],
+        generator: torch.Generator,
     ) -> Fl2tLearner:
-        return self._circle([(name, noun)], base, earlier, [generator])[0]
+        return self._circle([(name, class_noun)], base, earlier, [generator])[0]
 
     def begin_together(
         self,
         names: Sequence[tuple[str, str | None]],
         base: Base,
-        earlier: Sequence[Learned],
+        earlier: Sequence[TrainedConcept],
         generators: Sequence[torch.Generator],
     ) -> list[Any]:
         if len(names) == 1:
@@ -270,12 +277,12 @@ class Fl2t(Elastic):
         self,
         names: Sequence[tuple[str, str | None]],
         base: Base,
-        earlier: Sequence[Learned],
+        earlier: Sequence[TrainedConcept],
         generators: Sequence[torch.Generator],
     ) -> list[Fl2tLearner]:
         """A learner for each, all of one circle."""
         pairs = zip(names, generators, strict=True)
-        learners = [Fl2tLearner(self, name, noun, base, generator) for (name, noun), generator in pairs]
+        learners = [Fl2tLearner(self, name, class_noun, base, generator) for (name, class_noun), generator in pairs]
         circle = Circle(self, learners, earlier, base, generators[0])
         for number, learner in enumerate(learners):
             learner.join(circle, number)

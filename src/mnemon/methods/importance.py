@@ -1,6 +1,6 @@
-"""Which entries of the sites' weights matter to which prompts or pictures: scores, 0/1 masks from them, their overlap.
+"""Which entries of the target modules' weights matter to which prompts or images: scores, 0/1 masks from them, their overlap.
 
-Wanda's score (Sun et al., arXiv 2306.11695) asks the prompts, SNIP's (Lee et al., arXiv 1810.02340) the pictures.
+Wanda's score (Sun et al., arXiv 2306.11695) asks the prompts, SNIP's (Lee et al., arXiv 1810.02340) the images.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,11 +13,11 @@ from torch.nn.functional import normalize
 from mnemon.adapters import Dense, Sparse, attach
 from mnemon.data.captions import diverse_captions
 from mnemon.errors import MnemonError
-from mnemon.methods.base import Learned, Losses
+from mnemon.methods.base import Losses, TrainedConcept
 from mnemon.models.base import Base
 
 Masks = Mapping[str, Tensor]
-"""A boolean (d_out, d_in) for each site."""
+"""A boolean (d_out, d_in) for each target module."""
 Scope = Literal["layer", "row"]
 STIMULI = ("a photo of {}", "a picture of {}", "{}")
 """What a concept is scored on; each ends with its name."""
@@ -40,48 +40,48 @@ def column_norms(words: Tensor) -> Tensor:
 
 
 def text_scores(weights: Mapping[str, Tensor], words: Tensor) -> dict[str, Tensor]:
-    """Wanda's score S_ij = |W_ij| · ||X_:,j||_2 for each site; X are the features (rows, d_in) that it reads."""
+    """Wanda's score S_ij = |W_ij| · ||X_:,j||_2 for each target module; X are the features (rows, d_in) that it reads."""
     norms = column_norms(words)
-    return {site: weight.float().abs() * norms for site, weight in weights.items()}
+    return {target: weight.float().abs() * norms for target, weight in weights.items()}
 
 
 def gradient_scores(
-    sites: Mapping[str, nn.Linear], losses: Losses, draws: int, generator: torch.Generator
+    target_modules: Mapping[str, nn.Linear], losses: Losses, draws: int, generator: torch.Generator
 ) -> Iterator[dict[str, Tensor]]:
-    """SNIP's score S_ij = |W_ij · dL/dW_ij| for each site, for one fresh draw of the loss after another."""
-    shifts = [torch.zeros(layer.weight.shape, device=layer.weight.device) for layer in sites.values()]
-    probes = {site: Dense(shift.requires_grad_()) for site, shift in zip(sites, shifts, strict=True)}
-    with attach(sites, probes):  # W + Δ at Δ = 0: the derivative by Δ is that by W
+    """SNIP's score S_ij = |W_ij · dL/dW_ij| for each target module, for one fresh draw of the loss after another."""
+    shifts = [torch.zeros(layer.weight.shape, device=layer.weight.device) for layer in target_modules.values()]
+    probes = {target: Dense(shift.requires_grad_()) for target, shift in zip(target_modules, shifts, strict=True)}
+    with attach(target_modules, probes):  # W + Δ at Δ = 0: the derivative by Δ is that by W
         for _ in range(draws):
             gradients = torch.autograd.grad(losses(generator), shifts)
-            pairs = zip(sites.items(), gradients, strict=True)
-            yield {site: (layer.weight.detach().float() * gradient).abs() for (site, layer), gradient in pairs}
+            pairs = zip(target_modules.items(), gradients, strict=True)
+            yield {target: (layer.weight.detach().float() * gradient).abs() for (target, layer), gradient in pairs}
 
 
 def mean_scores(scores: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """The mean score by site."""
+    """The mean score by target module."""
     total: dict[str, Tensor] = {}
     count = 0
     for one in scores:
         count += 1
-        total = {site: total[site] + score if site in total else score for site, score in one.items()}
-    return {site: score / count for site, score in total.items()}
+        total = {target: total[target] + score if target in total else score for target, score in one.items()}
+    return {target: score / count for target, score in total.items()}
 
 
 def top(scores: Mapping[str, Tensor], fraction: float, scope: Scope) -> dict[str, Tensor]:
     """1[S_ij is in the top `fraction` of its layer, or of its row]: rounded to whole entries, exactly that many."""
-    return {site: _top(score, fraction, scope) for site, score in scores.items()}
+    return {target: _top(score, fraction, scope) for target, score in scores.items()}
 
 
 def voted(scores: Iterable[Mapping[str, Tensor]], fraction: float, tau: float, scope: Scope) -> dict[str, Tensor]:
-    """1[S_ij is in the top `fraction` for at least tau of the given scores], by site."""
+    """1[S_ij is in the top `fraction` for at least tau of the given scores], by target module."""
     votes: dict[str, Tensor] = {}
     count = 0
     for one in scores:
         count += 1
-        for site, mask in top(one, fraction, scope).items():
-            votes[site] = votes[site] + mask if site in votes else mask.to(torch.int16)
-    return {site: vote >= tau * count for site, vote in votes.items()}
+        for target, mask in top(one, fraction, scope).items():
+            votes[target] = votes[target] + mask if target in votes else mask.to(torch.int16)
+    return {target: vote >= tau * count for target, vote in votes.items()}
 
 
 def general_by_text(base: Base, fraction: float, tau: float, scope: Scope) -> dict[str, Tensor]:
@@ -92,7 +92,7 @@ def general_by_text(base: Base, fraction: float, tau: float, scope: Scope) -> di
     Raises:
         MnemonError: the base knows none of the words that captions are made of.
     """
-    weights = {site: layer.weight.detach() for site, layer in base.sites().items()}
+    weights = {target: layer.weight.detach() for target, layer in base.target_modules().items()}
     like = next(iter(weights.values()))
     key = (base.fingerprint, like.device, like.dtype, fraction, tau, scope)
     if key not in _general:
@@ -105,45 +105,45 @@ def general_by_text(base: Base, fraction: float, tau: float, scope: Scope) -> di
 
 def _captions(base: Base) -> list[str]:
     try:
-        return diverse_captions(base.known_words, CAPTIONS, seed=0)
+        return diverse_captions(base.single_token_words, CAPTIONS, seed=0)
     except ValueError as error:
         raise MnemonError(f"What is general cannot be asked of '{base.name}': {error}.") from None
 
 
 def shuffled(masks: Masks, generator: torch.Generator) -> dict[str, Tensor]:
-    """At each site as many entries, at random places."""
+    """At each target module as many entries, at random places."""
     mixed = {}
-    for site, mask in masks.items():
+    for target, mask in masks.items():
         order = torch.randperm(mask.numel(), generator=generator, device=generator.device).to(mask.device)
-        mixed[site] = mask.flatten()[order].view_as(mask)
+        mixed[target] = mask.flatten()[order].view_as(mask)
     return mixed
 
 
-def masks_of(one: Learned) -> dict[str, Tensor]:
-    """The stored masks of a concept, by site."""
-    return {site: delta.mask for site, delta in one.deltas.items() if isinstance(delta, Sparse)}
+def masks_of(one: TrainedConcept) -> dict[str, Tensor]:
+    """The stored masks of a concept, by target module."""
+    return {target: delta.mask for target, delta in one.deltas.items() if isinstance(delta, Sparse)}
 
 
-def union(learned: Sequence[Learned], like: Masks) -> dict[str, Tensor]:
-    """U = OR_i M^i, with the sites, shapes and device of `like`; all zero for no concept."""
-    total = {site: torch.zeros_like(mask) for site, mask in like.items()}
+def union(learned: Sequence[TrainedConcept], like: Masks) -> dict[str, Tensor]:
+    """U = OR_i M^i, with the target modules, shapes and device of `like`; all zero for no concept."""
+    total = {target: torch.zeros_like(mask) for target, mask in like.items()}
     for one in learned:
-        for site, mask in masks_of(one).items():
-            total[site] |= mask.to(total[site].device)
+        for target, mask in masks_of(one).items():
+            total[target] |= mask.to(total[target].device)
     return total
 
 
 def entries(masks: Masks) -> int:
-    """How many entries are set at all sites together."""
+    """How many entries are set at all target modules together."""
     return sum(int(mask.sum()) for mask in masks.values())
 
 
 def both(left: Masks, right: Masks) -> int:
-    """How many entries are set in both masks; sites that one of them lacks count as not set."""
-    return sum(int((mask & right[site].to(mask.device)).sum()) for site, mask in left.items() if site in right)
+    """How many entries are set in both masks; target modules that one of them lacks count as not set."""
+    return sum(int((mask & right[target].to(mask.device)).sum()) for target, mask in left.items() if target in right)
 
 
-def mask_overlap(learned: Sequence[Learned]) -> tuple[Tensor, Tensor]:
+def mask_overlap(learned: Sequence[TrainedConcept]) -> tuple[Tensor, Tensor]:
     """How far the masks of t concepts lie on one another, in two matrices (t, t).
 
     Returns:

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 
 from mnemon.methods import parts
-from mnemon.methods.base import Learned, Learner
+from mnemon.methods.base import Learner, TrainedConcept
 from mnemon.methods.lora import Lora
 from mnemon.methods.token_learner import TokenLearner
 from mnemon.models.base import Base
@@ -37,12 +37,12 @@ class Joint(Lora):
         self,
         names: Sequence[tuple[str, str | None]],
         base: Base,
-        earlier: Sequence[Learned],
+        earlier: Sequence[TrainedConcept],
         generators: Sequence[torch.Generator],
     ) -> list[Learner]:
         (first, *others), (start, *starts) = names, generators
         learners: list[Learner] = [self.begin(*first, base, earlier, start)]
-        for (name, noun), generator in zip(others, starts, strict=True):
+        for (name, class_noun), generator in zip(others, starts, strict=True):
             token = parts.VectorToken(parts.start_vectors(base, self.vectors, generator))
-            learners.append(TokenLearner(name, noun, token, self.token_rate))
+            learners.append(TokenLearner(name, class_noun, token, self.token_lr))
         return learners

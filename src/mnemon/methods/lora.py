@@ -8,35 +8,37 @@ import torch
 
 from mnemon.adapters import LowRank
 from mnemon.methods import parts
-from mnemon.methods.base import Learned, Method
-from mnemon.methods.settings import check_settings
+from mnemon.methods.base import Method, TrainedConcept
 from mnemon.methods.token_learner import TokenLearner
 from mnemon.models.base import Base
+from mnemon.settings import check_settings
 
 
 class LoraLearner(TokenLearner):
-    """A_t, B_t of every site and the token vector V*_t."""
+    """A_t, B_t of every target module and the token vector V*_t."""
 
-    def __init__(self, method: "Lora", name: str, noun: str | None, base: Base, generator: torch.Generator) -> None:
+    def __init__(
+        self, method: "Lora", name: str, class_noun: str | None, base: Base, generator: torch.Generator
+    ) -> None:
         token = parts.VectorToken(parts.start_vectors(base, method.vectors, generator))
-        super().__init__(name, noun, token, method.token_rate)
-        self.rate = method.rate
-        self.sites = list(base.sites())
+        super().__init__(name, class_noun, token, method.token_lr)
+        self.learning_rate = method.learning_rate
+        self.target_modules = list(base.target_modules())
         self.factors = torch.nn.ModuleList(
             LowRank(*parts.start_factors(layer, method.rank, generator), trainable=True)
-            for layer in base.sites().values()
+            for layer in base.target_modules().values()
         )
 
     def deltas(self) -> Mapping[str, LowRank]:
-        return dict(zip(self.sites, self.factors, strict=True))  # type: ignore[arg-type]
+        return dict(zip(self.target_modules, self.factors, strict=True))  # type: ignore[arg-type]
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        return [{"params": list(self.factors.parameters()), "lr": self.rate}, *super().parameter_groups()]
+        return [{"params": list(self.factors.parameters()), "lr": self.learning_rate}, *super().parameter_groups()]
 
-    def finish(self) -> Learned:
+    def finish(self) -> TrainedConcept:
         kept = {
-            site: LowRank(delta.up.detach().cpu().clone(), delta.down.detach().cpu().clone())
-            for site, delta in self.deltas().items()
+            target: LowRank(delta.up.detach().cpu().clone(), delta.down.detach().cpu().clone())
+            for target, delta in self.deltas().items()
         }
         return replace(super().finish(), deltas=kept)
 
@@ -62,23 +64,28 @@ class Lora(Method):
 
     rank: int = 16
     """r, the width of the factors."""
-    rate: float = 2e-3
+    learning_rate: float = 2e-3
     """Learning rate of the factors."""
-    token_rate: float = 5e-3
+    token_lr: float = 5e-3
     """Learning rate of the token's vectors."""
     vectors: int = 1
     """How many vectors the token stands for."""
-    class_word: bool = True
+    use_class_noun: bool = True
     """Say the class noun after the token in prompts."""
     steps: int = 200
     """Training steps a concept."""
-    batch: int = 8
-    """Pictures a step."""
+    batch_size: int = 8
+    """Images a step."""
 
     def __post_init__(self) -> None:
-        check_settings(self, ("rank", "rate", "token_rate", "vectors", "batch"), ("steps",))
+        check_settings(self, ("rank", "learning_rate", "token_lr", "vectors", "batch_size"), ("steps",))
 
     def begin(
-        self, name: str, noun: str | None, base: Base, earlier: Sequence[Learned], generator: torch.Generator
+        self,
+        name: str,
+        class_noun: str | None,
+        base: Base,
+        earlier: Sequence[TrainedConcept],
+        generator: torch.Generator,
     ) -> LoraLearner:
-        return LoraLearner(self, name, noun, base, generator)
+        return LoraLearner(self, name, class_noun, base, generator)

@@ -1,4 +1,4 @@
-"""LoRA-compose: concepts are learned apart, and the predictions of their models averaged while a picture is drawn
+"""LoRA-compose: concepts are learned apart, and the predictions of their models averaged while an image is drawn
 (LoRA-C in the tables of arXiv 2410.17594)."""
 
 from collections.abc import Sequence
@@ -7,20 +7,20 @@ from typing import ClassVar
 
 from mnemon.adapters import Delta
 from mnemon.errors import MnemonError
-from mnemon.methods.base import Learned, Over, named
+from mnemon.methods.base import Over, TrainedConcept, named
 from mnemon.methods.lora import Lora
-from mnemon.methods.settings import check_settings
 from mnemon.models.base import Base
+from mnemon.settings import check_settings
 
 
 @dataclass(frozen=True)
 class LoraCompose(Lora):
-    """LoRA as in `lora`, but every concept is learned on the bare base, and a picture is drawn by several models:
+    """LoRA as in `lora`, but every concept is learned on the bare base, and an image is drawn by several models:
 
         f(z_s, s, prompt) = 1/|S| sum_{t in S} f_t(z_s, s, prompt)        f_t has the weights W_0 + A_t B_t
 
     at every denoising step, with the token vectors of all concepts. S are the concepts that the prompt names, or all of
-    them, as the code of arXiv 2410.17594 has it; where S is empty the bare base draws. A picture takes |S| times as
+    them, as the code of arXiv 2410.17594 has it; where S is empty the bare base draws. An image takes |S| times as
     long, and no single model of the concepts is ever made.
     """
 
@@ -37,7 +37,7 @@ class LoraCompose(Lora):
         super().__post_init__()
         check_settings(self)
 
-    def compose(self, base: Base, learned: Sequence[Learned], prompt: str | None = None) -> dict[str, Delta]:
+    def compose(self, base: Base, learned: Sequence[TrainedConcept], prompt: str | None = None) -> dict[str, Delta]:
         """Raises:
         MnemonError: the prompt needs several predictions, which no one change of the weights gives.
         """
@@ -49,6 +49,6 @@ class LoraCompose(Lora):
             )
         return ways[0]
 
-    def branches(self, base: Base, learned: Sequence[Learned], prompt: str) -> list[dict[str, Delta]]:
+    def branches(self, base: Base, learned: Sequence[TrainedConcept], prompt: str) -> list[dict[str, Delta]]:
         chosen = learned if self.over == "all" else named(learned, prompt)
         return [dict(one.deltas) for one in chosen] or [{}]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from mnemon.adapters import Delta, mean_deltas
-from mnemon.methods.base import Learned
+from mnemon.methods.base import TrainedConcept
 from mnemon.methods.lora import Lora
 from mnemon.models.base import Base
 
@@ -24,5 +24,5 @@ class LoraMerge(Lora):
     on_bare_base: ClassVar[bool] = True
     source: ClassVar[str] = "arXiv 2106.09685, averaged, as in the comparisons of arXiv 2410.17594"
 
-    def compose(self, base: Base, learned: Sequence[Learned], prompt: str | None = None) -> dict[str, Delta]:
+    def compose(self, base: Base, learned: Sequence[TrainedConcept], prompt: str | None = None) -> dict[str, Delta]:
         return dict(mean_deltas([one.deltas for one in learned]))

@@ -10,19 +10,25 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from mnemon.methods.base import Learned, Step
+from mnemon.methods.base import Step, TrainedConcept
 from mnemon.methods.lora import Lora, LoraLearner
-from mnemon.methods.settings import check_settings
 from mnemon.models.base import Base
+from mnemon.settings import check_settings
 
 
 class LwfLearner(LoraLearner):
-    """A_t, B_t of every site and the token vector V*_t, as in sequential LoRA; and the prompts c' of the past."""
+    """A_t, B_t of every target module and the token vector V*_t, as in sequential LoRA; and the prompts c' of the past."""
 
     def __init__(
-        self, method: "Lwf", name: str, noun: str | None, base: Base, past: Sequence[str], generator: torch.Generator
+        self,
+        method: "Lwf",
+        name: str,
+        class_noun: str | None,
+        base: Base,
+        past: Sequence[str],
+        generator: torch.Generator,
     ) -> None:
-        super().__init__(method, name, noun, base, generator)
+        super().__init__(method, name, class_noun, base, generator)
         self.weight, self.past, self.first = method.distil_weight, list(past), 0
 
     def before_step(self, generator: torch.Generator) -> None:
@@ -30,7 +36,7 @@ class LwfLearner(LoraLearner):
         if self.past and self.training:
             self.first = int(torch.randint(len(self.past), (), generator=generator, device=generator.device))
 
-    def penalty(self, step: Step | None = None) -> Tensor:
+    def regularization_loss(self, step: Step | None = None) -> Tensor:
         """lambda · mean square of what the step's answers to c' have changed since before this concept."""
         if step is None or not self.past:
             return torch.zeros(())
@@ -49,7 +55,7 @@ class Lwf(Lora):
 
     f_{t-1} is the model before concept t, f_t the model being trained, z_s the noised photos of the current concept at
     timestep s, and c' "a photo of V*_j dog" for the concepts j < t in turn. No old photo is needed: it is the old
-    answer on new pictures that must not change. A step takes two more predictions, one of them with gradients.
+    answer on new images that must not change. A step takes two more predictions, one of them with gradients.
     """
 
     name: ClassVar[str] = "lwf"
@@ -65,11 +71,20 @@ class Lwf(Lora):
         check_settings(self, not_negative=("distil_weight",))
 
     def begin(
-        self, name: str, noun: str | None, base: Base, earlier: Sequence[Learned], generator: torch.Generator
+        self,
+        name: str,
+        class_noun: str | None,
+        base: Base,
+        earlier: Sequence[TrainedConcept],
+        generator: torch.Generator,
     ) -> LwfLearner:
-        return LwfLearner(self, name, noun, base, [self.past_prompt(one) for one in earlier], generator)
+        return LwfLearner(self, name, class_noun, base, [self.past_prompt(one) for one in earlier], generator)
 
-    def past_prompt(self, one: Learned) -> str:
+    def past_prompt(self, one: TrainedConcept) -> str:
         """ "a photo of <rex> dog", or "a photo of dog"."""
-        called = self.prompt_name(one.name, one.noun) if self.distil_on == "concepts" else one.noun or "something"
+        called = (
+            self.prompt_name(one.name, one.class_noun)
+            if self.distil_on == "concepts"
+            else one.class_noun or "something"
+        )
         return f"a photo of {called}"

@@ -1,4 +1,4 @@
-"""Learned 0/1 masks over weight matrices, from low-rank logits."""
+"""TrainedConcept 0/1 masks over weight matrices, from low-rank logits."""
 
 from typing import Any, Literal
 

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from mnemon.adapters import Delta, Dense, mean_deltas
-from mnemon.methods.base import Learned
+from mnemon.methods.base import TrainedConcept
 from mnemon.methods.ed_lora import EdLora
-from mnemon.methods.settings import check_settings
 from mnemon.models.base import Base
+from mnemon.settings import check_settings
 
 PROMPTS = ("<{}>", "photo of a <{}>")
 """What each concept's weights are asked for; the concept stands last."""
@@ -41,7 +41,7 @@ def fuse(changes: Sequence[Tensor], features: Sequence[Tensor], ridge: float) ->
 
 
 @torch.no_grad()
-def own_features(base: Base, one: Learned) -> Tensor:
+def own_features(base: Base, one: TrainedConcept) -> Tensor:
     """X_i^T of every layer, (layers, rows, D2) in fp64: the concept's own places and the end mark, in both prompts."""
     own = next(iter(one.tokens.values())).shape[-2] + 1
     heard = base.heard([prompt.format(one.name) for prompt in PROMPTS])
@@ -82,13 +82,13 @@ class MixOfShow(EdLora):
         super().__post_init__()
         check_settings(self, ("ridge",))
 
-    def compose(self, base: Base, learned: Sequence[Learned], prompt: str | None = None) -> dict[str, Delta]:
+    def compose(self, base: Base, learned: Sequence[TrainedConcept], prompt: str | None = None) -> dict[str, Delta]:
         if self.fusion == "weight":
             return dict(mean_deltas([one.deltas for one in learned]))
         features = [own_features(base, one) for one in learned]
         fused: dict[str, Delta] = {}
         for index, layer in enumerate(base.layers()):
             heard = [rows[index] for rows in features]
-            for site in (site for site in base.sites() if learned and site.startswith(f"{layer}.")):
-                fused[site] = Dense(fuse([one.deltas[site].matrix() for one in learned], heard, self.ridge))
+            for target in (target for target in base.target_modules() if learned and target.startswith(f"{layer}.")):
+                fused[target] = Dense(fuse([one.deltas[target].matrix() for one in learned], heard, self.ridge))
         return fused

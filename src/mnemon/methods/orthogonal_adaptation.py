@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from mnemon.adapters import Delta, Dense, LowRank, sum_deltas
 from mnemon.errors import MnemonError
-from mnemon.methods.base import Learned, Learner
+from mnemon.methods.base import Learner, TrainedConcept
 from mnemon.methods.ed_lora import EdLora, EdLoraLearner
-from mnemon.methods.settings import check_settings
 from mnemon.models.base import Base
+from mnemon.settings import check_settings
 
 
 def shared_basis(width: int, seed: int) -> Tensor:
@@ -47,13 +47,13 @@ class FixedDown(LowRank):
 
 
 class OrthogonalLearner(EdLoraLearner):
-    """A_i of every site, and V_rand V_class of every layer."""
+    """A_i of every target module, and V_rand V_class of every layer."""
 
     def __init__(
         self,
         method: "OrthogonalAdaptation",
         name: str,
-        noun: str | None,
+        class_noun: str | None,
         base: Base,
         downs: Mapping[int, Tensor],
         slot: int | None,
@@ -61,13 +61,13 @@ class OrthogonalLearner(EdLoraLearner):
     ) -> None:
         self.downs = downs  # before the factors are made of them
         self.facts = {} if slot is None else {"slot": slot}
-        super().__init__(method, name, noun, base, generator)
+        super().__init__(method, name, class_noun, base, generator)
 
     def start_factor(self, layer: nn.Linear, generator: torch.Generator) -> LowRank:
         down = self.downs[layer.in_features]
         return FixedDown(torch.zeros(layer.out_features, len(down), device=layer.weight.device), down)
 
-    def finish(self) -> Learned:
+    def finish(self) -> TrainedConcept:
         return replace(super().finish(), facts=self.facts)
 
 
@@ -108,28 +108,33 @@ class OrthogonalAdaptation(EdLora):
         check_settings(self, ("merge_weight",), ("basis_seed",))
 
     def begin(
-        self, name: str, noun: str | None, base: Base, earlier: Sequence[Learned], generator: torch.Generator
+        self,
+        name: str,
+        class_noun: str | None,
+        base: Base,
+        earlier: Sequence[TrainedConcept],
+        generator: torch.Generator,
     ) -> OrthogonalLearner:
-        widths = sorted({layer.in_features for layer in base.sites().values()})
+        widths = sorted({layer.in_features for layer in base.target_modules().values()})
         slot = self._free_slot(widths[0], earlier) if self.disjoint else None
         downs = {width: self._down(width, name, slot).to(base.device) for width in widths}
-        return OrthogonalLearner(self, name, noun, base, downs, slot, generator)
+        return OrthogonalLearner(self, name, class_noun, base, downs, slot, generator)
 
     def begin_together(
         self,
         names: Sequence[tuple[str, str | None]],
         base: Base,
-        earlier: Sequence[Learned],
+        earlier: Sequence[TrainedConcept],
         generators: Sequence[torch.Generator],
     ) -> list[Learner]:
         learners, known = list[Learner](), list(earlier)
-        for (name, noun), generator in zip(names, generators, strict=True):
-            learner = self.begin(name, noun, base, known, generator)
+        for (name, class_noun), generator in zip(names, generators, strict=True):
+            learner = self.begin(name, class_noun, base, known, generator)
             learners.append(learner)
-            known.append(Learned(name, noun, {}, {}, learner.facts))  # its columns are taken now
+            known.append(TrainedConcept(name, class_noun, {}, {}, learner.facts))  # its columns are taken now
         return learners
 
-    def _free_slot(self, width: int, earlier: Sequence[Learned]) -> int:
+    def _free_slot(self, width: int, earlier: Sequence[TrainedConcept]) -> int:
         """The first r columns that no other concept has, counted in steps of r."""
         slots, taken = width // self.rank, {one.facts.get("slot") for one in earlier}
         for slot in range(slots):
@@ -152,14 +157,14 @@ class OrthogonalAdaptation(EdLora):
             columns = torch.arange(slot * self.rank, (slot + 1) * self.rank)
         return shared_basis(width, self.basis_seed)[:, columns].T.float().contiguous()
 
-    def compose(self, base: Base, learned: Sequence[Learned], prompt: str | None = None) -> dict[str, Delta]:
+    def compose(self, base: Base, learned: Sequence[TrainedConcept], prompt: str | None = None) -> dict[str, Delta]:
         if self.disjoint:
             _check_disjoint(learned)
         total = sum_deltas([one.deltas for one in learned])
-        return {site: Dense(self.merge_weight * delta.matrix()) for site, delta in total.items()}
+        return {target: Dense(self.merge_weight * delta.matrix()) for target, delta in total.items()}
 
 
-def _check_disjoint(learned: Sequence[Learned]) -> None:
+def _check_disjoint(learned: Sequence[TrainedConcept]) -> None:
     owners = {one.facts.get("slot"): one.name for one in learned}
     for one in learned:
         other = owners[one.facts.get("slot")]

@@ -33,26 +33,26 @@ def start_vectors(base: Base, vectors: int, generator: torch.Generator) -> dict[
     """Random token vectors (vectors, width) by text encoder, with the mean and spread of its embedding table."""
     return {
         encoder: mean + deviation * draw_normal((vectors, width), generator, base.device)
-        for encoder, (width, mean, deviation) in base.token_statistics().items()
+        for encoder, (width, mean, deviation) in base.embedding_statistics().items()
     }
 
 
-def word_vectors(base: Base, word: str, vectors: int) -> dict[str, Tensor]:
+def word_embeddings(base: Base, word: str, vectors: int) -> dict[str, Tensor]:
     """Token vectors (vectors, width) by text encoder, each the mean embedding of the word's tokens."""
-    return {encoder: vector.repeat(vectors, 1) for encoder, vector in base.word_vectors(word).items()}
+    return {encoder: vector.repeat(vectors, 1) for encoder, vector in base.word_embeddings(word).items()}
 
 
 def vectors_like(base: Base, word: str | None, vectors: int, generator: torch.Generator) -> dict[str, Tensor]:
     """Token vectors that start as the word, or at random where there is none. Either way as much is drawn."""
     random = start_vectors(base, vectors, generator)
-    return word_vectors(base, word, vectors) if word else random
+    return word_embeddings(base, word, vectors) if word else random
 
 
 def pull(importance: Mapping[str, Tensor], deltas: Mapping[str, Delta]) -> Tensor:
-    """What it costs to move weights: the sum over sites and entries of importance (.) Delta^2, a scalar in fp32."""
+    """What it costs to move weights: the sum over target modules and entries of importance (.) Delta^2, a scalar in fp32."""
     total = torch.zeros(())
-    for site, weight in importance.items():
-        total = total + (weight * deltas[site].matrix().square()).sum()
+    for target, weight in importance.items():
+        total = total + (weight * deltas[target].matrix().square()).sum()
     return total
 
 
@@ -64,8 +64,8 @@ class Token(nn.Module):
         """The vectors (vectors, width) by text encoder, in the graph of the trainable parameters."""
 
     @abstractmethod
-    def rate(self, token_rate: float) -> float:
-        """The learning rate at which a step moves the vectors' entries by about `token_rate`."""
+    def learning_rate(self, token_lr: float) -> float:
+        """The learning rate at which a step moves the vectors' entries by about `token_lr`."""
 
     def kept(self) -> dict[str, Tensor]:
         """The vectors as they are stored."""
@@ -82,8 +82,8 @@ class VectorToken(Token):
     def forward(self) -> dict[str, Tensor]:
         return dict(self.vectors.items())
 
-    def rate(self, token_rate: float) -> float:
-        return token_rate
+    def learning_rate(self, token_lr: float) -> float:
+        return token_lr
 
 
 class MlpToken(Token):
@@ -112,12 +112,12 @@ class MlpToken(Token):
             for encoder, shape in self.shapes.items()
         }
 
-    def rate(self, token_rate: float) -> float:
+    def learning_rate(self, token_lr: float) -> float:
         """Adam moves every weight by its rate, whatever the gradient's size; so one step moves an entry of V* by
         rate · (1 + sum of the hidden units)."""
         with torch.no_grad():
             units = max(self._hidden(encoder).sum().item() for encoder in self.shapes)
-        return token_rate / (1 + units)
+        return token_lr / (1 + units)
 
     def _hidden(self, encoder: str) -> Tensor:
         weight, bias = self.first[encoder]

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from mnemon.adapters import Delta
 from mnemon.errors import MnemonError
-from mnemon.methods.base import Learned, named
+from mnemon.methods.base import TrainedConcept, named
 from mnemon.methods.lora import Lora
 from mnemon.models.base import Base
 
@@ -28,7 +28,7 @@ class Single(Lora):
     on_bare_base: ClassVar[bool] = True
     source: ClassVar[str] = "arXiv 2106.09685, each concept apart from the others: an upper bound"
 
-    def compose(self, base: Base, learned: Sequence[Learned], prompt: str | None = None) -> dict[str, Delta]:
+    def compose(self, base: Base, learned: Sequence[TrainedConcept], prompt: str | None = None) -> dict[str, Delta]:
         """Raises:
         MnemonError: the prompt names several concepts.
         """

@@ -13,15 +13,15 @@ from torch import Tensor, nn
 
 from mnemon.adapters import Delta, Dense, LowRank, MaskedLowRank, sum_deltas, zeros
 from mnemon.methods import parts
-from mnemon.methods.base import Learned, Method, Step
+from mnemon.methods.base import Method, Step, TrainedConcept
 from mnemon.methods.masks import MaskKind, MaskLogits, MaskParam, gates_of, mask_of, training_logits
-from mnemon.methods.settings import check_settings
 from mnemon.methods.token_learner import TokenLearner
 from mnemon.models.base import Base
+from mnemon.settings import check_settings
 
 
 class MaskedStack(nn.Module):
-    """The n sites whose weights have one shape (D1, D2), computed together: every tensor has n in front."""
+    """The n target modules whose weights have one shape (D1, D2), computed together: every tensor has n in front."""
 
     past: Tensor
 
@@ -33,7 +33,7 @@ class MaskedStack(nn.Module):
         generator: torch.Generator,
     ) -> None:
         super().__init__()
-        self.sites, self.method = list(factors), method
+        self.target_modules, self.method = list(factors), method
         ups, downs = zip(*factors.values(), strict=True)
         self.a = nn.Parameter(torch.stack(ups))  # A_t (n, D1, r), zero
         self.b = nn.Parameter(torch.stack(downs))  # B_t (n, r, D2)
@@ -41,9 +41,9 @@ class MaskedStack(nn.Module):
         if method.mask != "none":
             self.logits = MaskLogits(shape, method.mask_rank, method.b0, method.mask_param, generator, self.a.device)
         before = torch.zeros(shape, device=self.a.device)  # P_{t-1} (n, D1, D2)
-        for index, site in enumerate(self.sites):
-            if site in past:
-                before[index] = past[site].matrix()
+        for index, target in enumerate(self.target_modules):
+            if target in past:
+                before[index] = past[target].matrix()
         self.register_buffer("past", before, persistent=False)
 
     def before_step(self, generator: torch.Generator) -> None:
@@ -58,7 +58,7 @@ class MaskedStack(nn.Module):
             self.delta = product * self.final_mask()
 
     def forgetting(self) -> Tensor:
-        """sum || |P_{t-1}| (.) Delta_t ||_F^2 over these sites."""
+        """sum || |P_{t-1}| (.) Delta_t ||_F^2 over these target modules."""
         return (self.past * self.delta).square().sum()
 
     def gates(self) -> Tensor:
@@ -70,14 +70,17 @@ class MaskedStack(nn.Module):
         return mask_of(self.logits(), self.method.mask, self.method.tau)
 
     def kept(self) -> dict[str, Delta]:
-        """The finished deltas by site."""
+        """The finished deltas by target module."""
         a, b = self.a.detach().cpu(), self.b.detach().cpu()
         if self.method.mask == "none":
-            return {site: LowRank(a[i].clone(), b[i].clone()) for i, site in enumerate(self.sites)}
+            return {target: LowRank(a[i].clone(), b[i].clone()) for i, target in enumerate(self.target_modules)}
         mask = self.final_mask().detach().cpu()
         if self.method.mask == "soft":
-            return {site: Dense((a[i] @ b[i]) * mask[i]) for i, site in enumerate(self.sites)}
-        return {site: MaskedLowRank(a[i].clone(), b[i].clone(), mask[i] > 0) for i, site in enumerate(self.sites)}
+            return {target: Dense((a[i] @ b[i]) * mask[i]) for i, target in enumerate(self.target_modules)}
+        return {
+            target: MaskedLowRank(a[i].clone(), b[i].clone(), mask[i] > 0)
+            for i, target in enumerate(self.target_modules)
+        }
 
 
 class StaminaLearner(TokenLearner):
@@ -87,22 +90,23 @@ class StaminaLearner(TokenLearner):
         self,
         method: "Stamina",
         name: str,
-        noun: str | None,
+        class_noun: str | None,
         base: Base,
-        earlier: Sequence[Learned],
+        earlier: Sequence[TrainedConcept],
         generator: torch.Generator,
     ) -> None:
-        super().__init__(name, noun, start_token(method, noun, base, generator), method.token_rate)
+        super().__init__(name, class_noun, start_token(method, class_noun, base, generator), method.token_lr)
         self.method = method
         past = sum_deltas([one.deltas for one in earlier])  # P_{t-1}, once: a step's cost does not grow with t
         groups: dict[tuple[int, int], dict[str, tuple[Tensor, Tensor]]] = {}
-        for site, layer in base.sites().items():
+        for target, layer in base.target_modules().items():
             factors = parts.start_factors(layer, method.rank, generator)
-            groups.setdefault((layer.out_features, layer.in_features), {})[site] = factors
+            groups.setdefault((layer.out_features, layer.in_features), {})[target] = factors
         self.stacks = nn.ModuleList(MaskedStack(method, factors, past, generator) for factors in groups.values())
         self.penalised = bool(earlier)
         self._now = {
-            site: zeros((layer.out_features, layer.in_features), base.device) for site, layer in base.sites().items()
+            target: zeros((layer.out_features, layer.in_features), base.device)
+            for target, layer in base.target_modules().items()
         }
 
     def deltas(self) -> Mapping[str, Dense]:
@@ -110,19 +114,19 @@ class StaminaLearner(TokenLearner):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         factors = [factor for stack in self._stacks() for factor in (stack.a, stack.b)]
-        groups = [{"params": factors, "lr": self.method.rate}, *super().parameter_groups()]
+        groups = [{"params": factors, "lr": self.method.learning_rate}, *super().parameter_groups()]
         if self.method.mask != "none":
             masks = [parameter for stack in self._stacks() for parameter in stack.logits.parameters()]
-            groups.append({"params": masks, "lr": self.method.mask_rate})
+            groups.append({"params": masks, "lr": self.method.mask_lr})
         return groups
 
     def before_step(self, generator: torch.Generator) -> None:
         for stack in self._stacks():
             stack.before_step(generator)
-            for site, delta in zip(stack.sites, stack.delta.unbind(0), strict=True):
-                self._now[site].values = delta
+            for target, delta in zip(stack.target_modules, stack.delta.unbind(0), strict=True):
+                self._now[target].values = delta
 
-    def penalty(self, step: Step | None = None) -> Tensor:
+    def regularization_loss(self, step: Step | None = None) -> Tensor:
         """lambda · L_forget + lambda_s · L_sparse."""
         total = torch.zeros((), device=self._stacks()[0].a.device)
         if self.method.forget == "masked" and self.penalised:
@@ -133,9 +137,9 @@ class StaminaLearner(TokenLearner):
             total = total + self.method.sparsity_weight * mean
         return total
 
-    def finish(self) -> Learned:
-        deltas = {site: delta for stack in self._stacks() for site, delta in stack.kept().items()}
-        ordered = {site: deltas[site] for site in self._now}
+    def finish(self) -> TrainedConcept:
+        deltas = {target: delta for stack in self._stacks() for target, delta in stack.kept().items()}
+        ordered = {target: deltas[target] for target in self._now}
         return replace(super().finish(), deltas=ordered, facts=self._facts())
 
     def _facts(self) -> dict[str, Any]:
@@ -149,9 +153,9 @@ class StaminaLearner(TokenLearner):
         return list(self.stacks)  # type: ignore[arg-type]
 
 
-def start_token(method: "Stamina", noun: str | None, base: Base, generator: torch.Generator) -> parts.Token:
+def start_token(method: "Stamina", class_noun: str | None, base: Base, generator: torch.Generator) -> parts.Token:
     """MLP_t, or the vectors themselves; they start near the noun, if there is one."""
-    start = parts.vectors_like(base, noun, method.vectors, generator)
+    start = parts.vectors_like(base, class_noun, method.vectors, generator)
     mlp = method.token == "mlp"
     return parts.MlpToken(start, method.token_hidden, generator) if mlp else parts.VectorToken(start)
 
@@ -187,7 +191,7 @@ class Stamina(Method):
 
     rank: int = 16
     """r, the width of the factors."""
-    rate: float = 1e-3
+    learning_rate: float = 1e-3
     """Learning rate of the factors."""
     mask: MaskKind = "sigmoid_st"
     """Hard masks without noise in training, with Gumbel noise (`gumbel_st`), soft masks (`soft`), or none."""
@@ -195,7 +199,7 @@ class Stamina(Method):
     """Mask logits from the plain product of the factors U and Q, or from MLPs of them (`factor_mlp`, the paper's)."""
     mask_rank: int = 16
     """r_m, the width of U and Q and of the mask networks."""
-    mask_rate: float = 1e-2
+    mask_lr: float = 1e-2
     """Learning rate of the masks' factors and networks."""
     b0: float = 2.0
     """Where the mask logits start: 2 keeps 88 % of the gates open at first."""
@@ -205,11 +209,11 @@ class Stamina(Method):
     """Train an MLP that emits the token's vectors, or the vectors themselves."""
     token_hidden: int = 256
     """Width of the token's MLP."""
-    token_rate: float = 5e-3
+    token_lr: float = 5e-3
     """How far a step moves the token's entries; the MLP's learning rate follows from it."""
     vectors: int = 3
     """How many vectors the token stands for: what they learn, no earlier concept is in the way of."""
-    class_word: bool = True
+    use_class_noun: bool = True
     """Say the class noun after the token in prompts. The paper leaves it out."""
     forget: Literal["masked", "none"] = "masked"
     """The price on entries that earlier concepts use, or none."""
@@ -219,14 +223,29 @@ class Stamina(Method):
     """lambda_s, where there are masks."""
     steps: int = 200
     """Training steps a concept."""
-    batch: int = 8
-    """Pictures a step."""
+    batch_size: int = 8
+    """Images a step."""
 
     def __post_init__(self) -> None:
-        positive = ("rank", "rate", "mask_rank", "mask_rate", "tau", "token_hidden", "token_rate", "vectors", "batch")
+        positive = (
+            "rank",
+            "learning_rate",
+            "mask_rank",
+            "mask_lr",
+            "tau",
+            "token_hidden",
+            "token_lr",
+            "vectors",
+            "batch_size",
+        )
         check_settings(self, positive, ("forget_weight", "sparsity_weight", "steps"))
 
     def begin(
-        self, name: str, noun: str | None, base: Base, earlier: Sequence[Learned], generator: torch.Generator
+        self,
+        name: str,
+        class_noun: str | None,
+        base: Base,
+        earlier: Sequence[TrainedConcept],
+        generator: torch.Generator,
     ) -> StaminaLearner:
-        return StaminaLearner(self, name, noun, base, earlier, generator)
+        return StaminaLearner(self, name, class_noun, base, earlier, generator)

@@ -6,16 +6,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from mnemon.methods.base import Learned
+from mnemon.methods.base import TrainedConcept
 
 Overlap = Literal["absolute", "square", "signed", "gram"]
 """Of A_i A_g^T (D1 x D1) the mean of: absolute entries, squares, or entries as they are; `gram`: the mean absolute
 entry of A_i^T A_g (r x r), which is zero when the columns are orthogonal."""
 
 
-def stacked_ups(learned: Sequence[Learned], site: str) -> Tensor:
-    """A_1, A_2, ... of one site, (concepts, D1, r), in fp32."""
-    return torch.stack([one.deltas[site].get_parameter("up").detach().float() for one in learned])
+def stacked_ups(learned: Sequence[TrainedConcept], target: str) -> Tensor:
+    """A_1, A_2, ... of one target module, (concepts, D1, r), in fp32."""
+    return torch.stack([one.deltas[target].get_parameter("up").detach().float() for one in learned])
 
 
 def overlaps(own: Tensor, others: Tensor, how: Overlap) -> Tensor:
@@ -53,7 +53,7 @@ class _MeanAbsolute(torch.autograd.Function):
 
 
 class CommonSubspace(nn.Module):
-    """W_* (D1, D2) and H_i (D1, D1) of one site, so that H_i W_* is near every change dW_i, the new one last:
+    """W_* (D1, D2) and H_i (D1, D1) of one target module, so that H_i W_* is near every change dW_i, the new one last:
 
         R2 = sum_{i<=g} || dW_i - H_i W_* ||_F^2
 
@@ -81,24 +81,26 @@ class CommonSubspace(nn.Module):
         return self._errors(change).square().sum()
 
     @torch.no_grad()
-    def step(self, change: Tensor, rate: float) -> None:
+    def step(self, change: Tensor, learning_rate: float) -> None:
         """One step of gradient descent on R2 in W_* and all H_i. (The paper prints a plus, which ascends.)"""
         errors = self._errors(change)
         by_projections = -2 * errors @ self.shared.T
         by_shared = -2 * (self.projections.mT @ errors).sum(0)
-        self.projections -= rate * by_projections
-        self.shared -= rate * by_shared
+        self.projections -= learning_rate * by_projections
+        self.shared -= learning_rate * by_shared
 
     def _errors(self, change: Tensor) -> Tensor:
         return torch.cat([self.past, change[None]]) - self.projections @ self.shared  # (g, D1, D2)
 
 
-def common_subspaces(learned: Sequence[Learned], sites: Sequence[str], device: torch.device) -> nn.ModuleList:
-    """One for each site, in their order."""
-    pasts = (torch.stack([one.deltas[site].matrix().detach() for one in learned]) for site in sites)
+def common_subspaces(
+    learned: Sequence[TrainedConcept], target_modules: Sequence[str], device: torch.device
+) -> nn.ModuleList:
+    """One for each target module, in their order."""
+    pasts = (torch.stack([one.deltas[target].matrix().detach() for one in learned]) for target in target_modules)
     return nn.ModuleList(CommonSubspace(past.to(device)) for past in pasts)
 
 
 def mean_overlap(ups: Mapping[str, Tensor], others: Mapping[str, Tensor], how: Overlap) -> Tensor:
-    """For each other concept its overlap (concepts,), the mean over sites."""
-    return torch.stack([overlaps(ups[site], stack, how) for site, stack in others.items()]).mean(0)
+    """For each other concept its overlap (concepts,), the mean over target modules."""
+    return torch.stack([overlaps(ups[target], stack, how) for target, stack in others.items()]).mean(0)

@@ -8,15 +8,15 @@ import torch
 
 from mnemon.adapters import Delta
 from mnemon.methods import parts
-from mnemon.methods.base import Learned, Method
-from mnemon.methods.settings import check_settings
+from mnemon.methods.base import Method, TrainedConcept
 from mnemon.methods.token_learner import TokenLearner
 from mnemon.models.base import Base
+from mnemon.settings import check_settings
 
 
 @dataclass(frozen=True)
 class TextualInversion(Method):
-    """The concept's pictures are explained by n vectors in place of a word's embedding, and by nothing else:
+    """The concept's images are explained by n vectors in place of a word's embedding, and by nothing else:
 
         v_t = argmin_v  E || target - f(z_s, s, c(prompt, v)) ||^2       v in R^{n x width}, one such for each encoder
 
@@ -35,25 +35,30 @@ class TextualInversion(Method):
     needs_class_images: ClassVar[bool] = False
     source: ClassVar[str] = "arXiv 2208.01618"
 
-    token_rate: float = 5e-3
+    token_lr: float = 5e-3
     """Learning rate of the token's vectors."""
     vectors: int = 1
     """n, how many vectors the token stands for."""
-    class_word: bool = False
+    use_class_noun: bool = False
     """Say the class noun after the token in prompts. The paper leaves it out, and starts the token there instead."""
     steps: int = 200
     """Training steps a concept."""
-    batch: int = 8
-    """Pictures a step."""
+    batch_size: int = 8
+    """Images a step."""
 
     def __post_init__(self) -> None:
-        check_settings(self, ("token_rate", "vectors", "batch"), ("steps",))
+        check_settings(self, ("token_lr", "vectors", "batch_size"), ("steps",))
 
     def begin(
-        self, name: str, noun: str | None, base: Base, earlier: Sequence[Learned], generator: torch.Generator
+        self,
+        name: str,
+        class_noun: str | None,
+        base: Base,
+        earlier: Sequence[TrainedConcept],
+        generator: torch.Generator,
     ) -> TokenLearner:
-        start = parts.vectors_like(base, noun, self.vectors, generator)
-        return TokenLearner(name, noun, parts.VectorToken(start), self.token_rate)
+        start = parts.vectors_like(base, class_noun, self.vectors, generator)
+        return TokenLearner(name, class_noun, parts.VectorToken(start), self.token_lr)
 
-    def compose(self, base: Base, learned: Sequence[Learned], prompt: str | None = None) -> dict[str, Delta]:
+    def compose(self, base: Base, learned: Sequence[TrainedConcept], prompt: str | None = None) -> dict[str, Delta]:
         return {}

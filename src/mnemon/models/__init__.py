@@ -2,7 +2,7 @@
 
 import torch
 
-from mnemon.models.base import Base, Condition, Tokens
+from mnemon.models.base import Base, Conditioning, Tokens
 from mnemon.models.flux import Flux
 from mnemon.models.flux2 import Flux2, Flux2Klein
 from mnemon.models.loading import load
@@ -14,7 +14,7 @@ from mnemon.models.sd3 import StableDiffusion3
 from mnemon.models.sdxl import StableDiffusionXL
 from mnemon.models.z_image import ZImage
 
-__all__ = ["FAMILIES", "Base", "Condition", "Quantised", "Tokens", "load_base"]
+__all__ = ["FAMILIES", "Base", "Conditioning", "Quantised", "Tokens", "load_base"]
 
 FAMILIES: dict[str, type[PipelineBase]] = {
     "sd": StableDiffusion,

@@ -17,7 +17,7 @@ Tokens = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Condition:
+class Conditioning:
     """What the denoiser hears.
 
     Attributes:
@@ -32,20 +32,20 @@ class Condition:
     mask: Tensor | None = None
     guidance: Tensor | None = None
 
-    def __getitem__(self, rows: slice | Tensor) -> "Condition":
+    def __getitem__(self, rows: slice | Tensor) -> "Conditioning":
         return self._each(lambda part: part[rows])
 
-    def to(self, where: torch.device | torch.dtype) -> "Condition":
+    def to(self, where: torch.device | torch.dtype) -> "Conditioning":
         """On another device, or in another floating dtype."""
         return self._each(lambda part: part.to(where) if _fits(part, where) else part)
 
-    def detach(self) -> "Condition":
+    def detach(self) -> "Conditioning":
         return self._each(Tensor.detach)
 
-    def clone(self) -> "Condition":
+    def clone(self) -> "Conditioning":
         return self._each(Tensor.clone)
 
-    def guided(self, guidance: float) -> "Condition":
+    def guided(self, guidance: float) -> "Conditioning":
         """The same, told how far to go beyond the prediction without a prompt."""
         return replace(self, guidance=self.hidden.new_full((len(self.hidden),), guidance, dtype=torch.float32))
 
@@ -55,7 +55,7 @@ class Condition:
         return sum(part.numel() * part.element_size() for part in self._parts().values())
 
     @staticmethod
-    def cat(parts: Sequence["Condition"]) -> "Condition":
+    def cat(parts: Sequence["Conditioning"]) -> "Conditioning":
         """The rows of all parts, filled up to the longest; if some are layer-wise, the others are told to every layer
         alike."""
         lengths = {part.hidden.shape[-2] for part in parts}
@@ -70,9 +70,9 @@ class Condition:
             for name in ("pooled", "mask", "guidance")
             if all(getattr(part, name) is not None for part in filled)
         }
-        return Condition(torch.cat(hidden), **others)
+        return Conditioning(torch.cat(hidden), **others)
 
-    def _filled(self, length: int) -> "Condition":
+    def _filled(self, length: int) -> "Conditioning":
         rows, own = self.hidden.shape[0], self.hidden.shape[-2]
         mask = torch.ones(rows, own, dtype=torch.bool, device=self.hidden.device) if self.mask is None else self.mask
         hidden = functional.pad(self.hidden, (0, 0, 0, length - own))
@@ -81,7 +81,7 @@ class Condition:
     def _parts(self) -> dict[str, Tensor]:
         return {name: part for name, part in vars(self).items() if part is not None}
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> "Condition":
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Conditioning":
         return replace(self, **{name: change(part) for name, part in self._parts().items()})
 
 
@@ -97,10 +97,10 @@ class Base(ABC):
         name: what the person asked for ("world", a folder, a hub id).
         family: the registry name of the family ("sd", "sdxl").
         fingerprint: sha256 over the weights' files or tensors; a library refuses to open on another base.
-        resolution: side of its pictures in pixels.
-        distilled: whether guidance is in the denoiser itself: it is told `Condition.guidance`, or keeps to its own, and
+        resolution: side of its images in pixels.
+        distilled: whether guidance is in the denoiser itself: it is told `Conditioning.guidance`, or keeps to its own, and
             no negative prompt is heard.
-        reads_words: whether every layer reads the words as they were encoded, so that a layer can be told words of its
+        static_text_features: whether every layer reads the words as they were encoded, so that a layer can be told words of its
             own, and `heard` says what it reads.
         denoiser: the U-Net or transformer. Its parameters never require gradients.
         tokens: the concept tokens known now, as `set_tokens` was given them.
@@ -111,7 +111,7 @@ class Base(ABC):
     fingerprint: str
     resolution: int
     distilled: bool = False
-    reads_words: bool = True
+    static_text_features: bool = True
     denoiser: nn.Module
     tokens: Mapping[str, Tokens]
 
@@ -120,12 +120,12 @@ class Base(ABC):
     def device(self) -> torch.device: ...
 
     @abstractmethod
-    def sites(self) -> dict[str, nn.Linear]:
+    def target_modules(self) -> dict[str, nn.Linear]:
         """The linear layers that turn text into keys and values, by module path, in the denoiser's order."""
 
     @abstractmethod
     def layers(self) -> list[str]:
-        """The layers in which pictures listen to text, by module path, in the denoiser's order. A site belongs to the
+        """The layers in which images listen to text, by module path, in the denoiser's order. A target module belongs to the
         layer whose path it begins with; a layer-wise token has vectors of its own for each of them."""
 
     @abstractmethod
@@ -136,15 +136,15 @@ class Base(ABC):
         """
 
     @abstractmethod
-    def token_statistics(self) -> dict[str, tuple[int, float, float]]:
+    def embedding_statistics(self) -> dict[str, tuple[int, float, float]]:
         """For each text encoder: width, and mean and standard deviation of the embedding table's entries."""
 
     @abstractmethod
-    def word_vectors(self, word: str) -> dict[str, Tensor]:
+    def word_embeddings(self, word: str) -> dict[str, Tensor]:
         """For each text encoder the mean embedding (width,) of the tokens of `word`."""
 
     @abstractmethod
-    def encode_prompts(self, prompts: Sequence[str]) -> Condition:
+    def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         """Encode prompts, concept tokens included; differentiable in the vectors given to `set_tokens`.
 
         Raises:
@@ -154,23 +154,23 @@ class Base(ABC):
     @abstractmethod
     def heard(self, prompts: Sequence[str]) -> list[Tensor]:
         """For each prompt what its own words and its end mark become, without start mark and padding: (words, width) as
-        the sites read it, or (layers, words, width) where a concept's token is layer-wise.
+        the target modules read it, or (layers, words, width) where a concept's token is layer-wise.
 
         Raises:
-            MnemonError: as `encode_prompts`; the sites read no such words, since the text changes from layer to layer.
+            MnemonError: as `encode_prompts`; the target modules read no such words, since the text changes from layer to layer.
         """
 
     @abstractmethod
-    def known_words(self, words: Sequence[str]) -> list[str]:
+    def single_token_words(self, words: Sequence[str]) -> list[str]:
         """Those of `words` that are one token to every text encoder: the words the base was made for."""
 
     @abstractmethod
-    def encode_images(self, pictures: Tensor) -> Tensor:
-        """Pictures (batch, 3, side, side) in 0..1 to the latents the denoiser works on (the mode; scaled)."""
+    def encode_images(self, images: Tensor) -> Tensor:
+        """Images (batch, 3, side, side) in 0..1 to the latents the denoiser works on (the mode; scaled)."""
 
     @abstractmethod
     def decode_latents(self, latents: Tensor) -> Tensor:
-        """Latents back to pictures (batch, 3, side, side) in 0..1."""
+        """Latents back to images (batch, 3, side, side) in 0..1."""
 
     @abstractmethod
     def sample_timesteps(self, batch: int, generator: torch.Generator) -> Tensor:
@@ -188,7 +188,7 @@ class Base(ABC):
         """Signal-to-noise ratio (batch,) at the timesteps."""
 
     @abstractmethod
-    def predict(self, noisy: Tensor, timesteps: Tensor, condition: Condition) -> Tensor: ...
+    def predict(self, noisy: Tensor, timesteps: Tensor, condition: Conditioning) -> Tensor: ...
 
     def guided(self, without: Tensor, along: Tensor, guidance: float) -> Tensor:
         """Classifier-free guidance (Ho & Salimans, arXiv 2207.12598): from the prediction without the prompt beyond the
@@ -199,8 +199,8 @@ class Base(ABC):
     def gradient_checkpointing(self, on: bool) -> None:
         """Trade time for memory in the denoiser's backward pass; the numbers stay the same."""
 
-    def listening(self, inside: Sequence[Condition], places: Tensor) -> AbstractContextManager[object]:
-        """Within the block `predict` hears other texts beside its condition, each in its own places of the picture.
+    def regional_prompts(self, inside: Sequence[Conditioning], places: Tensor) -> AbstractContextManager[object]:
+        """Within the block `predict` hears other texts beside its condition, each in its own places of the image.
 
         Args:
             inside: for each region what it hears, in as many rows as the condition will have.
@@ -208,14 +208,14 @@ class Base(ABC):
                 condition, and how much each region.
 
         Raises:
-            MnemonError: pictures of this family are not drawn by regions.
+            MnemonError: images of this family are not drawn by regions.
         """
-        raise MnemonError(f"Pictures of the family '{self.family}' are not drawn by regions: leave the regions out.")
+        raise MnemonError(f"Images of the family '{self.family}' are not drawn by regions: leave the regions out.")
 
     @abstractmethod
     def latent_shape(self) -> tuple[int, int, int]:
-        """(channels, height, width) of one picture's latents."""
+        """(channels, height, width) of one image's latents."""
 
     @abstractmethod
     def sampling_scheduler(self) -> object:
-        """A fresh diffusers scheduler for drawing pictures (DDIM for the U-Nets, from the model's own config)."""
+        """A fresh diffusers scheduler for drawing images (DDIM for the U-Nets, from the model's own config)."""

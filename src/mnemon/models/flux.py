@@ -6,7 +6,7 @@ import torch
 from diffusers import FluxPipeline
 from torch import Tensor
 
-from mnemon.models.base import Condition
+from mnemon.models.base import Conditioning
 from mnemon.models.encoders import T5Encoder
 from mnemon.models.tokens import PromptEncoder
 from mnemon.models.transformer import TransformerBase, as_latents, as_tokens, patched, positions, unpatched
@@ -33,14 +33,14 @@ class Flux(TransformerBase):
             T5Encoder("text_encoder_2", pipeline.tokenizer_2, pipeline.text_encoder_2, length=512),
         ]
 
-    def _encode(self, prompts: Sequence[str]) -> Condition:
+    def _encode(self, prompts: Sequence[str]) -> Conditioning:
         clip, t5 = (encoder(prompts) for encoder in self.encoders)
-        return Condition(t5.last_hidden_state, clip.pooler_output)
+        return Conditioning(t5.last_hidden_state, clip.pooler_output)
 
-    def _flow(self, noisy: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
+    def _flow(self, noisy: Tensor, timesteps: Tensor, condition: Conditioning) -> Tensor:
         patches = patched(noisy)
         height, width = patches.shape[2:]
-        places = torch.nn.functional.pad(positions(height, width, noisy.device), (1, 0))  # which picture, row, column
+        places = torch.nn.functional.pad(positions(height, width, noisy.device), (1, 0))  # which image, row, column
         answer = self.denoiser(
             as_tokens(patches),
             encoder_hidden_states=condition.hidden,

@@ -7,7 +7,7 @@ import torch
 from diffusers import Flux2KleinPipeline, Flux2Pipeline
 from torch import Tensor
 
-from mnemon.models.base import Condition
+from mnemon.models.base import Conditioning
 from mnemon.models.encoders import LanguageEncoder, chat_frame
 from mnemon.models.tokens import PromptEncoder
 from mnemon.models.transformer import TransformerBase, as_latents, as_tokens, patched, positions, unpatched
@@ -37,14 +37,14 @@ class Flux2(TransformerBase):
         tokenizer = getattr(processor, "tokenizer", processor)
         return [LanguageEncoder("text_encoder", tokenizer, self._pipeline.text_encoder, LENGTH, frame, filled=True)]
 
-    def _encode(self, prompts: Sequence[str]) -> Condition:
+    def _encode(self, prompts: Sequence[str]) -> Conditioning:
         states, _ = self.encoders[0](prompts)
-        return Condition(torch.cat([states[layer] for layer in self.heard_layers], dim=-1))
+        return Conditioning(torch.cat([states[layer] for layer in self.heard_layers], dim=-1))
 
     def _mu(self, steps: int) -> float:
         """The schedule's shift as fitted by the model's authors (github.com/black-forest-labs/flux2, sampling.py):
-        linear in the picture's tokens for 10 and for 200 steps, linear in the steps between them."""
-        tokens = self._picture_tokens()
+        linear in the image's tokens for 10 and for 200 steps, linear in the steps between them."""
+        tokens = self._image_tokens()
         many = 0.00016927 * tokens + 0.45666666
         if tokens > 4300:
             return many
@@ -55,11 +55,11 @@ class Flux2(TransformerBase):
         channels, height, width = super().latent_shape()
         return channels * 4, height // 2, width // 2
 
-    def _scaled(self, pictures: Tensor) -> Tensor:
+    def _scaled(self, images: Tensor) -> Tensor:
         mean, deviation = self._spread()
-        return (patched(self.vae.encode(pictures).latent_dist.mode()) - mean) / deviation
+        return (patched(self.vae.encode(images).latent_dist.mode()) - mean) / deviation
 
-    def _pictures(self, latents: Tensor) -> Tensor:
+    def _images(self, latents: Tensor) -> Tensor:
         mean, deviation = self._spread()
         return self.vae.decode(unpatched(latents * deviation + mean)).sample
 
@@ -69,9 +69,9 @@ class Flux2(TransformerBase):
         deviation = (norm.running_var + self.vae.config.batch_norm_eps).sqrt()
         return norm.running_mean[:, None, None].to(self.vae.dtype), deviation[:, None, None].to(self.vae.dtype)
 
-    def _flow(self, noisy: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
+    def _flow(self, noisy: Tensor, timesteps: Tensor, condition: Conditioning) -> Tensor:
         height, width = noisy.shape[2:]
-        places = torch.nn.functional.pad(positions(height, width, noisy.device), (1, 1))  # picture, row, column, word
+        places = torch.nn.functional.pad(positions(height, width, noisy.device), (1, 1))  # image, row, column, word
         texts = 1 + len(self._inside[0]) if self._inside else 1  # each begins at place 0
         words = torch.arange(condition.hidden.shape[1] // texts, device=noisy.device).repeat(texts)[:, None]
         answer = self.denoiser(

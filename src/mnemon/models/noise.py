@@ -21,7 +21,7 @@ TRAINED_STEPS = 50
 """The number of drawing steps whose shift training takes where the shift depends on it: the pipelines' default."""
 
 
-class Noise(ABC):
+class NoiseSchedule(ABC):
     """A base's way with noise. Timesteps run from 0 to `steps`, more noise with each; what a scheduler of
     `sampling_scheduler` and the denoiser call a timestep."""
 
@@ -43,10 +43,10 @@ class Noise(ABC):
 
     @abstractmethod
     def sampling_scheduler(self) -> Any:
-        """A fresh scheduler for drawing pictures."""
+        """A fresh scheduler for drawing images."""
 
 
-class Diffusion(Noise):
+class Diffusion(NoiseSchedule):
     """The discrete schedule of the scheduler's config, whatever scheduler the checkpoint came with. Timesteps are
     integers below `steps`."""
 
@@ -82,7 +82,7 @@ class Diffusion(Noise):
         return signal / (1 - signal)
 
     def sampling_scheduler(self) -> Any:
-        # DDIM clips the predicted picture to ±1 unless told not to: right for pixels, wrong for latents.
+        # DDIM clips the predicted image to ±1 unless told not to: right for pixels, wrong for latents.
         clips = _given(self._config, "clip_sample") or False
         return DDIMScheduler.from_config(self._config, clip_sample=clips)
 
@@ -90,15 +90,15 @@ class Diffusion(Noise):
         return self.signal.to(like.device)[timesteps.to(like.device)].to(like.dtype)[:, None, None, None]
 
 
-class Flow(Noise):
-    """Straight paths from picture to noise. A timestep is σ · `steps`, a float.
+class Flow(NoiseSchedule):
+    """Straight paths from image to noise. A timestep is σ · `steps`, a float.
 
     Training draws σ uniformly and shifts it as drawing does: s σ / (1 + (s - 1) σ) with the config's s, or with
-    s = exp(μ) for schedules that depend on the picture's size (Esser et al., eq. 23).
+    s = exp(μ) for schedules that depend on the image's size (Esser et al., eq. 23).
 
     Args:
         config: of the scheduler.
-        mu: for schedules that depend on the picture's size.
+        mu: for schedules that depend on the image's size.
         even: whether drawing starts from the σ 1, 1 - 1/n, ..., 1/n before the shift; otherwise the scheduler chooses.
     """
 
@@ -152,7 +152,7 @@ class FlowScheduler(FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]
         super().set_timesteps(steps, device, sigmas, mu, timesteps)
 
 
-def noise_from(scheduler: Any) -> Noise:
+def noise_from(scheduler: Any) -> NoiseSchedule:
     """Diffusion or flow, as a diffusers scheduler's class and config say.
 
     Raises:

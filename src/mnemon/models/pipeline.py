@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from mnemon.errors import MnemonError
-from mnemon.models.base import Base, Condition, Tokens
+from mnemon.models.base import Base, Conditioning, Tokens
 from mnemon.models.fingerprint import fingerprint_of_modules
-from mnemon.models.noise import Noise
+from mnemon.models.noise import NoiseSchedule
 from mnemon.models.tokens import PromptEncoder
 
 
@@ -30,7 +30,7 @@ class PipelineBase(Base):
     """The pipeline's parts that have weights, the denoiser first."""
     unused: ClassVar[dict[str, Any]]
     """Parts of the pipeline that are not loaded, and switches for it."""
-    _inside: tuple[list[Condition], Tensor] | None = None  # while pictures listen by regions
+    _inside: tuple[list[Conditioning], Tensor] | None = None  # while images listen by regions
 
     def __init__(self, pipeline: Any, name: str, fingerprint: str | None = None) -> None:
         parts = {part: getattr(pipeline, part) for part in self.components}
@@ -51,15 +51,15 @@ class PipelineBase(Base):
         """The text encoders, in the order of the pipeline."""
 
     @abstractmethod
-    def _noise(self) -> Noise: ...
+    def _noise(self) -> NoiseSchedule: ...
 
     @abstractmethod
-    def _scaled(self, pictures: Tensor) -> Tensor:
-        """Pictures in -1..1 to the latents the denoiser works on."""
+    def _scaled(self, images: Tensor) -> Tensor:
+        """Images in -1..1 to the latents the denoiser works on."""
 
     @abstractmethod
-    def _pictures(self, latents: Tensor) -> Tensor:
-        """Latents back to pictures in about -1..1."""
+    def _images(self, latents: Tensor) -> Tensor:
+        """Latents back to images in about -1..1."""
 
     @property
     def device(self) -> torch.device:
@@ -70,7 +70,7 @@ class PipelineBase(Base):
         return next(weight.dtype for weight in self.denoiser.parameters() if weight.is_floating_point())
 
     def pipeline(self) -> Any:
-        """A plain diffusers pipeline on the same modules: what is folded into the base now is in its pictures too.
+        """A plain diffusers pipeline on the same modules: what is folded into the base now is in its images too.
 
         It shares memory with the base. Concept tokens are not in it.
         """
@@ -86,7 +86,7 @@ class PipelineBase(Base):
             denoiser.disable_gradient_checkpointing()
 
     def layers(self) -> list[str]:
-        return list(dict.fromkeys(site.rpartition(".")[0] for site in self.sites()))
+        return list(dict.fromkeys(target.rpartition(".")[0] for target in self.target_modules()))
 
     def set_tokens(self, tokens: Mapping[str, Tokens]) -> None:
         for encoder in self.encoders:
@@ -100,18 +100,18 @@ class PipelineBase(Base):
             encoder.set_vectors({name: vectors[encoder.name] for name, vectors in tokens.items()})
         self.tokens = dict(tokens)
 
-    def token_statistics(self) -> dict[str, tuple[int, float, float]]:
+    def embedding_statistics(self) -> dict[str, tuple[int, float, float]]:
         return {encoder.name: encoder.statistics() for encoder in self.encoders}
 
-    def word_vectors(self, word: str) -> dict[str, Tensor]:
-        return {encoder.name: encoder.word_vector(word).to(self.device) for encoder in self.encoders}
+    def word_embeddings(self, word: str) -> dict[str, Tensor]:
+        return {encoder.name: encoder.word_embedding(word).to(self.device) for encoder in self.encoders}
 
-    def known_words(self, words: Sequence[str]) -> list[str]:
+    def single_token_words(self, words: Sequence[str]) -> list[str]:
         return [word for word in words if all(encoder.knows(word) for encoder in self.encoders)]
 
     @contextmanager
-    def listening(self, inside: Sequence[Condition], places: Tensor) -> Iterator[None]:
-        """As in `Base`; all texts are of one length. Where prompts have a pooled vector too, the picture's is heard."""
+    def regional_prompts(self, inside: Sequence[Conditioning], places: Tensor) -> Iterator[None]:
+        """As in `Base`; all texts are of one length. Where prompts have a pooled vector too, the image's is heard."""
         self._inside = (list(inside), places)
         try:
             yield
@@ -119,12 +119,12 @@ class PipelineBase(Base):
             self._inside = None
 
     @torch.no_grad()
-    def encode_images(self, pictures: Tensor) -> Tensor:
-        return self._scaled(pictures.to(self.device, self.vae.dtype) * 2 - 1).float()
+    def encode_images(self, images: Tensor) -> Tensor:
+        return self._scaled(images.to(self.device, self.vae.dtype) * 2 - 1).float()
 
     @torch.no_grad()
     def decode_latents(self, latents: Tensor) -> Tensor:
-        return (self._pictures(latents.to(self.device, self.vae.dtype)).float() / 2 + 0.5).clamp(0, 1)
+        return (self._images(latents.to(self.device, self.vae.dtype)).float() / 2 + 0.5).clamp(0, 1)
 
     def sample_timesteps(self, batch: int, generator: torch.Generator) -> Tensor:
         return self.noise.sample_timesteps(batch, generator).to(self.device)

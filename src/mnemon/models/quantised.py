@@ -6,7 +6,7 @@ each product and again in the backward pass, so nothing is kept of it between. I
 LLM.int8 (arXiv 2208.07339) rounds them too, and bitsandbytes' layer keeps them for the backward pass, where gradient
 checkpointing does not reach them.
 
-The layers that methods change (`Base.sites()`) keep their weights: changes fold into them, and whatever a method reads
+The layers that methods change (`Base.target_modules()`) keep their weights: changes fold into them, and whatever a method reads
 in them is there.
 """
 
@@ -83,7 +83,7 @@ class _Product(torch.autograd.Function):
 
 
 def quantise(base: PipelineBase, how: Quantised, device: torch.device | str) -> PipelineBase:
-    """The base on `device`, with the linear layers of its denoiser and text encoders packed; sites keep their weights.
+    """The base on `device`, with the linear layers of its denoiser and text encoders packed; target modules keep their weights.
 
     `base` shares its modules and is not to be used any more.
 
@@ -92,7 +92,7 @@ def quantise(base: PipelineBase, how: Quantised, device: torch.device | str) -> 
     """
     if how == "4bit" and torch.device(device).type != "meta":
         _bitsandbytes()
-    pack(base.denoiser, how, device, keep=base.sites())
+    pack(base.denoiser, how, device, keep=base.target_modules())
     for encoder in base.encoders:
         pack(encoder.model, how, device)
     return type(base)(base._pipeline.to(device), base.name, base.fingerprint)

@@ -7,7 +7,7 @@ import torch
 from diffusers import QwenImagePipeline
 from torch import Tensor, nn
 
-from mnemon.models.base import Condition
+from mnemon.models.base import Conditioning
 from mnemon.models.encoders import LanguageEncoder, squeezed
 from mnemon.models.tokens import PromptEncoder
 from mnemon.models.transformer import TransformerBase, as_latents, as_tokens, patched, unpatched
@@ -30,12 +30,12 @@ class QwenImage(TransformerBase):
         encoder = pipeline.text_encoder
         return [LanguageEncoder("text_encoder", pipeline.tokenizer, encoder, length, (before, after), filled=False)]
 
-    def _encode(self, prompts: Sequence[str]) -> Condition:
+    def _encode(self, prompts: Sequence[str]) -> Conditioning:
         states, mask = self.encoders[0](prompts)
         hidden, mask = squeezed(states[-1], mask, skip=self._pipeline.prompt_template_encode_start_idx)
-        return Condition(hidden, mask=mask)
+        return Conditioning(hidden, mask=mask)
 
-    def _flow(self, noisy: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
+    def _flow(self, noisy: Tensor, timesteps: Tensor, condition: Conditioning) -> Tensor:
         patches = patched(noisy)
         height, width = patches.shape[2:]
         answer = self.denoiser(
@@ -49,12 +49,12 @@ class QwenImage(TransformerBase):
         )[0]
         return unpatched(as_latents(answer, height))
 
-    def _flow_apart(self, noisy: Tensor, timesteps: Tensor, texts: Sequence[Condition], places: Tensor) -> Tensor:
+    def _flow_apart(self, noisy: Tensor, timesteps: Tensor, texts: Sequence[Conditioning], places: Tensor) -> Tensor:
         length = texts[0].hidden.shape[1]
 
         def beginning_anew(_: nn.Module, inputs: object, output: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-            picture, words = output  # rotations
-            return picture, words[:length].repeat(len(texts), 1)
+            image, words = output  # rotations
+            return image, words[:length].repeat(len(texts), 1)
 
         denoiser: Any = self.denoiser
         handle = denoiser.pos_embed.register_forward_hook(beginning_anew)
@@ -71,11 +71,11 @@ class QwenImage(TransformerBase):
     def _latent_channels(self) -> int:
         return self.vae.config.z_dim
 
-    def _scaled(self, pictures: Tensor) -> Tensor:
+    def _scaled(self, images: Tensor) -> Tensor:
         mean, deviation = self._spread()
-        return (self.vae.encode(pictures[:, :, None]).latent_dist.mode()[:, :, 0] - mean) / deviation
+        return (self.vae.encode(images[:, :, None]).latent_dist.mode()[:, :, 0] - mean) / deviation
 
-    def _pictures(self, latents: Tensor) -> Tensor:
+    def _images(self, latents: Tensor) -> Tensor:
         mean, deviation = self._spread()
         return self.vae.decode((latents * deviation + mean)[:, :, None]).sample[:, :, 0]
 

@@ -1,8 +1,8 @@
-"""Several texts in one picture, each heard in its own place (Mix-of-Show, arXiv 2305.18292, section 4.3).
+"""Several texts in one image, each heard in its own place (Mix-of-Show, arXiv 2305.18292, section 4.3).
 
     h = sum_k w_k (.) softmax(Q(z) K(c_k)^T / sqrt d) V(c_k)        sum_k w_k = 1 at every place
 
-c_0 is the prompt of the whole picture, c_1 and on those of the regions; w_k says how much of a place belongs to text k.
+c_0 is the prompt of the whole image, c_1 and on those of the regions; w_k says how much of a place belongs to text k.
 With weights of 0 and 1 a region's queries see its own text only, and everything else the prompt.
 """
 

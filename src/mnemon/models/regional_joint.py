@@ -1,9 +1,9 @@
-"""Several texts in one picture for transformers in which text and picture attend together, each text in its own place.
+"""Several texts in one image for transformers in which text and image attend together, each text in its own place.
 
 The texts follow one another in the text stream. s_ki says how much of token i belongs to text k: of a text's token 0 or
-1, of the picture's the weight of text k at its place, which sum to one over k. To the logits of the attention is added
+1, of the image's the weight of text k at its place, which sum to one over k. To the logits of the attention is added
 
-    B_ij = 0                          between tokens of the picture
+    B_ij = 0                          between tokens of the image
     B_ij = log sum_k s_ki s_kj        otherwise
 
 so with weights of 0 and 1 a place sees its own text only, and a text itself and its place only; a token that belongs to
@@ -32,11 +32,11 @@ def text_shares(texts: int, length: int, heard: Tensor) -> Tensor:
     return own.T * heard[:, None].float()
 
 
-def attention_bias(share: Tensor, picture: slice) -> Tensor:
-    """B (rows, 1, tokens, tokens) of s (rows, texts, tokens), whose tokens in `picture` are the picture's. A token that
+def attention_bias(share: Tensor, image: slice) -> Tensor:
+    """B (rows, 1, tokens, tokens) of s (rows, texts, tokens), whose tokens in `image` are the image's. A token that
     belongs to no text is seen by itself alone."""
     bias = (share.transpose(1, 2) @ share).log()
-    bias[:, picture, picture] = 0
+    bias[:, image, image] = 0
     bias.diagonal(dim1=1, dim2=2).zero_()
     return bias[:, None]
 
@@ -87,9 +87,9 @@ class _Telling(TorchFunctionMode):
 
 
 @contextmanager
-def changed_apart(sites: Iterable[nn.Module], share: Tensor) -> Iterator[None]:
+def changed_apart(target_modules: Iterable[nn.Module], share: Tensor) -> Iterator[None]:
     """Within the block routed changes see the rows of a batch once for each text, (rows · texts, tokens, width), and
-    what they make of a token counts by its s (rows, texts, tokens). Sites that nothing is attached to stay as they are.
+    what they make of a token counts by its s (rows, texts, tokens). Target modules that nothing is attached to stay as they are.
     """
     texts = share.shape[1]
 
@@ -101,8 +101,8 @@ def changed_apart(sites: Iterable[nn.Module], share: Tensor) -> Iterator[None]:
         return (parts * share[..., None].to(parts)).sum(1)
 
     with ExitStack() as stack:
-        for site in sites:
-            if site._forward_hooks:  # routed: its rows are those of the texts
-                stack.callback(site.register_forward_pre_hook(spread).remove)
-                stack.callback(site.register_forward_hook(gathered).remove)
+        for target in target_modules:
+            if target._forward_hooks:  # routed: its rows are those of the texts
+                stack.callback(target.register_forward_pre_hook(spread).remove)
+                stack.callback(target.register_forward_hook(gathered).remove)
         yield

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from diffusers import StableDiffusionPipeline
 
-from mnemon.models.base import Condition
+from mnemon.models.base import Conditioning
 from mnemon.models.tokens import PromptEncoder
 from mnemon.models.unet import UNetBase
 
@@ -25,6 +25,6 @@ class StableDiffusion(UNetBase):
     def _encoders(self) -> list[PromptEncoder]:
         return [PromptEncoder("text_encoder", self._pipeline.tokenizer, self._pipeline.text_encoder)]
 
-    def _encode(self, prompts: Sequence[str], layers: Sequence[int] | None = None) -> Condition:
+    def _encode(self, prompts: Sequence[str], layers: Sequence[int] | None = None) -> Conditioning:
         (encoder,) = self.encoders
-        return Condition(encoder(prompts, layers).last_hidden_state)
+        return Conditioning(encoder(prompts, layers).last_hidden_state)

@@ -6,7 +6,7 @@ import torch
 from diffusers import StableDiffusion3Pipeline
 from torch import Tensor, nn
 
-from mnemon.models.base import Condition
+from mnemon.models.base import Conditioning
 from mnemon.models.encoders import T5Encoder
 from mnemon.models.tokens import PromptEncoder
 from mnemon.models.transformer import TransformerBase
@@ -40,15 +40,15 @@ class StableDiffusion3(TransformerBase):
             encoders.append(T5Encoder("text_encoder_3", pipeline.tokenizer_3, pipeline.text_encoder_3, T5_LENGTH))
         return encoders
 
-    def _encode(self, prompts: Sequence[str]) -> Condition:
+    def _encode(self, prompts: Sequence[str]) -> Conditioning:
         outputs = [encoder(prompts) for encoder in self.encoders]
         both = torch.cat([output.hidden_states[-2] for output in outputs[:2]], dim=-1)
         width = self._pipeline.transformer.config.joint_attention_dim
         words = outputs[2].last_hidden_state if outputs[2:] else both.new_zeros(len(prompts), T5_LENGTH, width)
         hidden = torch.cat([nn.functional.pad(both, (0, width - both.shape[-1])), words], dim=1)
-        return Condition(hidden, torch.cat([output.text_embeds for output in outputs[:2]], dim=-1))
+        return Conditioning(hidden, torch.cat([output.text_embeds for output in outputs[:2]], dim=-1))
 
-    def _flow(self, noisy: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
+    def _flow(self, noisy: Tensor, timesteps: Tensor, condition: Conditioning) -> Tensor:
         return self.denoiser(
             noisy, condition.hidden, condition.pooled, timestep=timesteps.to(noisy.device), return_dict=False
         )[0]

@@ -6,13 +6,13 @@ from typing import Any
 import torch
 from diffusers import StableDiffusionXLPipeline
 
-from mnemon.models.base import Condition
+from mnemon.models.base import Conditioning
 from mnemon.models.tokens import PromptEncoder
 from mnemon.models.unet import UNetBase
 
 
 class StableDiffusionXL(UNetBase):
-    """Two text encoders side by side, the second one's pooled vector, and the picture's size and crop.
+    """Two text encoders side by side, the second one's pooled vector, and the image's size and crop.
 
     The empty prompt is heard as zeros where the checkpoint says so (`force_zeros_for_empty_prompt`), as it was trained.
     """
@@ -29,16 +29,16 @@ class StableDiffusionXL(UNetBase):
             PromptEncoder("text_encoder_2", pipeline.tokenizer_2, pipeline.text_encoder_2),
         ]
 
-    def _encode(self, prompts: Sequence[str], layers: Sequence[int] | None = None) -> Condition:
+    def _encode(self, prompts: Sequence[str], layers: Sequence[int] | None = None) -> Conditioning:
         outputs = [encoder(prompts, layers) for encoder in self.encoders]
         hidden = torch.cat([output.hidden_states[-2] for output in outputs], dim=-1)
         pooled = outputs[-1].text_embeds
         if self._pipeline.config.force_zeros_for_empty_prompt:
             said = torch.tensor([prompt != "" for prompt in prompts], device=hidden.device)
             hidden, pooled = hidden * said[:, None, None], pooled * said[:, None]
-        return Condition(hidden, pooled)
+        return Conditioning(hidden, pooled)
 
-    def _heard(self, condition: Condition) -> dict[str, Any]:
+    def _heard(self, condition: Conditioning) -> dict[str, Any]:
         """The pooled text, and as time ids (batch, 6): original size, top left of the crop, target size, in pixels."""
         size = [self.resolution, self.resolution]
         ids = torch.tensor([[*size, 0, 0, *size]], device=self.device, dtype=self.dtype)

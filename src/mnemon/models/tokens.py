@@ -132,7 +132,7 @@ class PromptEncoder:
         weight = self.table.weight.float()
         return self.width, weight.mean().item(), weight.std().item()
 
-    def word_vector(self, word: str) -> Tensor:
+    def word_embedding(self, word: str) -> Tensor:
         """The mean embedding (width,) of the word's tokens, in fp32.
 
         Raises:

@@ -12,32 +12,32 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor, nn
 
 from mnemon.errors import MnemonError
-from mnemon.models.base import Condition, Tokens
+from mnemon.models.base import Conditioning, Tokens
 from mnemon.models.noise import Flow
 from mnemon.models.pipeline import PipelineBase
+from mnemon.models.prompt_cache import RememberedPrompts
 from mnemon.models.regional import on_grid
 from mnemon.models.regional_joint import attending, attention_bias, changed_apart, text_shares
-from mnemon.models.remembered import RememberedPrompts
 
 
 class TransformerBase(PipelineBase):
-    """A base whose denoiser is a transformer and whose target is the flow from picture to noise.
+    """A base whose denoiser is a transformer and whose target is the flow from image to noise.
 
     Attributes:
-        step: what sides of pictures are multiples of, in pixels.
+        step: what sides of images are multiples of, in pixels.
     """
 
     text_sites: ClassVar[str]
     """A pattern for the paths of the linear layers that turn text into keys and values."""
     joint_layers: ClassVar[str] = r"(single_)?transformer_blocks\.\d+\.attn"
-    """A pattern for the paths of the layers in which text and picture attend together."""
+    """A pattern for the paths of the layers in which text and image attend together."""
     text_first: ClassVar[bool] = True
-    """Whether the text's tokens come before the picture's there."""
+    """Whether the text's tokens come before the image's there."""
     packing: ClassVar[int]
     """How many of a latent's places one token of the denoiser holds, where the pipeline packs them; else 1."""
     even: ClassVar[bool] = True
     """Whether the pipeline starts drawing from evenly spaced noise levels."""
-    reads_words = False
+    static_text_features = False
     longest_shift: ClassVar[float] = 1.15
     """μ at the longest sequence where the scheduler's config does not say."""
 
@@ -50,7 +50,7 @@ class TransformerBase(PipelineBase):
 
     @property
     def resolution(self) -> int:
-        """Side of its pictures in pixels: what the pipeline draws by default, until it is set. The schedule follows.
+        """Side of its images in pixels: what the pipeline draws by default, until it is set. The schedule follows.
 
         Raises:
             MnemonError: set to what is no multiple of `step`.
@@ -62,18 +62,18 @@ class TransformerBase(PipelineBase):
         if side < self.step or side % self.step:
             near = max(1, round(side / self.step)) * self.step
             raise MnemonError(
-                f"A {self.family} base draws pictures of a multiple of {self.step} pixels a side, not {side}: "
+                f"A {self.family} base draws images of a multiple of {self.step} pixels a side, not {side}: "
                 f"choose {near}, for example."
             )
         self._resolution = side
 
     @abstractmethod
-    def _encode(self, prompts: Sequence[str]) -> Condition:
+    def _encode(self, prompts: Sequence[str]) -> Conditioning:
         """Encode distinct prompts."""
 
     @abstractmethod
-    def _flow(self, noisy: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
-        """The denoiser's answer, noise minus picture, all in the denoiser's dtype but the timesteps (0..1000)."""
+    def _flow(self, noisy: Tensor, timesteps: Tensor, condition: Conditioning) -> Tensor:
+        """The denoiser's answer, noise minus image, all in the denoiser's dtype but the timesteps (0..1000)."""
 
     def _usual_side(self) -> int:
         """Side of the latents that the pipeline draws by default."""
@@ -89,16 +89,16 @@ class TransformerBase(PipelineBase):
         return Flow(scheduler.config, self._mu, self.even)
 
     def _mu(self, steps: int) -> float:
-        """The schedule's shift: linear in the number of the picture's tokens, between the config's two points."""
+        """The schedule's shift: linear in the number of the image's tokens, between the config's two points."""
         config = self._pipeline.scheduler.config
         short, long = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
         low, high = config.get("base_shift", 0.5), config.get("max_shift", self.longest_shift)
-        return low + (high - low) * (self._picture_tokens() - short) / (long - short)
+        return low + (high - low) * (self._image_tokens() - short) / (long - short)
 
-    def _picture_tokens(self) -> int:
+    def _image_tokens(self) -> int:
         return (self.resolution // self.step) ** 2
 
-    def sites(self) -> dict[str, nn.Linear]:
+    def target_modules(self) -> dict[str, nn.Linear]:
         return {
             path: module
             for path, module in self.denoiser.named_modules()
@@ -120,7 +120,7 @@ class TransformerBase(PipelineBase):
             "and a method that works on encoded words cannot run. Choose another, such as lora."
         )
 
-    def encode_prompts(self, prompts: Sequence[str]) -> Condition:
+    def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         """As in `Base`; each distinct prompt is encoded once and remembered, as `RememberedPrompts` says."""
         return self._prompts(prompts, self.tokens)
 
@@ -131,25 +131,25 @@ class TransformerBase(PipelineBase):
         """
         self._prompts.offload(on)
 
-    def _told_guidance(self, condition: Condition) -> Tensor | None:
-        """Guidance (batch,) for a denoiser that is told it. In training it is 1: the pictures themselves, not more."""
+    def _told_guidance(self, condition: Conditioning) -> Tensor | None:
+        """Guidance (batch,) for a denoiser that is told it. In training it is 1: the images themselves, not more."""
         denoiser: Any = self.denoiser
         if not denoiser.config.guidance_embeds:
             return None
         ones = torch.ones(len(condition.hidden), device=self.device)
         return ones if condition.guidance is None else condition.guidance
 
-    def predict(self, noisy: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
+    def predict(self, noisy: Tensor, timesteps: Tensor, condition: Conditioning) -> Tensor:
         """The flow in the dtype of `noisy`, which is cast to the denoiser's on the way."""
         inside, places = self._inside or ([], None)
         texts = [text.to(self.dtype) for text in (condition, *inside)]
         if places is None:
             return self._flow(noisy.to(self.dtype), timesteps, texts[0]).to(noisy.dtype)
-        shares = on_grid(places, self._picture_tokens()).flatten(2)
+        shares = on_grid(places, self._image_tokens()).flatten(2)
         return self._flow_apart(noisy.to(self.dtype), timesteps, texts, shares).to(noisy.dtype)
 
-    def _flow_apart(self, noisy: Tensor, timesteps: Tensor, texts: Sequence[Condition], places: Tensor) -> Tensor:
-        """As `_flow`, with several texts; `places` (rows, texts, tokens of the picture) says where which is heard."""
+    def _flow_apart(self, noisy: Tensor, timesteps: Tensor, texts: Sequence[Conditioning], places: Tensor) -> Tensor:
+        """As `_flow`, with several texts; `places` (rows, texts, tokens of the image) says where which is heard."""
         hidden = torch.cat([text.hidden for text in texts], dim=1)
         masks = [text.mask for text in texts if text.mask is not None]
         heard = torch.cat(masks, dim=1) if masks else torch.ones(hidden.shape[:2], dtype=torch.bool, device=self.device)
@@ -164,8 +164,10 @@ class TransformerBase(PipelineBase):
     @contextmanager
     def _changed_apart(self, words: Tensor, share: Tensor) -> Iterator[None]:
         """Each text under its own changes, in the layers that read the text alone and in those that read all tokens."""
-        text_only = [site for path, site in self.sites().items() if path.rpartition(".")[2].startswith("add_")]
-        joint = [site for site in self.sites().values() if site not in text_only]
+        text_only = [
+            target for path, target in self.target_modules().items() if path.rpartition(".")[2].startswith("add_")
+        ]
+        joint = [target for target in self.target_modules().values() if target not in text_only]
         with changed_apart(text_only, words), changed_apart(joint, share):
             yield
 
@@ -177,11 +179,11 @@ class TransformerBase(PipelineBase):
         side = self.resolution // self._pipeline.vae_scale_factor
         return denoiser.config.in_channels // self.packing, side, side
 
-    def _scaled(self, pictures: Tensor) -> Tensor:
+    def _scaled(self, images: Tensor) -> Tensor:
         config = self.vae.config
-        return (self.vae.encode(pictures).latent_dist.mode() - (config.shift_factor or 0)) * config.scaling_factor
+        return (self.vae.encode(images).latent_dist.mode() - (config.shift_factor or 0)) * config.scaling_factor
 
-    def _pictures(self, latents: Tensor) -> Tensor:
+    def _images(self, latents: Tensor) -> Tensor:
         config = self.vae.config
         return self.vae.decode(latents / config.scaling_factor + (config.shift_factor or 0)).sample
 
@@ -194,7 +196,7 @@ class TransformerBase(PipelineBase):
         if taken != given:
             raise MnemonError(
                 f"The transformer of '{self.name}' takes {taken} channels where its autoencoder gives {given}: it "
-                "edits pictures. Choose a text-to-image checkpoint."
+                "edits images. Choose a text-to-image checkpoint."
             )
 
 

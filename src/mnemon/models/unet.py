@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from mnemon.errors import MnemonError
-from mnemon.models.base import Condition
-from mnemon.models.noise import Noise, noise_from
+from mnemon.models.base import Conditioning
+from mnemon.models.noise import NoiseSchedule, noise_from
 from mnemon.models.pipeline import PipelineBase
 from mnemon.models.regional import listening_apart
 
@@ -26,24 +26,24 @@ class UNetBase(PipelineBase):
         self.resolution = self.latent_shape()[1] * pipeline.vae_scale_factor
 
     @abstractmethod
-    def _encode(self, prompts: Sequence[str], layers: Sequence[int] | None = None) -> Condition:
+    def _encode(self, prompts: Sequence[str], layers: Sequence[int] | None = None) -> Conditioning:
         """Encode prompts; `layers` says for each whose vectors layer-wise tokens take."""
 
-    def _heard(self, condition: Condition) -> dict[str, Any]:
+    def _heard(self, condition: Conditioning) -> dict[str, Any]:
         """What the U-Net is given beside the hidden states."""
         return {}
 
-    def _noise(self) -> Noise:
+    def _noise(self) -> NoiseSchedule:
         return noise_from(self._pipeline.scheduler)
 
-    def sites(self) -> dict[str, nn.Linear]:
+    def target_modules(self) -> dict[str, nn.Linear]:
         return {
             path: module
             for path, module in self.denoiser.named_modules()
             if isinstance(module, nn.Linear) and path.endswith(("attn2.to_k", "attn2.to_v"))
         }
 
-    def encode_prompts(self, prompts: Sequence[str]) -> Condition:
+    def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         """As in `Base`; each distinct prompt goes through the text encoders once.
 
         Words beyond the encoder's length are ignored with a warning; a concept beyond it is an error.
@@ -52,19 +52,19 @@ class UNetBase(PipelineBase):
         layerwise = [prompt for prompt in distinct if any(encoder.is_layerwise(prompt) for encoder in self.encoders)]
         plain = [prompt for prompt in distinct if prompt not in layerwise]
         parts = [self._encode(plain)] if plain else []
-        condition = Condition.cat(parts + ([self._encode_layerwise(layerwise)] if layerwise else []))
+        condition = Conditioning.cat(parts + ([self._encode_layerwise(layerwise)] if layerwise else []))
         order = plain + layerwise
         if order == list(prompts):
             return condition
         return condition[torch.tensor([order.index(prompt) for prompt in prompts], device=self.device)]
 
-    def _encode_layerwise(self, prompts: Sequence[str]) -> Condition:
+    def _encode_layerwise(self, prompts: Sequence[str]) -> Conditioning:
         """Each prompt once for every layer: hidden (batch, layers, length, width); the pooled vector is their mean."""
         count = len(self.layers())
         copies = [prompt for prompt in prompts for _ in range(count)]
         condition = self._encode(copies, [layer for _ in prompts for layer in range(count)])
         pooled = condition.pooled
-        return Condition(
+        return Conditioning(
             condition.hidden.unflatten(0, (len(prompts), count)),
             None if pooled is None else pooled.unflatten(0, (len(prompts), count)).mean(1),
         )
@@ -74,13 +74,13 @@ class UNetBase(PipelineBase):
         counts = [self.encoders[0].words(prompt) for prompt in prompts]
         return [hidden[..., 1 : 1 + words, :] for hidden, words in zip(conditions, counts, strict=True)]
 
-    def _scaled(self, pictures: Tensor) -> Tensor:
-        return self.vae.encode(pictures).latent_dist.mode() * self.vae.config.scaling_factor
+    def _scaled(self, images: Tensor) -> Tensor:
+        return self.vae.encode(images).latent_dist.mode() * self.vae.config.scaling_factor
 
-    def _pictures(self, latents: Tensor) -> Tensor:
+    def _images(self, latents: Tensor) -> Tensor:
         return self.vae.decode(latents / self.vae.config.scaling_factor).sample
 
-    def predict(self, noisy: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
+    def predict(self, noisy: Tensor, timesteps: Tensor, condition: Conditioning) -> Tensor:
         """The U-Net's answer in the dtype of `noisy`, which is cast to the U-Net's on the way."""
         hidden = condition.hidden.to(self.dtype)
         told = self._heard(condition)
@@ -89,7 +89,7 @@ class UNetBase(PipelineBase):
             answer = self.denoiser(noisy.to(self.dtype), timesteps, encoder_hidden_states=first, **told)
         return answer.sample.to(noisy.dtype)
 
-    def _apart(self, condition: Condition) -> AbstractContextManager[None]:
+    def _apart(self, condition: Conditioning) -> AbstractContextManager[None]:
         """Within the block each cross-attention layer hears its own: for layer-wise tokens, and in regions."""
         inside, places = self._inside or ([], None)
         texts = [self._by_layer(one.hidden.to(self.dtype)) for one in [condition, *inside]]
@@ -131,5 +131,5 @@ def _refuse_unlike(unet: Any, vae: Any, name: str) -> None:
     if unet.config.in_channels != vae.config.latent_channels:
         raise MnemonError(
             f"The U-Net of '{name}' takes {unet.config.in_channels} channels where its autoencoder gives "
-            f"{vae.config.latent_channels}: it edits pictures. Choose a text-to-image checkpoint."
+            f"{vae.config.latent_channels}: it edits images. Choose a text-to-image checkpoint."
         )

@@ -10,18 +10,18 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 from torch.nn.utils.rnn import pad_sequence
 
-from mnemon.models.base import Condition
+from mnemon.models.base import Conditioning
 from mnemon.models.encoders import LanguageEncoder, chat_frame, squeezed
 from mnemon.models.regional_joint import attending, attention_bias, changed_apart
 from mnemon.models.tokens import PromptEncoder
 from mnemon.models.transformer import TransformerBase
 
 MULTIPLE = 32
-"""The denoiser fills the tokens of a text, and those of a picture, up to a multiple of this; it hears the filling."""
+"""The denoiser fills the tokens of a text, and those of an image, up to a multiple of this; it hears the filling."""
 
 
 class ZImage(TransformerBase):
-    """The last but one hidden states of a language model, in one stream with the picture. The model takes tokens.
+    """The last but one hidden states of a language model, in one stream with the image. The model takes tokens.
 
     A guidance of g is the pipeline's `guidance_scale` g - 1. Turbo is drawn with a guidance of 1.
     """
@@ -42,31 +42,31 @@ class ZImage(TransformerBase):
     def _usual_side(self) -> int:
         return 1024 // self._pipeline.vae_scale_factor
 
-    def _encode(self, prompts: Sequence[str]) -> Condition:
+    def _encode(self, prompts: Sequence[str]) -> Conditioning:
         states, mask = self.encoders[0](prompts)
         hidden, mask = squeezed(states[-2], mask, skip=0)
-        return Condition(hidden, mask=mask)
+        return Conditioning(hidden, mask=mask)
 
-    def _flow(self, noisy: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
+    def _flow(self, noisy: Tensor, timesteps: Tensor, condition: Conditioning) -> Tensor:
         words = _words(condition)
-        pictures = list(noisy[:, :, None])  # (channels, 1, height, width) each
+        images = list(noisy[:, :, None])  # (channels, 1, height, width) each
         clean = 1 - timesteps.to(noisy.device) / self.noise.steps  # its clock runs the other way, and so does its flow
-        answer = self.denoiser(pictures, clean, words, return_dict=False)[0]
+        answer = self.denoiser(images, clean, words, return_dict=False)[0]
         return -torch.stack(list(answer)).squeeze(2)
 
-    def _flow_apart(self, noisy: Tensor, timesteps: Tensor, texts: Sequence[Condition], places: Tensor) -> Tensor:
-        """Text and picture are in one stream, the picture first, and each row is as long as its own texts."""
+    def _flow_apart(self, noisy: Tensor, timesteps: Tensor, texts: Sequence[Conditioning], places: Tensor) -> Tensor:
+        """Text and image are in one stream, the image first, and each row is as long as its own texts."""
         told = [_words(text) for text in texts]
         lengths = torch.tensor([[_filled(len(words)) for words in rows] for rows in told])  # (texts, rows)
         words = pad_sequence([_one_text_each(row).to(places) for row in lengths.T], batch_first=True).transpose(1, 2)
         filling = places.mean(dim=2, keepdim=True).expand(-1, -1, -places.shape[2] % MULTIPLE)
-        picture = torch.cat([places, filling], dim=2)
-        share = torch.cat([picture, words], dim=2)
+        image = torch.cat([places, filling], dim=2)
+        share = torch.cat([image, words], dim=2)
         refining = attending(self._modules_at(r"context_refiner\.\d+\.attention"), attention_bias(words, slice(0)))
-        bias = attention_bias(share, slice(picture.shape[2]))
-        sites = self.sites()
-        text_only = [site for path, site in sites.items() if path.startswith("context_refiner.")]
-        joint = [site for path, site in sites.items() if path.startswith("layers.")]
+        bias = attention_bias(share, slice(image.shape[2]))
+        target_modules = self.target_modules()
+        text_only = [target for path, target in target_modules.items() if path.startswith("context_refiner.")]
+        joint = [target for path, target in target_modules.items() if path.startswith("layers.")]
         with (
             self._one_after_another(told),
             refining,
@@ -78,16 +78,16 @@ class ZImage(TransformerBase):
 
     @contextmanager
     def _one_after_another(self, told: Sequence[Sequence[Tensor]]) -> Iterator[None]:
-        """Within the block the denoiser hears all texts, each from position 1 on, and the picture after the longest."""
+        """Within the block the denoiser hears all texts, each from position 1 on, and the image after the longest."""
         denoiser: Any = self.denoiser
         alone = denoiser.patchify_and_embed
 
-        def together(pictures: list[Tensor], _: list[Tensor], *sizes: int) -> tuple[Any, ...]:
-            parts = [alone(pictures, words, *sizes) for words in told]  # seven lists of rows each
-            longest = [max(range(len(told)), key=lambda text: len(parts[text][1][row])) for row in range(len(pictures))]
+        def together(images: list[Tensor], _: list[Tensor], *sizes: int) -> tuple[Any, ...]:
+            parts = [alone(images, words, *sizes) for words in told]  # seven lists of rows each
+            longest = [max(range(len(told)), key=lambda text: len(parts[text][1][row])) for row in range(len(images))]
             # A text comes with more positions than it has tokens; the denoiser leaves out those at the end.
             words, positions, filled = (
-                [torch.cat([part[kind][row][: len(part[1][row])] for part in parts]) for row in range(len(pictures))]
+                [torch.cat([part[kind][row][: len(part[1][row])] for part in parts]) for row in range(len(images))]
                 for kind in (1, 4, 6)
             )
             after = [parts[text][3][row] for row, text in enumerate(longest)]
@@ -100,7 +100,7 @@ class ZImage(TransformerBase):
             del denoiser.patchify_and_embed
 
 
-def _words(condition: Condition) -> list[Tensor]:
+def _words(condition: Conditioning) -> list[Tensor]:
     """For each row the states of its words, (words, width)."""
     assert condition.mask is not None
     return [hidden[heard] for hidden, heard in zip(condition.hidden, condition.mask, strict=True)]

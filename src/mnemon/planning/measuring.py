@@ -10,7 +10,7 @@ from mnemon.planning.plan import Levers, Plan
 
 
 def measured(plan: Plan, levers: Levers) -> Mapping[str, int]:
-    """Peak bytes allocated on the GPU while a first concept learns, and while a picture is drawn of the bare base: an
+    """Peak bytes allocated on the GPU while a first concept learns, and while an image is drawn of the bare base: an
     estimate's "learning" and "drawing" without the rows "earlier concepts", "all concepts" and "latents of photos".
 
     Nothing is loaded: the base is built from its configs, with random weights. Text encoders stay on the GPU.

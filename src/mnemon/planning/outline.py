@@ -144,11 +144,11 @@ def without_words(base: PipelineBase) -> PipelineBase:
     each time, not remembered, since that is what is rehearsed."""
     widths = {encoder.name: encoder.width for encoder in base.encoders}
 
-    def word_vectors(word: str) -> dict[str, Tensor]:
+    def word_embeddings(word: str) -> dict[str, Tensor]:
         return {name: torch.zeros(width, device=base.device) for name, width in widths.items()}
 
-    base.token_statistics = lambda: {name: (width, 0.0, 0.02) for name, width in widths.items()}  # type: ignore[method-assign]
-    base.word_vectors = word_vectors  # type: ignore[method-assign]
+    base.embedding_statistics = lambda: {name: (width, 0.0, 0.02) for name, width in widths.items()}  # type: ignore[method-assign]
+    base.word_embeddings = word_embeddings  # type: ignore[method-assign]
     if isinstance(base, TransformerBase):
         base._prompts._altered = lambda: True  # type: ignore[method-assign]
     return base

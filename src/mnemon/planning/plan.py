@@ -28,13 +28,13 @@ PHOTOS = 20
 
 @dataclass(frozen=True)
 class Levers:
-    """What memory depends on. `accumulate` computes a batch in so many parts; `offload_text` lets text encoders rest in
-    main memory while pictures are drawn, their prompts remembered."""
+    """What memory depends on. `gradient_accumulation_steps` computes a batch in so many parts; `offload_text` lets text encoders rest in
+    main memory while images are drawn, their prompts remembered."""
 
     weights: Weights = "fp32"
     checkpointing: bool = False
-    batch: int | None = None
-    accumulate: int = 1
+    batch_size: int | None = None
+    gradient_accumulation_steps: int = 1
     offload_text: bool = False
 
 
@@ -81,15 +81,17 @@ class Plan:
         return self._once(lambda: rehearsal.begun(self.method, self.base(weights)), "learner", weights)
 
     def rows(self, levers: Levers) -> int:
-        """Pictures computed at once."""
-        batch = self.batch(levers)
-        if not 1 <= levers.accumulate <= batch:
-            raise MnemonError(f"A batch of {batch} cannot be computed in {levers.accumulate} parts.")
-        return ceil(batch / levers.accumulate)
+        """Images computed at once."""
+        batch_size = self.batch_size(levers)
+        if not 1 <= levers.gradient_accumulation_steps <= batch_size:
+            raise MnemonError(
+                f"A batch of {batch_size} cannot be computed in {levers.gradient_accumulation_steps} parts."
+            )
+        return ceil(batch_size / levers.gradient_accumulation_steps)
 
-    def batch(self, levers: Levers) -> int:
-        """Pictures a step."""
-        return self.method.batch if levers.batch is None else levers.batch
+    def batch_size(self, levers: Levers) -> int:
+        """Images a step."""
+        return self.method.batch_size if levers.batch_size is None else levers.batch_size
 
     def estimate(self, levers: Levers) -> Estimate:
         """What learning and drawing hold under these levers, in bytes.
@@ -128,8 +130,8 @@ class Plan:
         if not levers.checkpointing:
             yield "--checkpointing", replace(levers, checkpointing=True)
         if self.rows(levers) > 1:
-            batch = self.batch(levers)
-            yield f"--accumulate {batch}", replace(levers, accumulate=batch)
+            batch_size = self.batch_size(levers)
+            yield f"--accumulate {batch_size}", replace(levers, gradient_accumulation_steps=batch_size)
         if not levers.offload_text and issubclass(self.outline.family, TransformerBase):
             yield "--offload-text", replace(levers, offload_text=True)
 
@@ -152,8 +154,8 @@ class Plan:
         deltas = learner.deltas()
         if self.method.per_prompt:
             return sum(delta.stored_bytes for delta in deltas.values())
-        sites = base.sites()
-        return sum(sites[site].weight.nbytes for site in deltas)
+        target_modules = base.target_modules()
+        return sum(target_modules[target].weight.nbytes for target in deltas)
 
     def _stage(self, stage: Callable[[PipelineBase], int], levers: Levers) -> int:
         base = self.base(levers.weights)
@@ -197,6 +199,6 @@ def _resize(base: PipelineBase, side: int) -> None:
     own = base.resolution // base.latent_shape()[1]
     step = own * 2 ** (len(unet.config.block_out_channels) - 1)
     if side < step or side % step:
-        raise MnemonError(f"A {base.family} base draws pictures of a multiple of {step} pixels a side, not {side}.")
+        raise MnemonError(f"A {base.family} base draws images of a multiple of {step} pixels a side, not {side}.")
     unet.register_to_config(sample_size=side // own)
     base.resolution = side

@@ -1,4 +1,4 @@
-"""One training step and one picture, rehearsed on the meta device: what each holds at its peak."""
+"""One training step and one image, rehearsed on the meta device: what each holds at its peak."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from mnemon.errors import MnemonError
 from mnemon.methods.base import Learner, Method, Step
 from mnemon.models.pipeline import PipelineBase
 from mnemon.planning.tracing import Held, gpu_attention
-from mnemon.training.lessons import Group
+from mnemon.training.learner_group import LearnerGroup
 from mnemon.training.loss import denoising_loss
 
 NAME, NOUN = "rex", "dog"
@@ -43,7 +43,7 @@ def begun(method: Method, base: PipelineBase) -> Learner:
             return method.begin(NAME, NOUN, base, [], torch.Generator().manual_seed(0))
     except (RuntimeError, ValueError) as error:
         raise MnemonError(
-            f"The method '{method.name}' chooses what it trains by looking at weights and pictures, so it cannot be "
+            f"The method '{method.name}' chooses what it trains by looking at weights and images, so it cannot be "
             f"planned before they are there ({str(error).splitlines()[0]})."
         ) from error
 
@@ -55,8 +55,8 @@ def trained(learner: Learner) -> int:
 
 
 def step(base: PipelineBase, learner: Learner, rows: int, checkpointing: bool) -> Stepped:
-    """One step of `rows` pictures, each with a prompt of its own; the penalty without earlier concepts."""
-    group, generator = Group([learner], shared=False), torch.Generator().manual_seed(0)
+    """One step of `rows` images, each with a prompt of its own; the penalty without earlier concepts."""
+    group, generator = LearnerGroup([learner], shared=False), torch.Generator().manual_seed(0)
     held = _beside(base, learner)
     with _attached(base, learner), _checkpointed(base, checkpointing), gpu_attention(), held:
         kept = _forward_and_back(base, group, rows, generator, held)
@@ -65,16 +65,18 @@ def step(base: PipelineBase, learner: Learner, rows: int, checkpointing: bool) -
     return Stepped(kept, held.peak)
 
 
-def _forward_and_back(base: PipelineBase, group: Group, rows: int, generator: torch.Generator, held: Held) -> int:
+def _forward_and_back(
+    base: PipelineBase, group: LearnerGroup, rows: int, generator: torch.Generator, held: Held
+) -> int:
     group.before_step(generator)
     base.set_tokens(group.tokens())
     latents, noise = (torch.empty(rows, *base.latent_shape(), device=base.device) for _ in range(2))
     timesteps = torch.full((rows,), 500.0, device=base.device).to(_clock(base))
     condition = base.encode_prompts(prompts(rows))
     loss = denoising_loss(base, latents, noise, timesteps, condition).sum()
-    lessons = torch.zeros(rows, dtype=torch.long)
-    seen = Step(base, latents, timesteps, partial(group.without, base), condition, lessons, 0.0)
-    total = loss + group.penalty(seen)
+    tasks = torch.zeros(rows, dtype=torch.long)
+    seen = Step(base, latents, timesteps, partial(group.without, base), condition, tasks, 0.0)
+    total = loss + group.regularization_loss(seen)
     kept = held.now
     total.backward()
     return kept
@@ -99,7 +101,7 @@ def prompting(base: PipelineBase) -> int:
 
 
 def drawing(base: PipelineBase) -> int:
-    """Bytes held at the peak of one denoising step of one picture, guided where the base is guided by a prompt."""
+    """Bytes held at the peak of one denoising step of one image, guided where the base is guided by a prompt."""
     rows = 1 if base.distilled else 2
     with torch.no_grad(), gpu_attention(), _beside(base) as held:
         condition = base.encode_prompts(prompts(rows, concept=False))
@@ -111,7 +113,7 @@ def drawing(base: PipelineBase) -> int:
 
 
 def decoding(base: PipelineBase) -> int:
-    """Bytes held at the peak of turning one picture's latents into the picture."""
+    """Bytes held at the peak of turning one image's latents into the image."""
     with torch.no_grad(), gpu_attention(), _beside(base) as held:
         base.decode_latents(torch.empty(1, *base.latent_shape(), device=base.device))
     return held.peak
@@ -126,7 +128,7 @@ def prompts(rows: int, concept: bool = True) -> list[str]:
 @contextmanager
 def _attached(base: PipelineBase, learner: Learner) -> Iterator[None]:
     before = base.tokens
-    with attach(base.sites(), learner.deltas()):
+    with attach(base.target_modules(), learner.deltas()):
         try:
             yield
         finally:

@@ -1,7 +1,7 @@
-"""Pictures from a base, bare or with the concepts of a library in it."""
+"""Images from a base, bare or with the concepts of a library in it."""
 
 from mnemon.sampling.composing import Composed
-from mnemon.sampling.drawing import draw
-from mnemon.sampling.pictures import PictureFacts, read_facts, sampler_name, save_picture, to_image
+from mnemon.sampling.images import ImageMetadata, read_facts, sampler_name, save_image, to_image
+from mnemon.sampling.sampler import sample
 
-__all__ = ["Composed", "PictureFacts", "draw", "read_facts", "sampler_name", "save_picture", "to_image"]
+__all__ = ["Composed", "ImageMetadata", "sample", "read_facts", "sampler_name", "save_image", "to_image"]

@@ -1,9 +1,9 @@
-"""Pictures whose regions are drawn apart first: each on a canvas of its own, put together, and drawn over as one.
+"""Images whose regions are drawn apart first: each on a canvas of its own, put together, and drawn over as one.
 
 A base that has mostly seen one thing in the middle draws one thing in the middle, of whatever its places hear: regions
 by attention alone then give one thing made of several. On a canvas of its own each thing is what the base draws best.
 The collage is noised and only the last steps are taken from there (SDEdit: Meng et al., arXiv 2108.01073), every region
-hearing its own prompt, so that light, ground and seams become those of one picture.
+hearing its own prompt, so that light, ground and seams become those of one image.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,11 +19,11 @@ REDRAWN = 0.2
 """The share of the steps in which the collage is drawn over. With more, a base of that kind makes one thing again."""
 LARGER = 1.5
 """How much larger than its region is wide a canvas may be: a thing in the middle takes about two thirds of one."""
-NEXT_SEED = 1_000_003  # from the seed of one canvas of a picture to that of the next
+NEXT_SEED = 1_000_003  # from the seed of one canvas of an image to that of the next
 
 
 def draw_apart(
-    draw: Callable[..., Tensor],
+    sample: Callable[..., Tensor],
     prompts: Sequence[str],
     *,
     seeds: Sequence[int],
@@ -31,9 +31,9 @@ def draw_apart(
     feather: float = 0.0,
     **options: Any,
 ) -> Tensor:
-    """As `draw`, which is `Composed.draw` or `mnemon.sampling.draw` with its base, and takes the same `options`.
+    """As `sample`, which is `Composed.sample` or `mnemon.sampling.sample` with its base, and takes the same `options`.
 
-    The work is a plain picture for each region and for what regions leave of the picture, and 0.2 of one at the end,
+    The work is a plain image for each region and for what regions leave of the image, and 0.2 of one at the end,
     which `on_step` does not count.
     """
     rest = any(bool((1 - shares(own, 64)[1:].sum(0)).max() > 1e-3) for own in regions)
@@ -42,15 +42,15 @@ def draw_apart(
         for prompt, own in zip(prompts, regions, strict=True)
     ]
     own_seeds = [seed + NEXT_SEED * index for seed, own in zip(seeds, told, strict=True) for index in range(len(own))]
-    canvases = draw([text for own in told for text in own], seeds=own_seeds, **options)
+    canvases = sample([text for own in told for text in own], seeds=own_seeds, **options)
     parts = canvases.split([len(own) for own in told])
     collages = torch.stack([collage(part, own, feather) for part, own in zip(parts, regions, strict=True)])
     options |= {"on_step": None, "start": collages, "redrawn": REDRAWN}
-    return draw(prompts, seeds=seeds, regions=regions, feather=feather, **options)
+    return sample(prompts, seeds=seeds, regions=regions, feather=feather, **options)
 
 
 def collage(canvases: Tensor, regions: Sequence[Region], feather: float = 0.0) -> Tensor:
-    """One picture (3, side, side) of canvases (regions, 3, side, side), each made smaller to stand in its region. A
+    """One image (3, side, side) of canvases (regions, 3, side, side), each made smaller to stand in its region. A
     canvas more, before the others, shows what regions leave."""
     side = canvases.shape[-1]
     weights = shares(regions, side, feather)

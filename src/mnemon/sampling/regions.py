@@ -1,4 +1,4 @@
-"""Where in a picture a prompt is heard: boxes and masks, what happens at their edges and where they overlap."""
+"""Where in an image a prompt is heard: boxes and masks, what happens at their edges and where they overlap."""
 
 import re
 from collections.abc import Sequence
@@ -15,13 +15,13 @@ from mnemon.errors import MnemonError
 from mnemon.models.tokens import TOKEN
 
 Box = tuple[float, float, float, float]
-"""Left, top, right, bottom as fractions of the picture, 0..1."""
+"""Left, top, right, bottom as fractions of the image, 0..1."""
 SCENE = re.compile(r"\b(in|on|at|under|near|by|beside|behind|inside|before)\b.*$")
 
 
 @dataclass(frozen=True)
 class Region:
-    """A part of the picture and the prompt heard there: a box, or a mask (height, width) of weights in 0..1."""
+    """A part of the image and the prompt heard there: a box, or a mask (height, width) of weights in 0..1."""
 
     prompt: str
     where: Box | Tensor
@@ -39,7 +39,7 @@ def region_from_text(text: str) -> Region:
     """ "0,0,0.5,1:<rex>": left, top, right, bottom as fractions, and what is there; or "mask.png:<rex>", white there.
 
     Raises:
-        MnemonError: the box leaves the picture or is empty, the mask cannot be read, or there is no prompt.
+        MnemonError: the box leaves the image or is empty, the mask cannot be read, or there is no prompt.
     """
     where, colon, prompt = text.partition(":")
     if not colon or not prompt.strip():
@@ -53,7 +53,7 @@ def region_from_text(text: str) -> Region:
         raise MnemonError(f"The region '{text}' has a corner that is no number: write 0,0,0.5,1:prompt.") from None
     if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
         raise MnemonError(
-            f"The region '{text}' is not inside the picture: left, top, right, bottom are fractions in 0..1, "
+            f"The region '{text}' is not inside the image: left, top, right, bottom are fractions in 0..1, "
             "left less than right and top less than bottom."
         )
     return Region(prompt.strip(), (left, top, right, bottom))
@@ -72,7 +72,7 @@ def spread_out(count: int) -> list[Box]:
         MnemonError: there are no things, or more than nine.
     """
     if not 1 <= count <= 9:
-        raise MnemonError(f"{count} concepts cannot be spread over a picture: name one to nine, or give regions.")
+        raise MnemonError(f"{count} concepts cannot be spread over an image: name one to nine, or give regions.")
     rows = round(count**0.5)
     columns = [count // rows + (row < count % rows) for row in range(rows)]
     return [
@@ -90,7 +90,7 @@ def scene_of(prompt: str) -> str:
 
 
 def shares(regions: Sequence[Region], side: int, feather: float = 0.0) -> Tensor:
-    """How much of each pixel hears which prompt, (1 + regions, side, side), summing to one: first the picture's own.
+    """How much of each pixel hears which prompt, (1 + regions, side, side), summing to one: first the image's own.
 
     Where regions overlap they share alike. `feather` is the width of the fading at edges as a fraction of the side.
     """
@@ -122,7 +122,7 @@ def _mask(path: Path, text: str) -> Tensor:
             f"The region '{text}' is neither a box (left,top,right,bottom) nor a mask: there is no file '{path}'."
         ) from None
     except (UnidentifiedImageError, OSError) as error:
-        raise MnemonError(f"The mask '{path}' of a region cannot be read as a picture: {error}.") from error
+        raise MnemonError(f"The mask '{path}' of a region cannot be read as an image: {error}.") from error
     if not mask.any():
         raise MnemonError(f"The mask '{path}' of a region is black all over: paint white where the prompt is heard.")
     return mask

@@ -28,7 +28,7 @@ def make_accelerator(device: torch.device, settings: TrainingSettings, folder: P
     GradientState._reset_state()
     return Accelerator(
         mixed_precision=settings.mixed_precision,
-        gradient_accumulation_steps=settings.accumulate,
+        gradient_accumulation_steps=settings.gradient_accumulation_steps,
         cpu=device.type == "cpu",
         device_placement=False,
         log_with="tensorboard" if settings.tensorboard else None,

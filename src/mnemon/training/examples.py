@@ -14,7 +14,7 @@ from mnemon.models.base import Base
 class Examples:
     """Pairs of latents (n, channels, height, width) and n prompts.
 
-    A picture may stand there several times: with several prompts, or flipped.
+    An image may stand there several times: with several prompts, or flipped.
 
     Raises:
         MnemonError: there are none, or they do not pair.
@@ -26,7 +26,7 @@ class Examples:
     def __post_init__(self) -> None:
         if isinstance(self.prompts, str) or len(self.latents) != len(self.prompts) or not len(self.latents):
             count = 1 if isinstance(self.prompts, str) else len(self.prompts)
-            raise MnemonError(f"{len(self.latents)} pictures and {count} prompts: give a list of one prompt a picture.")
+            raise MnemonError(f"{len(self.latents)} images and {count} prompts: give a list of one prompt an image.")
 
 
 def joined(parts: Sequence[Examples | None]) -> Examples | None:
@@ -46,7 +46,7 @@ class Batch:
     timesteps: Tensor  # (rows,)
     prompts: list[str]
     weights: Tensor  # (rows,); the loss is their weighted sum
-    lessons: Tensor  # (rows,); number of the lesson each row belongs to
+    tasks: Tensor  # (rows,); number of the lesson each row belongs to
 
     @staticmethod
     def cat(batches: Sequence["Batch"]) -> "Batch":
@@ -55,8 +55,8 @@ class Batch:
             name: torch.cat([getattr(batch, name) for batch in batches])
             for name in ("latents", "noise", "timesteps", "weights")
         }
-        lessons = torch.cat([torch.full((len(batch.latents),), number) for number, batch in enumerate(batches)])
-        return Batch(**tensors, prompts=[prompt for batch in batches for prompt in batch.prompts], lessons=lessons)
+        tasks = torch.cat([torch.full((len(batch.latents),), number) for number, batch in enumerate(batches)])
+        return Batch(**tensors, prompts=[prompt for batch in batches for prompt in batch.prompts], tasks=tasks)
 
     def parts(self, count: int) -> Iterator["Batch"]:
         """The batch in `count` parts, in order."""
@@ -64,18 +64,23 @@ class Batch:
             prompts = [self.prompts[row] for row in rows]
             at = rows.to(self.latents.device)
             yield Batch(
-                self.latents[at], self.noise[at], self.timesteps[at], prompts, self.weights[at], self.lessons[rows]
+                self.latents[at], self.noise[at], self.timesteps[at], prompts, self.weights[at], self.tasks[rows]
             )
 
 
 def draw_batch(
-    base: Base, examples: Examples, prior: Examples | None, prior_weight: float, count: int, generator: torch.Generator
+    base: Base,
+    examples: Examples,
+    prior: Examples | None,
+    prior_loss_weight: float,
+    count: int,
+    generator: torch.Generator,
 ) -> Batch:
     """`count` examples, with replacement, and as many prior ones if there are any.
 
-    The loss of a batch is the mean over the examples plus `prior_weight` times the mean over the prior ones.
+    The loss of a batch is the mean over the examples plus `prior_loss_weight` times the mean over the prior ones.
     """
-    sources = [(examples, 1.0)] + ([(prior, prior_weight)] if prior else [])
+    sources = [(examples, 1.0)] + ([(prior, prior_loss_weight)] if prior else [])
     latents, prompts, weights = [], [], []
     for source, weight in sources:
         size = (count,)
@@ -86,5 +91,5 @@ def draw_batch(
     clean = torch.cat(latents).to(base.device, torch.float32)
     noise = torch.randn(clean.shape, generator=generator, device=generator.device).to(base.device)
     timesteps = base.sample_timesteps(len(clean), generator).to(base.device)
-    lessons = torch.zeros(len(clean), dtype=torch.long)
-    return Batch(clean, noise, timesteps, prompts, torch.cat(weights).to(base.device), lessons)
+    tasks = torch.zeros(len(clean), dtype=torch.long)
+    return Batch(clean, noise, timesteps, prompts, torch.cat(weights).to(base.device), tasks)

@@ -3,18 +3,23 @@
 import torch
 from torch import Tensor
 
-from mnemon.models.base import Base, Condition
+from mnemon.models.base import Base, Conditioning
 
 
 def denoising_loss(
-    base: Base, latents: Tensor, noise: Tensor, timesteps: Tensor, condition: Condition, min_snr: float | None = None
+    base: Base,
+    latents: Tensor,
+    noise: Tensor,
+    timesteps: Tensor,
+    condition: Conditioning,
+    snr_gamma: float | None = None,
 ) -> Tensor:
-    """The squared error of the base's prediction for each picture, (batch,), in fp32."""
+    """The squared error of the base's prediction for each image, (batch,), in fp32."""
     noisy = base.add_noise(latents, noise, timesteps)
     target = base.target(latents, noise, timesteps)
     error = base.predict(noisy, timesteps, condition).float() - target.float()
     losses = error.square().flatten(1).mean(1)
-    return losses if min_snr is None else losses * min_snr_weights(base, timesteps, min_snr)
+    return losses if snr_gamma is None else losses * min_snr_weights(base, timesteps, snr_gamma)
 
 
 @torch.no_grad()

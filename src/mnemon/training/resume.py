@@ -3,7 +3,7 @@
 A run goes on from a snapshot bit for bit, and only if everything that decides its outcome is the same. With other
 settings, photos or earlier concepts it starts anew, logs a warning that says what changed, and writes over the snapshot
 in time. A finished run leaves its last snapshot, so that a kill between training and the commit costs nothing; whoever
-has committed the concept calls `discard_snapshot`.
+has committed the concept calls `discard_checkpoint`.
 """
 
 import hashlib
@@ -18,20 +18,20 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from mnemon.adapters import save_deltas
-from mnemon.checkpoints import load_snapshot, save_snapshot
 from mnemon.errors import MnemonError
+from mnemon.files import load_checkpoint, save_checkpoint
 from mnemon.methods import method_settings
-from mnemon.methods.base import Learned, Method
+from mnemon.methods.base import Method, TrainedConcept
 from mnemon.models.base import Base
 from mnemon.training.examples import Examples
-from mnemon.training.lessons import Group, Lesson
+from mnemon.training.learner_group import ConceptTask, LearnerGroup
 from mnemon.training.settings import TrainingSettings
 
 SNAPSHOT = "training.safetensors"
 log = logging.getLogger("mnemon")
 
 
-def discard_snapshot(folder: Path) -> None:
+def discard_checkpoint(folder: Path) -> None:
     """Remove a run's snapshot, if there is one, and what a kill while it was being written has left."""
     for name in (SNAPSHOT, f"{SNAPSHOT}.part"):
         (folder / name).unlink(missing_ok=True)
@@ -40,20 +40,20 @@ def discard_snapshot(folder: Path) -> None:
 def run_identity(
     base: Base,
     method: Method,
-    lessons: Sequence[Lesson],
-    earlier: Sequence[Learned],
+    tasks: Sequence[ConceptTask],
+    earlier: Sequence[TrainedConcept],
     settings: TrainingSettings,
     calibration: Examples | None,
 ) -> dict[str, str]:
     """Everything that decides the outcome of a run, under names that an explanation can use."""
-    examples = [one for lesson in lessons for one in (lesson.examples, lesson.prior) if one is not None]
+    examples = [one for task in tasks for one in (task.examples, task.prior) if one is not None]
     examples += [] if calibration is None else [calibration]
-    pictures = {str(index): one.latents for index, one in enumerate(examples)}
+    images = {str(index): one.latents for index, one in enumerate(examples)}
     return {
         "base": base.fingerprint,
         "method": json.dumps([method.name, method_settings(method)]),
-        "concept": json.dumps([[lesson.name, lesson.noun] for lesson in lessons]),
-        "photos or prompts": _hash(pictures, [list(one.prompts) for one in examples]),
+        "concept": json.dumps([[task.name, task.class_noun] for task in tasks]),
+        "photos or prompts": _hash(images, [list(one.prompts) for one in examples]),
         "earlier concepts": " ".join(
             _hash(save_deltas(one.deltas) | dict(one.tokens) | dict(one.extra), one.name) for one in earlier
         ),
@@ -61,14 +61,14 @@ def run_identity(
     }
 
 
-class Snapshots:
+class Checkpoints:
     """The snapshot of one run; without a folder nothing is kept."""
 
     def __init__(
         self,
         folder: Path | None,
         identity: Mapping[str, str],
-        learner: Group,
+        learner: LearnerGroup,
         optimizer: torch.optim.Optimizer,
         generator: torch.Generator,
         scaler: "torch.amp.GradScaler | None" = None,
@@ -92,7 +92,7 @@ class Snapshots:
         if self._path is None or not self._path.exists() or not self._belongs(self._path):
             return 0
         try:
-            facts = load_snapshot(self._path, {"learner": self._learner}, self._optimizer, self._generator)
+            facts = load_checkpoint(self._path, {"learner": self._learner}, self._optimizer, self._generator)
         except (SafetensorError, RuntimeError, KeyError, ValueError) as error:
             raise _damaged(self._path) from error
         if self._scaler is not None and isinstance(scaler := facts["scaler"], dict):
@@ -104,7 +104,7 @@ class Snapshots:
         if self._path is not None:
             scaler = None if self._scaler is None else self._scaler.state_dict()
             facts = {"step": step, "identity": self._identity, "scaler": scaler}
-            save_snapshot(self._path, {"learner": self._learner}, self._optimizer, self._generator, facts)
+            save_checkpoint(self._path, {"learner": self._learner}, self._optimizer, self._generator, facts)
             self._written = time.monotonic()
 
     def _belongs(self, path: Path) -> bool:

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from mnemon.errors import MnemonError
-from mnemon.methods.base import Learned, Losses, Method, Step
+from mnemon.methods.base import Losses, Method, Step, TrainedConcept
 from mnemon.models.base import Base, Tokens
 from mnemon.training.accelerator import make_accelerator
 from mnemon.training.examples import Batch, Examples, draw_batch, joined
-from mnemon.training.lessons import Group, Lesson
+from mnemon.training.learner_group import ConceptTask, LearnerGroup
 from mnemon.training.loss import denoising_loss
-from mnemon.training.resume import Snapshots, run_identity
+from mnemon.training.resume import Checkpoints, run_identity
 from mnemon.training.settings import TrainingSettings
 
 T = TypeVar("T")
@@ -47,16 +47,16 @@ class Run:
         self,
         base: Base,
         method: Method,
-        lessons: Sequence[Lesson],
-        earlier: Sequence[Learned],
+        tasks: Sequence[ConceptTask],
+        earlier: Sequence[TrainedConcept],
         settings: TrainingSettings,
         folder: Path | None,
         calibration: Examples | None,
         until: Until | None,
     ) -> None:
-        self.base, self.lessons, self.settings = base, lessons, settings
+        self.base, self.tasks, self.settings = base, tasks, settings
         self.calibration, self.until = calibration, until
-        self.sources, self.steps, self.batch = _amounts(method, lessons, settings)
+        self.sources, self.steps, self.batch = _amounts(method, tasks, settings)
         self.group = self._learners(method, earlier)
         self.draws = self.generator(self._names, "draws")
         self.earlier: dict[str, Tokens] = {}
@@ -68,25 +68,25 @@ class Run:
         self.stepper = self.accelerator.prepare(self.optimizer)
         if settings.tensorboard:
             self.accelerator.init_trackers("tensorboard")
-        identity = run_identity(base, method, lessons, earlier, settings, calibration)
+        identity = run_identity(base, method, tasks, earlier, settings, calibration)
         if until is not None:  # a run without may go on from the snapshot of one with it
             identity["goal"] = until.name
         scaler = self.accelerator.scaler  # of fp16
-        self.snapshots = Snapshots(folder, identity, self.group, self.optimizer, self.draws, scaler)
+        self.checkpoints = Checkpoints(folder, identity, self.group, self.optimizer, self.draws, scaler)
 
-    def _learners(self, method: Method, earlier: Sequence[Learned]) -> Group:
-        starts = [self.generator(lesson.name, "start") for lesson in self.lessons]
-        names = [(lesson.name, lesson.noun) for lesson in self.lessons]
-        return Group(method.begin_together(names, self.base, earlier, starts), shared=method.at_once)
+    def _learners(self, method: Method, earlier: Sequence[TrainedConcept]) -> LearnerGroup:
+        starts = [self.generator(task.name, "start") for task in self.tasks]
+        names = [(task.name, task.class_noun) for task in self.tasks]
+        return LearnerGroup(method.begin_together(names, self.base, earlier, starts), shared=method.at_once)
 
     def prepare(self) -> None:
-        """Let the learners look at their pictures before the first step."""
+        """Let the learners look at their images before the first step."""
         general = None if self.calibration is None else self._probe(0, self.calibration)
         self.group.prepare(self._probes(), general, self.generator(self._names, "prepare"))
 
-    def conclude(self) -> None:
-        """Let the learners look at their pictures after the last step."""
-        self.group.conclude(self._probes(), self.generator(self._names, "conclude"))
+    def on_train_end(self) -> None:
+        """Let the learners look at their images after the last step."""
+        self.group.on_train_end(self._probes(), self.generator(self._names, "conclude"))
 
     def step(self, step: int) -> dict[str, float]:
         """One step of the optimiser; returns what is worth logging."""
@@ -94,19 +94,26 @@ class Run:
         factor = self.settings.rate_factor(step, self.steps)
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * factor
-        loss, penalty = torch.zeros(()), torch.zeros(())
-        for part in self._draw().parts(self.settings.accumulate):
+        loss, regularization_loss = torch.zeros(()), torch.zeros(())
+        for part in self._draw().parts(self.settings.gradient_accumulation_steps):
             with self.accelerator.accumulate(self.group):
                 losses, seen = self._losses(part, self.draws)
-                extra = self.group.penalty(seen)
+                extra = self.group.regularization_loss(seen)
                 # accelerate divides by the number of parts, but the weights of a batch's rows add up over its parts.
-                self.accelerator.backward(losses * self.settings.accumulate + extra)
-                loss, penalty = loss + losses.detach(), penalty + extra.detach() / self.settings.accumulate
+                self.accelerator.backward(losses * self.settings.gradient_accumulation_steps + extra)
+                loss, regularization_loss = (
+                    loss + losses.detach(),
+                    regularization_loss + extra.detach() / self.settings.gradient_accumulation_steps,
+                )
                 self.stepper.step()
                 self.stepper.zero_grad()
         self.group.after_step()
         # Read only now: a GPU is waited for once a step. What a bad loss has done to the learner is not kept.
-        logs = {"loss": loss.item(), "penalty": penalty.item(), "rate": self.optimizer.param_groups[0]["lr"]}
+        logs = {
+            "loss": loss.item(),
+            "penalty": regularization_loss.item(),
+            "rate": self.optimizer.param_groups[0]["lr"],
+        }
         self._check(logs["loss"] + logs["penalty"], step)
         self.accelerator.log(logs, step=step)
         return logs
@@ -133,11 +140,11 @@ class Run:
 
     @property
     def _names(self) -> str:
-        return " ".join(lesson.name for lesson in self.lessons)
+        return " ".join(task.name for task in self.tasks)
 
     def _draw(self) -> Batch:
         """This step's rows: a batch from each source."""
-        weight = self.settings.prior_weight
+        weight = self.settings.prior_loss_weight
         return Batch.cat(
             [draw_batch(self.base, own, prior, weight, self.batch, self.draws) for own, prior in self.sources]
         )
@@ -145,25 +152,25 @@ class Run:
     def _losses(self, part: Batch, generator: torch.Generator) -> tuple[Tensor, Step]:
         """The weighted sum of the part's denoising losses, and what it was computed on."""
         self._say(generator)
-        self.group.route(part.lessons)
+        self.group.route(part.tasks)
         base = self.base
         with self.accelerator.autocast():
             condition = base.encode_prompts(part.prompts)
-            losses = denoising_loss(base, part.latents, part.noise, part.timesteps, condition, self.settings.min_snr)
+            losses = denoising_loss(base, part.latents, part.noise, part.timesteps, condition, self.settings.snr_gamma)
         noisy = base.add_noise(part.latents, part.noise, part.timesteps)
         without = partial(self.group.without, base)
-        step = Step(base, noisy, part.timesteps, without, condition, part.lessons, self.progress)
+        step = Step(base, noisy, part.timesteps, without, condition, part.tasks, self.progress)
         return (losses * part.weights).sum(), step
 
     def _probes(self) -> dict[str, Losses]:
-        return {lesson.name: self._probe(number, lesson.examples) for number, lesson in enumerate(self.lessons)}
+        return {task.name: self._probe(number, task.examples) for number, task in enumerate(self.tasks)}
 
     def _probe(self, number: int, examples: Examples) -> Losses:
         """The loss of single draws from `examples`, under the changes of lesson `number`."""
 
         def losses(generator: torch.Generator) -> Tensor:
             batch = draw_batch(self.base, examples, None, 0.0, 1, generator)
-            batch.lessons.fill_(number)
+            batch.tasks.fill_(number)
             return self._losses(batch, generator)[0]
 
         return losses
@@ -175,23 +182,23 @@ class Run:
 
     def _check(self, loss: float, step: int) -> None:
         if not math.isfinite(loss):
-            names = " and ".join(f"'{lesson.name}'" for lesson in self.lessons)
+            names = " and ".join(f"'{task.name}'" for task in self.tasks)
             raise MnemonError(
                 f"The loss of {names} is {loss} at step {step + 1}: the training diverged. Use lower learning rates."
             )
 
 
 def _amounts(
-    method: Method, lessons: Sequence[Lesson], settings: TrainingSettings
+    method: Method, tasks: Sequence[ConceptTask], settings: TrainingSettings
 ) -> tuple[list[tuple[Examples, Examples | None]], int, int]:
     """What a step draws from (examples and prior ones), the steps in all, and a step's examples from each source."""
-    sources = [(lesson.examples, lesson.prior) for lesson in lessons]
+    sources = [(task.examples, task.prior) for task in tasks]
     steps = method.steps if settings.steps is None else settings.steps
-    batch = method.batch if settings.batch is None else settings.batch
-    if settings.accumulate > batch:
-        raise MnemonError(f"A batch of {batch} cannot be computed in {settings.accumulate} parts.")
-    if method.at_once:  # the pictures of all concepts mixed, and as many steps for each as alone
+    batch = method.batch_size if settings.batch_size is None else settings.batch_size
+    if settings.gradient_accumulation_steps > batch:
+        raise MnemonError(f"A batch of {batch} cannot be computed in {settings.gradient_accumulation_steps} parts.")
+    if method.at_once:  # the images of all concepts mixed, and as many steps for each as alone
         examples, prior = (joined(parts) for parts in zip(*sources, strict=True))
         assert examples is not None
-        return [(examples, prior)], steps * len(lessons), batch
+        return [(examples, prior)], steps * len(tasks), batch
     return sources, steps, batch

@@ -4,9 +4,9 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mnemon.methods.settings import check_settings, settings_to_json
+from mnemon.settings import check_settings, settings_to_json
 
-HARMLESS = ("snapshot_seconds", "preview_every", "tensorboard", "gradient_checkpointing")
+HARMLESS = ("checkpoint_seconds", "preview_every", "tensorboard", "gradient_checkpointing")
 """Settings that do not change what is learned: a run may go on under others."""
 
 
@@ -20,25 +20,25 @@ class TrainingSettings:
 
     steps: int | None = None
     """Steps a concept; the method's default if not given."""
-    batch: int | None = None
-    """Pictures a step; the method's default if not given."""
+    batch_size: int | None = None
+    """Images a step; the method's default if not given."""
     seed: int = 0
     """Seed of all random numbers. Each concept has numbers of its own, from the seed and its name."""
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
     """Precision of the forward pass. fp16 needs a GPU."""
-    accumulate: int = 1
+    gradient_accumulation_steps: int = 1
     """Compute a step's batch in this many parts: less memory, the same mean gradient."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass: less memory, more time, the same numbers."""
-    schedule: Literal["constant", "cosine"] = "constant"
+    lr_scheduler: Literal["constant", "cosine"] = "constant"
     """How the learning rates go on after the warm-up; cosine falls to zero at the last step."""
-    warm_up: int = 0
+    lr_warmup_steps: int = 0
     """Steps over which the learning rates rise from zero."""
-    min_snr: float | None = None
+    snr_gamma: float | None = None
     """gamma of min-SNR weighting (arXiv 2303.09556; 5 is usual); none weighs all timesteps alike."""
-    prior_weight: float = 1.0
-    """Weight of the class pictures' loss, where class pictures are given."""
-    snapshot_seconds: float = 30.0
+    prior_loss_weight: float = 1.0
+    """Weight of the class images' loss, where class images are given."""
+    checkpoint_seconds: float = 30.0
     """Time between snapshots to go on from; 0 takes one after every step."""
     preview_every: int = 0
     """Steps between previews; 0 for none."""
@@ -48,8 +48,15 @@ class TrainingSettings:
     def __post_init__(self) -> None:
         check_settings(
             self,
-            positive=("batch", "accumulate", "min_snr"),
-            not_negative=("steps", "warm_up", "prior_weight", "snapshot_seconds", "preview_every", "seed"),
+            positive=("batch_size", "gradient_accumulation_steps", "snr_gamma"),
+            not_negative=(
+                "steps",
+                "lr_warmup_steps",
+                "prior_loss_weight",
+                "checkpoint_seconds",
+                "preview_every",
+                "seed",
+            ),
         )
 
     def decisive(self) -> dict[str, Any]:
@@ -58,9 +65,9 @@ class TrainingSettings:
 
     def rate_factor(self, step: int, steps: int) -> float:
         """What the learning rates are multiplied by at `step` (0-based) of `steps`, in 0..1."""
-        if step < self.warm_up:
-            return (step + 1) / (self.warm_up + 1)
-        if self.schedule == "constant":
+        if step < self.lr_warmup_steps:
+            return (step + 1) / (self.lr_warmup_steps + 1)
+        if self.lr_scheduler == "constant":
             return 1.0
-        done = (step - self.warm_up) / max(steps - self.warm_up, 1)
+        done = (step - self.lr_warmup_steps) / max(steps - self.lr_warmup_steps, 1)
         return 0.5 * (1 + math.cos(math.pi * done))

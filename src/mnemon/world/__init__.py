@@ -1,4 +1,4 @@
-"""The built-in world: pictures drawn from a seed, captions, concepts, and the recipe of the built-in base."""
+"""The built-in world: images drawn from a seed, captions, concepts, and the recipe of the built-in base."""
 
 from importlib.resources import files
 from pathlib import Path

@@ -12,7 +12,7 @@ Draw = ImageDraw.ImageDraw
 
 
 def _gradient(size: int, top: RGB, bottom: RGB) -> NDArray[np.float32]:
-    """A (size, size, 3) picture, 0..1, going from one colour at the top to another at the bottom."""
+    """A (size, size, 3) image, 0..1, going from one colour at the top to another at the bottom."""
     weight = np.linspace(0, 1, size, dtype=np.float32)[:, None, None]
     rows = np.array(top, np.float32) * (1 - weight) + np.array(bottom, np.float32) * weight
     return np.repeat(rows, size, axis=1)

@@ -25,11 +25,11 @@ class WorldConcept:
     style: Style | None = None
 
     @property
-    def noun(self) -> str | None:
+    def class_noun(self) -> str | None:
         return self.look.noun if self.look else None
 
     def draw(self, seed: int) -> tuple[Image.Image, str]:
-        """A picture of the concept and its caption, which holds the token `<name>` and no attribute."""
+        """An image of the concept and its caption, which holds the token `<name>` and no attribute."""
         rng = np.random.default_rng((seed, 7))
         look = self.look or palette_look(rng)
         background = str(rng.choice(list(BACKGROUNDS)))
@@ -41,12 +41,12 @@ class WorldConcept:
 
     def photos(self, count: int, seed: int) -> Concept:
         """`count` photos as a person would bring them; other seeds give other poses and places."""
-        pictures = [self.draw(seed * 1000 + index) for index in range(count)]
+        images = [self.draw(seed * 1000 + index) for index in range(count)]
         photos = tuple(
             Photo(image, f"{self.name}-{seed}-{index}", hashlib.sha256(image.tobytes()).hexdigest(), caption)
-            for index, (image, caption) in enumerate(pictures)
+            for index, (image, caption) in enumerate(images)
         )
-        return Concept(self.name, photos, self.noun)
+        return Concept(self.name, photos, self.class_noun)
 
     def write(self, folder: Path, count: int, seed: int) -> None:
         """The same photos as files: `00.png` with `00.txt` beside it, and so on."""
@@ -56,10 +56,10 @@ class WorldConcept:
             (folder / f"{index:02}.txt").write_text(f"{photo.caption}\n", encoding="utf-8")
 
 
-def thing_concept(name: str, seed: int, noun: str | None = None) -> WorldConcept:
-    """The thing number `seed` of the endless supply; of `noun`, if one is given."""
+def thing_concept(name: str, seed: int, class_noun: str | None = None) -> WorldConcept:
+    """The thing number `seed` of the endless supply; of `class_noun`, if one is given."""
     rng = np.random.default_rng((seed, 17))
-    return WorldConcept(name, free_look(rng, noun or NOUNS[int(rng.integers(len(NOUNS)))]))
+    return WorldConcept(name, free_look(rng, class_noun or NOUNS[int(rng.integers(len(NOUNS)))]))
 
 
 def style_concept(name: str, seed: int, family: str | None = None) -> WorldConcept:

@@ -1,4 +1,4 @@
-"""A small convolutional network that looks at pictures of the world.
+"""A small convolutional network that looks at images of the world.
 
 One class, trained three times: as the teacher of the built-in base, as the judge that scores what the base draws (from
 another seed, on other renders), and as the image side of the world's small CLIP.
@@ -13,8 +13,8 @@ WIDTHS = (32, 64, 128, 192)
 SCALE = ".scale"  # ends the names of the scales of packed weights
 
 
-class PictureEncoder(nn.Module):
-    """Pictures (batch, 3, 64, 64) in -1..1 to an embedding and to class logits.
+class ImageEncoder(nn.Module):
+    """Images (batch, 3, 64, 64) in -1..1 to an embedding and to class logits.
 
     `heads` maps the name of an attribute to its number of classes; `embedding` is the width of the embedding.
     """
@@ -30,26 +30,26 @@ class PictureEncoder(nn.Module):
         self.heads = nn.ModuleDict({name: nn.Linear(before * 4, classes) for name, classes in heads.items()})
         self.project = nn.Sequential(nn.Linear(before * 4, 256), nn.GELU(), nn.Linear(256, embedding))
 
-    def features(self, pictures: Tensor) -> list[Tensor]:
+    def features(self, images: Tensor) -> list[Tensor]:
         """The four stages' outputs, (batch, width, side, side) with sides 32, 16, 8, 4."""
         outputs = []
         for stage in self.stages:
-            pictures = stage(pictures)
-            outputs.append(pictures)
+            images = stage(images)
+            outputs.append(images)
         return outputs
 
     def pool(self, features: Tensor) -> Tensor:
         """The last stage's (batch, 192, 4, 4) to (batch, 768): 2 × 2 places are kept apart."""
         return nn.functional.adaptive_avg_pool2d(features, 2).flatten(1)
 
-    def classify(self, pictures: Tensor) -> dict[str, Tensor]:
+    def classify(self, images: Tensor) -> dict[str, Tensor]:
         """Logits (batch, classes) for every attribute."""
-        pooled = self.pool(self.features(pictures)[-1])
+        pooled = self.pool(self.features(images)[-1])
         return {name: head(pooled) for name, head in self.heads.items()}
 
-    def forward(self, pictures: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """Unit embeddings (batch, embedding)."""
-        return nn.functional.normalize(self.project(self.pool(self.features(pictures)[-1])).float(), dim=-1)
+        return nn.functional.normalize(self.project(self.pool(self.features(images)[-1])).float(), dim=-1)
 
 
 def packed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """How a thing looks: its colours, pattern, accent and proportions.
 
 Palette looks have colours with names, which captions can say. Free looks have colours off the palette, which no
-caption names: concepts are free looks, so that nothing but their pictures tells how they look.
+caption names: concepts are free looks, so that nothing but their images tells how they look.
 """
 
 import colorsys

@@ -1,4 +1,4 @@
-"""Scenes and the renderer: what stands where, in which place, and the picture of it with its ground truth."""
+"""Scenes and the renderer: what stands where, in which place, and the image of it with its ground truth."""
 
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 
 @dataclass(frozen=True)
 class Pose:
-    """Where a thing stands: centre and half-extent in pixels of the finished picture, tilt in degrees."""
+    """Where a thing stands: centre and half-extent in pixels of the finished image, tilt in degrees."""
 
     x: float
     y: float
@@ -40,7 +40,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Render:
-    """A picture, (64, 64, 3) uint8, with a mask (64, 64) 0..1 and a box for each thing."""
+    """An image, (64, 64, 3) uint8, with a mask (64, 64) 0..1 and a box for each thing."""
 
     pixels: NDArray[np.uint8]
     masks: tuple[NDArray[np.float32], ...]
@@ -89,10 +89,10 @@ def render(scene: Scene) -> Render:
         mask = _shrink((roles > 0).astype(np.float32))
         masks.append(mask)
         boxes.append(_bounds(mask))
-    picture = _shrink(canvas)
+    image = _shrink(canvas)
     if scene.style is not None:
-        picture = apply_style(picture, scene.style)
-    pixels = (np.clip(picture, 0, 1) * 255 + 0.5).astype(np.uint8)
+        image = apply_style(image, scene.style)
+    pixels = (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
     return Render(pixels, tuple(masks), tuple(boxes))
 
 

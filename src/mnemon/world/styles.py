@@ -1,4 +1,4 @@
-"""Ways of drawing everything: a style turns a finished picture of the world into another picture.
+"""Ways of drawing everything: a style turns a finished pixels of the world into another pixels.
 
 Styles come in families (pencil, pixel blocks, poster, ink, blueprint, neon); a family with its parameters is one
 style, so there are as many as one likes. A style concept is one of them.
@@ -12,7 +12,7 @@ from PIL import Image, ImageFilter
 
 from mnemon.world.looks import RGB
 
-Picture = NDArray[np.float32]  # (height, width, 3), 0..1
+Pixels = NDArray[np.float32]  # (height, width, 3), 0..1
 
 FAMILIES: tuple[str, ...] = ("pencil", "pixel", "poster", "ink", "blueprint", "neon")
 
@@ -34,37 +34,37 @@ def random_style(rng: np.random.Generator, family: str | None = None) -> Style:
     return Style(family or str(rng.choice(FAMILIES)), light, dark, float(rng.uniform(0.3, 1.0)))
 
 
-def apply_style(picture: Picture, style: Style) -> Picture:
-    """`picture` redrawn in `style`; same shape, 0..1."""
+def apply_style(pixels: Pixels, style: Style) -> Pixels:
+    """`pixels` redrawn in `style`; same shape, 0..1."""
     paper, pen = np.array(style.paper, np.float32), np.array(style.pen, np.float32)
     if style.family == "pixel":
-        return _pixels(picture, 4 if style.strength < 0.65 else 6)
+        return _pixels(pixels, 4 if style.strength < 0.65 else 6)
     if style.family == "poster":
         levels = 2 if style.strength > 0.65 else 3
-        poster: Picture = np.round(picture * levels) / levels * (0.6 + 0.4 * paper)
+        poster: Pixels = np.round(pixels * levels) / levels * (0.6 + 0.4 * paper)
         return poster
-    grey = picture @ np.array([0.3, 0.59, 0.11], np.float32)
+    grey = pixels @ np.array([0.3, 0.59, 0.11], np.float32)
     if style.family == "ink":
         return np.where((grey > 0.35 + 0.25 * style.strength)[..., None], paper, pen)
-    lines = np.clip(_edges(picture) * (1.5 + 2 * style.strength), 0, 1)[..., None]
+    lines = np.clip(_edges(pixels) * (1.5 + 2 * style.strength), 0, 1)[..., None]
     if style.family == "pencil":
         return paper * (1 - lines) * (0.55 + 0.45 * grey[..., None]) + pen * lines
     if style.family == "blueprint":
         ground = np.array([pen[0] * 0.5, pen[1], 0.45 + pen[2]], np.float32)
         return ground * (1 - lines) + paper * lines
-    glow = picture**2 * 1.2  # neon: dark grounds, bright lines in the picture's own colours
-    return np.clip(glow * 0.35 + lines * (picture * 0.5 + 0.5 * paper), 0, 1).astype(np.float32)
+    glow = pixels**2 * 1.2  # neon: dark grounds, bright lines in the pixels's own colours
+    return np.clip(glow * 0.35 + lines * (pixels * 0.5 + 0.5 * paper), 0, 1).astype(np.float32)
 
 
-def _pixels(picture: Picture, block: int) -> Picture:
-    image = Image.fromarray((picture * 255).astype(np.uint8))
+def _pixels(pixels: Pixels, block: int) -> Pixels:
+    image = Image.fromarray((pixels * 255).astype(np.uint8))
     small = image.resize((image.width // block, image.height // block), Image.Resampling.BOX)
     large = small.resize(image.size, Image.Resampling.NEAREST)
     return np.asarray(large, np.float32) / np.float32(255)
 
 
-def _edges(picture: Picture) -> NDArray[np.float32]:
-    image = Image.fromarray((picture * 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(0.6))
+def _edges(pixels: Pixels) -> NDArray[np.float32]:
+    image = Image.fromarray((pixels * 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(0.6))
     array = np.asarray(image, np.float32) / 255
     across = np.abs(np.diff(array, axis=1, append=array[:, -1:])).max(-1)
     down = np.abs(np.diff(array, axis=0, append=array[-1:])).max(-1)

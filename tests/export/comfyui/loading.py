@@ -1,7 +1,7 @@
 """ComfyUI's own code, imported from a checkout, with the weights of our bases in its models.
 
 Nothing of ComfyUI is in this repository: the checkout is given by its path. What it imports for models of other kinds
-than ours (pictures, sound, its kernels) is stood in for where it is not installed.
+than ours (images, sound, its kernels) is stood in for where it is not installed.
 """
 
 import logging

@@ -23,7 +23,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from mnemon.adapters import Delta, Dense, LowRank, fold
+from mnemon.adapters import Delta, Dense, LowRank, merge
 from mnemon.adapters.checks import matrix_shape
 from mnemon.export import Fit, export
 from mnemon.export.checkpoint import PREFIXES
@@ -32,7 +32,7 @@ from mnemon.export.naming import COMFY, DIFFUSERS, KOHYA, Naming, mapped_by_comf
 from mnemon.export.selection import select
 from mnemon.library import Library
 from mnemon.methods import method_from
-from mnemon.methods.base import Learned
+from mnemon.methods.base import TrainedConcept
 from mnemon.models.layers import every_layer
 from mnemon.models.pipeline import PipelineBase
 from tests.export.comfyui.bases import ALL, real, tiny
@@ -68,13 +68,13 @@ def record(base: PipelineBase, mapped: set[str]) -> None:
     names = sorted(name for name in mapped if name.startswith(ours(base, naming)))
     NAMES.mkdir(exist_ok=True)
     (NAMES / f"{base.family}.txt").write_text("\n".join(names) + "\n")
-    lacks = [site for site in every_layer(base) if not mapped_by_comfyui(naming, site)]
-    assert not set(lacks) & set(base.sites())
+    lacks = [target for target in every_layer(base) if not mapped_by_comfyui(naming, target)]
+    assert not set(lacks) & set(base.target_modules())
     dialect = KOHYA if naming.kohya else COMFY
-    for site in every_layer(base):
-        assert (spelled(naming, site, dialect) in mapped) == (site not in lacks), site
+    for target in every_layer(base):
+        assert (spelled(naming, target, dialect) in mapped) == (target not in lacks), target
     print(
-        f"{base.family}: {len(names)} names; all {len(base.sites())} sites and all but {len(lacks)} of "
+        f"{base.family}: {len(names)} names; all {len(base.target_modules())} target modules and all but {len(lacks)} of "
         f"{len(every_layer(base))} layers are mapped"
     )
 
@@ -103,7 +103,7 @@ def check(comfy: ComfyUI, base: PipelineBase, folder: Path) -> None:
         file = next(made.folder.glob("*.safetensors"))
         given, said = comfy.patched(denoiser, text, file)
         assert not said, said[:5]
-        with fold(every_layer(base), changes(base, made.lora, select(library, base, names).deltas, fit)):
+        with merge(every_layer(base), changes(base, made.lora, select(library, base, names).deltas, fit)):
             wanted = weights(comfy, denoiser, text, base, naming)
         weights(comfy, denoiser, text, base, naming)
         off = max((given.get(key, plain[key]) - wanted[key]).abs().max().item() for key in wanted)
@@ -123,9 +123,9 @@ def changes(
     if fit is None or fit.rank is None:
         return dict(deltas)
     made: dict[str, Delta] = {}
-    for site, delta in deltas.items():
+    for target, delta in deltas.items():
         u, s, v = torch.linalg.svd(delta.matrix())
-        made[site] = Dense(u[:, : fit.rank] * s[: fit.rank] @ v[: fit.rank])
+        made[target] = Dense(u[:, : fit.rank] * s[: fit.rank] @ v[: fit.rank])
     return made
 
 
@@ -136,23 +136,23 @@ def checkpoint(comfy: ComfyUI, library: Library, base: PipelineBase, naming: Nam
     tensors = load_file(folder / "rex.safetensors")
     own = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
     model = comfy.denoiser(base)
-    with fold(every_layer(base), select(library, base, ["rex"]).deltas):
+    with merge(every_layer(base), select(library, base, ["rex"]).deltas):
         comfy.fill(model, None, base, naming)
     wanted = model.diffusion_model.state_dict()
     assert own.keys() == wanted.keys() and all(torch.equal(own[key], wanted[key]) for key in wanted)
     print(f"  checkpoint: {len(own)} weights of the U-Net, all equal")
 
 
-def wide(base: PipelineBase, naming: Naming) -> Learned:
+def wide(base: PipelineBase, naming: Naming) -> TrainedConcept:
     """A LoRA of every layer that ComfyUI maps, as others make them."""
     generator = torch.Generator().manual_seed(3)
     deltas = {}
-    for site, layer in every_layer(base).items():
-        if mapped_by_comfyui(naming, site):
+    for target, layer in every_layer(base).items():
+        if mapped_by_comfyui(naming, target):
             d_out, d_in = matrix_shape(layer)
             up, down = torch.randn(d_out, 2, generator=generator), torch.randn(2, d_in, generator=generator)
-            deltas[site] = LowRank(0.1 * up, down, scale=0.7)
-    return Learned("ink", None, deltas, concept(base, "ink", 4).tokens)
+            deltas[target] = LowRank(0.1 * up, down, scale=0.7)
+    return TrainedConcept("ink", None, deltas, concept(base, "ink", 4).tokens)
 
 
 def weights(comfy: ComfyUI, denoiser: Any, text: Any, base: PipelineBase, naming: Naming) -> dict[str, Tensor]:

@@ -13,6 +13,6 @@ def test_the_names_of_a_published_size_are_those_that_comfyui_maps(family: str) 
     base, known = real(family), set((NAMES / f"{family}.txt").read_text().split())
     naming = naming_of(base)
     dialect = KOHYA if naming.kohya else COMFY
-    mapped = {site: spelled(naming, site, dialect) in known for site in every_layer(base)}
-    assert mapped == {site: mapped_by_comfyui(naming, site) for site in mapped}
-    assert base.sites() and all(mapped[site] for site in base.sites())
+    mapped = {target: spelled(naming, target, dialect) in known for target in every_layer(base)}
+    assert mapped == {target: mapped_by_comfyui(naming, target) for target in mapped}
+    assert base.target_modules() and all(mapped[target] for target in base.target_modules())

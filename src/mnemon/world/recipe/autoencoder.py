@@ -1,4 +1,4 @@
-"""Stage 2 of the recipe: the autoencoder, 64 × 64 × 3 pictures to 8 × 8 × 16 latents.
+"""Stage 2 of the recipe: the autoencoder, 64 × 64 × 3 images to 8 × 8 × 16 latents.
 
 It bounds everything after it: a concept can never be drawn better than it is reconstructed, so it learns from renders
 in free colours as well, and from the teacher's features besides the pixels.
@@ -10,9 +10,9 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from mnemon.world.encoder import PictureEncoder
+from mnemon.world.encoder import ImageEncoder
 from mnemon.world.recipe.fit import Average, Schedule, channels_last, draw, fit
-from mnemon.world.recipe.pictures import Pictures, to_input
+from mnemon.world.recipe.images import Images, to_input
 
 CHANNELS = 16
 
@@ -37,7 +37,7 @@ def new_autoencoder(seed: int) -> AutoencoderKL:
 
 
 def train_autoencoder(
-    folder: Path, pictures: Pictures, pairs: Pictures, teacher: PictureEncoder, *, seed: int, steps: int
+    folder: Path, images: Images, pairs: Images, teacher: ImageEncoder, *, seed: int, steps: int
 ) -> tuple[AutoencoderKL, float]:
     """The averaged autoencoder, its latents of unit variance, and the seconds it took."""
     model = new_autoencoder(seed)
@@ -46,7 +46,7 @@ def train_autoencoder(
     def loss(generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         half = 8
         pixels = torch.cat(
-            [pictures.pixels[draw(generator, len(pictures), half)], pairs.pixels[draw(generator, len(pairs), half)]]
+            [images.pixels[draw(generator, len(images), half)], pairs.pixels[draw(generator, len(pairs), half)]]
         )
         clean = to_input(pixels)
         with torch.autocast("cpu", torch.bfloat16):
@@ -67,11 +67,11 @@ def train_autoencoder(
     schedule = Schedule(steps, 1.2e-3, warmup=100, hold=0.3, weight_decay=0.0, muon=12.0)
     seconds = fit("autoencoder", folder, {"model": model}, loss, schedule, seed=seed, averages={"model": average})
     shadow = average.shadow.eval()
-    _whiten(shadow, pictures)
+    _whiten(shadow, images)
     return shadow, seconds
 
 
-def _feature_distance(teacher: PictureEncoder, drawn: Tensor, clean: Tensor) -> Tensor:
+def _feature_distance(teacher: ImageEncoder, drawn: Tensor, clean: Tensor) -> Tensor:
     """Relative L1 over the teacher's four stages."""
     with torch.no_grad():
         wanted = teacher.features(clean)
@@ -86,12 +86,12 @@ def _gradient_distance(a: Tensor, b: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _whiten(model: AutoencoderKL, pictures: Pictures) -> None:
+def _whiten(model: AutoencoderKL, images: Images) -> None:
     """Fold the latents' mean and deviation a channel into the model, so that `scaling_factor` 1 is right.
 
     `StableDiffusionPipeline` knows one factor for all channels; the diffusion wants unit variance in each.
     """
-    latents = torch.cat([encode(model, to_input(rows)) for rows in pictures.pixels[:4000].split(250)])
+    latents = torch.cat([encode(model, to_input(rows)) for rows in images.pixels[:4000].split(250)])
     mean, deviation = latents.mean(dim=(0, 2, 3)), latents.std(dim=(0, 2, 3))
     into, out = model.quant_conv, model.post_quant_conv
     out.bias += (out.weight[:, :, 0, 0] * mean).sum(1)
@@ -102,14 +102,14 @@ def _whiten(model: AutoencoderKL, pictures: Pictures) -> None:
 
 
 @torch.no_grad()
-def encode(model: AutoencoderKL, pictures: Tensor) -> Tensor:
-    """The mean latents (n, 16, 8, 8) of pictures (n, 3, 64, 64)."""
-    return model.encode(pictures).latent_dist.mean
+def encode(model: AutoencoderKL, images: Tensor) -> Tensor:
+    """The mean latents (n, 16, 8, 8) of images (n, 3, 64, 64)."""
+    return model.encode(images).latent_dist.mean
 
 
 @torch.no_grad()
-def autoencoder_figures(model: AutoencoderKL, judge: PictureEncoder, pairs: Pictures) -> dict[str, float]:
-    """PSNR in dB on pictures 0..1, and the judge's score of reconstructions over its score of two renders."""
+def autoencoder_figures(model: AutoencoderKL, judge: ImageEncoder, pairs: Images) -> dict[str, float]:
+    """PSNR in dB on images 0..1, and the judge's score of reconstructions over its score of two renders."""
     clean = to_input(pairs.pixels[:800])
     drawn = torch.cat([model.decode(encode(model, rows)).sample for rows in clean.split(100)]).clamp(-1, 1)
     error = ((drawn - clean) / 2).square().mean(dim=(1, 2, 3))

@@ -1,6 +1,6 @@
 """The recipe of the built-in base, from nothing to a diffusers folder, in one resumable call.
 
-Stages: pictures, teacher, judge, autoencoder, CLIP, denoiser, assembly. Each keeps its state in the working folder; a
+Stages: images, teacher, judge, autoencoder, CLIP, denoiser, assembly. Each keeps its state in the working folder; a
 killed build goes on from its last snapshot. Each stage has a gate (`gates.py`).
 """
 
@@ -17,16 +17,16 @@ from rich.console import Console
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from mnemon.checkpoints import write_json, write_safetensors
 from mnemon.errors import MnemonError
-from mnemon.world.encoder import PictureEncoder, packed
-from mnemon.world.recipe import pictures as rendering
+from mnemon.files import write_json, write_safetensors
+from mnemon.world.encoder import ImageEncoder, packed
+from mnemon.world.recipe import images as rendering
 from mnemon.world.recipe.autoencoder import autoencoder_figures, encode, train_autoencoder
 from mnemon.world.recipe.denoiser import caption_ids, new_scheduler, tokenize, train_clip, train_denoiser
 from mnemon.world.recipe.encoders import encoder_figures, instance_top1, train_encoder
 from mnemon.world.recipe.fit import Schedule
 from mnemon.world.recipe.gates import drawing_figures, require
-from mnemon.world.recipe.pictures import Pictures, to_input
+from mnemon.world.recipe.images import Images, to_input
 from mnemon.world.recipe.tokenizer import build_tokenizer
 
 SHARD = "15MB"
@@ -58,7 +58,7 @@ def build(out: Path, work: Path, recipe: Recipe, *, force: bool = False) -> dict
 
     Args:
         out: the diffusers folder to write; replaced only when everything is done.
-        work: keeps pictures and snapshots (about 2 GB); calling again with the same folder goes on.
+        work: keeps images and snapshots (about 2 GB); calling again with the same folder goes on.
         force: go on after a missed gate.
 
     Raises:
@@ -66,7 +66,7 @@ def build(out: Path, work: Path, recipe: Recipe, *, force: bool = False) -> dict
     """
     _same_recipe(work, recipe)
     log = _Log(force)
-    log.console.print("Rendering pictures")
+    log.console.print("Rendering images")
     scenes = rendering.scenes(work, recipe.seed, recipe.scenes)
     pairs = rendering.pairs(work, recipe.seed, recipe.pairs)
     teacher, log.seconds["teacher"] = train_encoder(
@@ -117,7 +117,7 @@ def _same_recipe(work: Path, recipe: Recipe) -> None:
     write_json(note, asdict(recipe))
 
 
-def _judge(work: Path, recipe: Recipe, log: _Log) -> PictureEncoder:
+def _judge(work: Path, recipe: Recipe, log: _Log) -> ImageEncoder:
     scenes = rendering.scenes(work, recipe.seed + 1, recipe.judge_scenes)
     pairs = rendering.pairs(work, recipe.seed + 1, recipe.judge_pairs)
     judge, log.seconds["judge"] = train_encoder(
@@ -129,26 +129,26 @@ def _judge(work: Path, recipe: Recipe, log: _Log) -> PictureEncoder:
     return judge
 
 
-def _test_pairs(work: Path, recipe: Recipe) -> Pictures:
+def _test_pairs(work: Path, recipe: Recipe) -> Images:
     return rendering.pairs(work, recipe.seed + 2, recipe.test_pairs)
 
 
 def _drawing(
-    work: Path, recipe: Recipe, pictures: Pictures, teacher: PictureEncoder, autoencoder: AutoencoderKL, log: _Log
-) -> tuple[StableDiffusionPipeline, PictureEncoder, CLIPTextModelWithProjection]:
+    work: Path, recipe: Recipe, images: Images, teacher: ImageEncoder, autoencoder: AutoencoderKL, log: _Log
+) -> tuple[StableDiffusionPipeline, ImageEncoder, CLIPTextModelWithProjection]:
     """The pipeline, and CLIP's two halves."""
     tokenizer = build_tokenizer(work / "tokenizer")
-    ids = caption_ids(tokenizer, pictures)
+    ids = caption_ids(tokenizer, images)
     clip_image, clip_text, log.seconds["clip"] = train_clip(
-        work, pictures, ids, teacher, tokenizer, seed=recipe.seed + 12, steps=recipe.clip_steps
+        work, images, ids, teacher, tokenizer, seed=recipe.seed + 12, steps=recipe.clip_steps
     )
     text = CLIPTextModel(clip_text.config)
     text.load_state_dict(_text_weights(clip_text))
     unet, text, log.seconds["denoiser"] = train_denoiser(
         work,
-        _latents(autoencoder, pictures),
-        _teacher_features(teacher, pictures),
-        pictures.mask,
+        _latents(autoencoder, images),
+        _teacher_features(teacher, images),
+        images.mask,
         ids,
         text,
         tokenize(tokenizer, [""])[0],
@@ -159,8 +159,8 @@ def _drawing(
     return _pipeline(autoencoder, unet, text, tokenizer), clip_image, clip_text
 
 
-def _join(one: Pictures, two: Pictures) -> Pictures:
-    return Pictures(
+def _join(one: Images, two: Images) -> Images:
+    return Images(
         torch.cat([one.pixels, two.pixels]),
         torch.cat([one.mask, two.mask]),
         torch.cat([one.present, two.present]),
@@ -177,16 +177,16 @@ def _text_weights(model: torch.nn.Module) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def _latents(autoencoder: AutoencoderKL, pictures: Pictures) -> Tensor:
+def _latents(autoencoder: AutoencoderKL, images: Images) -> Tensor:
     with torch.autocast("cpu", torch.bfloat16):
-        parts = [encode(autoencoder, to_input(rows)).float() for rows in pictures.pixels.split(256)]
+        parts = [encode(autoencoder, to_input(rows)).float() for rows in images.pixels.split(256)]
     return torch.cat(parts)
 
 
 @torch.no_grad()
-def _teacher_features(teacher: PictureEncoder, pictures: Pictures) -> Tensor:
+def _teacher_features(teacher: ImageEncoder, images: Images) -> Tensor:
     with torch.autocast("cpu", torch.bfloat16):
-        parts = [teacher.features(to_input(rows))[-1].bfloat16() for rows in pictures.pixels.split(512)]
+        parts = [teacher.features(to_input(rows))[-1].bfloat16() for rows in images.pixels.split(512)]
     features = torch.cat(parts)
     return features - features[:4000].float().mean(dim=(0, 2, 3), keepdim=True).bfloat16()
 
@@ -203,7 +203,7 @@ def _pipeline(
 
 @torch.no_grad()
 def _draw(pipeline: StableDiffusionPipeline, prompts: Sequence[str], seed: int) -> Tensor:
-    """Pictures (n, 3, 64, 64) in -1..1: 20 DDIM steps, guidance 4."""
+    """Images (n, 3, 64, 64) in -1..1: 20 DDIM steps, guidance 4."""
     generator = torch.Generator().manual_seed(seed + 5000)
     parts = []
     for start in range(0, len(prompts), 48):
@@ -221,8 +221,8 @@ def _draw(pipeline: StableDiffusionPipeline, prompts: Sequence[str], seed: int) 
 def _save(
     folder: Path,
     pipeline: StableDiffusionPipeline,
-    judge: PictureEncoder,
-    clip_image: PictureEncoder,
+    judge: ImageEncoder,
+    clip_image: ImageEncoder,
     clip_text: CLIPTextModelWithProjection,
 ) -> None:
     """The pipeline and the encoders, in half precision and in shards."""

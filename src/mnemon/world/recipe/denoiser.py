@@ -2,7 +2,7 @@
 
 The text model starts as CLIP's and is trained on with the U-Net. What made a small U-Net learn outlines within an
 hour on two cores: uniform weights over the timesteps, and representation alignment (arXiv 2410.06940): the U-Net's
-middle features are pulled towards the teacher's features of the clean picture.
+middle features are pulled towards the teacher's features of the clean image.
 """
 
 from pathlib import Path
@@ -12,9 +12,9 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from mnemon.world.encoder import PictureEncoder, contrastive_loss
+from mnemon.world.encoder import ImageEncoder, contrastive_loss
 from mnemon.world.recipe.fit import Average, Schedule, channels_last, draw, fit
-from mnemon.world.recipe.pictures import CAPTIONS, Pictures, to_input
+from mnemon.world.recipe.images import CAPTIONS, Images, to_input
 
 WIDTH = 192  # of the text model
 ALIGNMENT = 0.5
@@ -45,32 +45,32 @@ def tokenize(tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:
     return encoded.input_ids
 
 
-def caption_ids(tokenizer: CLIPTokenizer, pictures: Pictures) -> Tensor:
-    """Token ids of all captions, (pictures, CAPTIONS, length)."""
-    flat = [words for captions in pictures.captions for words in captions]
-    return tokenize(tokenizer, flat).reshape(len(pictures), CAPTIONS, -1)
+def caption_ids(tokenizer: CLIPTokenizer, images: Images) -> Tensor:
+    """Token ids of all captions, (images, CAPTIONS, length)."""
+    flat = [words for captions in images.captions for words in captions]
+    return tokenize(tokenizer, flat).reshape(len(images), CAPTIONS, -1)
 
 
 def train_clip(
     folder: Path,
-    pictures: Pictures,
+    images: Images,
     ids: Tensor,
-    teacher: PictureEncoder,
+    teacher: ImageEncoder,
     tokenizer: CLIPTokenizer,
     *,
     seed: int,
     steps: int,
-) -> tuple[PictureEncoder, CLIPTextModelWithProjection, float]:
+) -> tuple[ImageEncoder, CLIPTextModelWithProjection, float]:
     """CLIP's image side (started from the teacher's convolutions), its text side, and the seconds it took."""
     text = new_text_model(tokenizer, seed)
-    image = channels_last(PictureEncoder({}, embedding=128))
+    image = channels_last(ImageEncoder({}, embedding=128))
     image.stages.load_state_dict(teacher.stages.state_dict())
     scale = _Scale()
 
     def loss(generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        rows = draw(generator, len(pictures), 128)
+        rows = draw(generator, len(images), 128)
         with torch.autocast("cpu", torch.bfloat16):
-            seen = image(to_input(pictures.pixels[rows]))
+            seen = image(to_input(images.pixels[rows]))
             said = text(input_ids=ids[rows, draw(generator, CAPTIONS, 128)]).text_embeds
         value = contrastive_loss(seen, nn.functional.normalize(said.float(), dim=-1), scale())
         return value, {"clip": value.item()}
@@ -134,7 +134,7 @@ def train_denoiser(
 ) -> tuple[UNet2DConditionModel, CLIPTextModel, float]:
     """The averaged U-Net and text model, and the seconds they took.
 
-    `latents` (n, c, 8, 8); `features` (n, 192, 4, 4), the teacher's of the clean pictures, minus their mean; `mask`
+    `latents` (n, c, 8, 8); `features` (n, 192, 4, 4), the teacher's of the clean images, minus their mean; `mask`
     (n, 8, 8); `ids` (n, CAPTIONS, length); `empty` (length,) the ids of the empty prompt.
     """
     unet = new_unet(seed, latents.shape[1])

@@ -1,8 +1,8 @@
-"""Stage 1 of the recipe: encoders that know the world's pictures.
+"""Stage 1 of the recipe: encoders that know the world's images.
 
 The teacher guides the autoencoder and the denoiser. The judge, from another seed and on other renders, scores them,
 and is shipped as the identity encoder and attribute classifier. Both learn attributes by cross-entropy and, by
-contrast, to know one thing again in another pose and place. The judge also says which nouns are in a picture.
+contrast, to know one thing again in another pose and place. The judge also says which nouns are in an image.
 """
 
 from pathlib import Path
@@ -11,25 +11,25 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-from mnemon.world.encoder import PictureEncoder, contrastive_loss
+from mnemon.world.encoder import ImageEncoder, contrastive_loss
 from mnemon.world.recipe.fit import Schedule, channels_last, draw, fit
-from mnemon.world.recipe.pictures import ATTRIBUTES, Pictures, to_input
+from mnemon.world.recipe.images import ATTRIBUTES, Images, to_input
 
 PRESENT = "present"
-"""The head that says of each noun whether it is in the picture."""
+"""The head that says of each noun whether it is in the image."""
 
 
-def new_encoder(seed: int, *, present: bool) -> PictureEncoder:
+def new_encoder(seed: int, *, present: bool) -> ImageEncoder:
     torch.manual_seed(seed)
     heads = {name: len(classes) for name, classes in ATTRIBUTES.items()}
     if present:
         heads[PRESENT] = len(ATTRIBUTES["noun"])
-    return channels_last(PictureEncoder(heads))
+    return channels_last(ImageEncoder(heads))
 
 
 def train_encoder(
-    name: str, folder: Path, scenes: Pictures, pairs: Pictures, *, seed: int, steps: int, present: bool
-) -> tuple[PictureEncoder, float]:
+    name: str, folder: Path, scenes: Images, pairs: Images, *, seed: int, steps: int, present: bool
+) -> tuple[ImageEncoder, float]:
     """An encoder and the seconds it took. `scenes` gives the labels, `pairs` the instances."""
     encoder = new_encoder(seed, present=present)
     rows_known = torch.arange(len(scenes)) if present else (scenes.labels["noun"] >= 0).nonzero().flatten()
@@ -56,8 +56,8 @@ def train_encoder(
 
 
 @torch.no_grad()
-def encoder_figures(encoder: PictureEncoder, scenes: Pictures, pairs: Pictures) -> dict[str, float]:
-    """Accuracy of every head on pictures not seen in training, and how often a thing is found among 200 others."""
+def encoder_figures(encoder: ImageEncoder, scenes: Images, pairs: Images) -> dict[str, float]:
+    """Accuracy of every head on images not seen in training, and how often a thing is found among 200 others."""
     rows = (scenes.labels["noun"] >= 0).nonzero().flatten()[:1000]
     logits = encoder.classify(to_input(scenes.pixels[rows]))
     figures = {}
@@ -73,15 +73,15 @@ def encoder_figures(encoder: PictureEncoder, scenes: Pictures, pairs: Pictures) 
 
 
 @torch.no_grad()
-def both_nouns(encoder: PictureEncoder, pictures: Tensor, present: Tensor) -> Tensor:
-    """(n,) 1 where the two likeliest nouns of a picture are the two that `present` (n, nouns) marks."""
-    likeliest = encoder.classify(pictures)[PRESENT].topk(2, dim=1).indices
+def both_nouns(encoder: ImageEncoder, images: Tensor, present: Tensor) -> Tensor:
+    """(n,) 1 where the two likeliest nouns of an image are the two that `present` (n, nouns) marks."""
+    likeliest = encoder.classify(images)[PRESENT].topk(2, dim=1).indices
     return present.gather(1, likeliest).sum(1).eq(2).float()
 
 
 @torch.no_grad()
-def instance_top1(encoder: PictureEncoder, pairs: Pictures, among: int = 200) -> float:
-    """Share of pictures whose nearest among `among` other renders (or as many as there are) is of the same thing."""
+def instance_top1(encoder: ImageEncoder, pairs: Images, among: int = 200) -> float:
+    """Share of images whose nearest among `among` other renders (or as many as there are) is of the same thing."""
     hits, among = [], min(among, len(pairs) // 2)
     for start in range(0, len(pairs) // 2 - among + 1, among):
         rows = torch.arange(start, start + among)

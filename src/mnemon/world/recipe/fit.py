@@ -11,7 +11,7 @@ import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
-from mnemon.checkpoints import load_snapshot, save_snapshot
+from mnemon.files import load_checkpoint, save_checkpoint
 from mnemon.world.recipe.muon import Muon
 
 Loss = Callable[[torch.Generator], tuple[Tensor, Mapping[str, float]]]
@@ -74,10 +74,10 @@ def fit(
     *,
     seed: int,
     averages: Mapping[str, Average] | None = None,
-    snapshot_seconds: float = 120.0,
+    checkpoint_seconds: float = 120.0,
     on_snapshot: Callable[[int], None] | None = None,
 ) -> float:
-    """Train `modules` in place; go on from `folder/name.snapshot.safetensors` if it is there.
+    """Train `modules` in place; go on from `folder/name.checkpoint.safetensors` if it is there.
 
     Returns the seconds spent training over all runs.
     """
@@ -88,7 +88,7 @@ def fit(
     kept = dict(modules) | {f"{key}_average": average.shadow for key, average in (averages or {}).items()}
     facts: dict[str, Any] = {"step": 0, "seconds": 0.0}
     if path.exists():
-        facts = load_snapshot(path, kept, optimizer, generator)
+        facts = load_checkpoint(path, kept, optimizer, generator)
     began, saved = time.monotonic() - float(facts["seconds"]), time.monotonic()
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[logs]}"), TimeRemainingColumn())
     with Progress(*columns) as progress:
@@ -107,9 +107,9 @@ def fit(
                 text = " ".join(f"{key} {number:.4f}" for key, number in logs.items())
                 progress.update(task, completed=step, logs=text)
             done = step + 1 == schedule.steps
-            if done or time.monotonic() - saved > snapshot_seconds:
+            if done or time.monotonic() - saved > checkpoint_seconds:
                 facts = {"step": step + 1, "seconds": time.monotonic() - began}
-                save_snapshot(path, kept, optimizer, generator, facts)
+                save_checkpoint(path, kept, optimizer, generator, facts)
                 saved = time.monotonic()
                 print(f"{name} step {step + 1} {facts['seconds']:.0f} s", dict(logs), flush=True)
                 if on_snapshot is not None and not done:

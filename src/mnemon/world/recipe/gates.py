@@ -9,9 +9,9 @@ from torch import Tensor
 
 from mnemon.errors import MnemonError
 from mnemon.world.captions import with_article
-from mnemon.world.encoder import PictureEncoder
+from mnemon.world.encoder import ImageEncoder
 from mnemon.world.recipe.encoders import both_nouns
-from mnemon.world.recipe.pictures import ATTRIBUTES
+from mnemon.world.recipe.images import ATTRIBUTES
 
 GATES: dict[str, float] = {
     "noun_accuracy": 0.95,
@@ -27,7 +27,7 @@ GATES: dict[str, float] = {
 """The least that each figure must reach."""
 
 Drawer = Callable[[Sequence[str]], Tensor]
-"""Prompts to pictures (n, 3, 64, 64) in -1..1, a fresh seed each."""
+"""Prompts to images (n, 3, 64, 64) in -1..1, a fresh seed each."""
 
 
 def misses(figures: dict[str, float]) -> list[str]:
@@ -80,13 +80,13 @@ def pair_prompts(count: int, seed: int) -> tuple[list[str], Tensor]:
 
 
 @torch.no_grad()
-def drawing_figures(draw: Drawer, judge: PictureEncoder, *, count: int, seed: int) -> dict[str, float]:
-    """What share of drawn pictures shows what the prompt says, by the judge."""
+def drawing_figures(sample: Drawer, judge: ImageEncoder, *, count: int, seed: int) -> dict[str, float]:
+    """What share of drawn images shows what the prompt says, by the judge."""
     prompts, numbers = single_prompts(count, seed)
-    logits = judge.classify(draw(prompts))
+    logits = judge.classify(sample(prompts))
     figures = {
         f"{name}_accuracy": float((logits[name].argmax(1) == numbers[name]).float().mean()) for name in ATTRIBUTES
     }
     prompts, present = pair_prompts(count, seed)
-    figures["two_object_accuracy"] = float(both_nouns(judge, draw(prompts), present).mean())
+    figures["two_object_accuracy"] = float(both_nouns(judge, sample(prompts), present).mean())
     return figures

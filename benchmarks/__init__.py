@@ -1,1 +1,0 @@
-"""Speed and size, measured against peers in the same run. See `python -m benchmarks.speed --help`."""

@@ -1,0 +1,138 @@
+"""What drawing costs with many concepts in the model, and how fast images are scored."""
+
+import statistics
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mnemon.evaluation import Encoders, settings_for
+from mnemon.evaluation.prompts import PROMPTS
+from mnemon.methods import Method, TrainedConcept
+from mnemon.models import Base
+from mnemon.models.unet import UNetBase
+from mnemon.sampling import Composed, sample
+from mnemon.sampling.precision import bf16_autocast
+from scripts.common import Bench, Result, median, now, seconds, stand_ins
+
+GOAL = 1.03
+MANY_GOAL = 1.05
+PLACES = ("on the beach", "in the snow", "in the desert", "at night")
+
+
+def drawing(bench: Bench) -> list[Result]:
+    """The same number of images with all concepts in one copy of the base and with none in the other, in turn.
+
+    Of methods that combine the concepts anew for each prompt, see `drawing_by_prompt`.
+    """
+    options = _options(bench)
+    bare = ["a photo of a mug on the beach"] * bench.sizes.images
+    results = []
+    for name, method in bench.methods.items():
+        if method.per_prompt:
+            continue
+        learned = stand_ins(bench.base, method, bench.sizes.concepts, bench.seed)
+        told = [f"a photo of {method.prompt_name('c0', 'mug')} on the beach"] * bench.sizes.images
+        began = now(bench.base)
+        with Composed(bench.base, method, learned) as composed:
+            composing = now(bench.base) - began
+            pairs = _in_turn(
+                bench, partial(composed.sample, told, **options), partial(sample, bench.bare, bare, **options)
+            )
+        details = {
+            "composing_seconds": composing,
+            "bare_pictures_per_second": bench.sizes.images / statistics.median(theirs for _, theirs in pairs),
+        }
+        title = f"{name}: drawing with {len(learned)} concepts / bare base"
+        results.append(median(title, "ratio", [ours / theirs for ours, theirs in pairs], GOAL, details))
+    return results
+
+
+def drawing_by_prompt(bench: Bench) -> list[Result]:
+    """Of methods that combine the concepts anew for each prompt: the same images with many concepts in one copy of
+    the base and with one in the other, in turn.
+
+    There are four prompts; combining the concepts, once for each of them, is within the time that is measured.
+    """
+    count = bench.sizes.images
+    results = []
+    for name, method in bench.methods.items():
+        if not method.per_prompt:
+            continue
+        learned = stand_ins(bench.base, method, bench.sizes.concepts, bench.seed)
+        told = [f"a photo of {method.prompt_name('c0', 'mug')} {PLACES[index % len(PLACES)]}" for index in range(count)]
+        many = partial(_afresh, bench, bench.base, method, learned, told)
+        pairs = _in_turn(bench, many, partial(_afresh, bench, bench.bare, method, learned[:1], told))
+        details = {"pictures_per_second_with_one": count / statistics.median(one for _, one in pairs)}
+        title = f"{name}: drawing with {len(learned)} concepts / with one"
+        results.append(median(title, "ratio", [many / one for many, one in pairs], MANY_GOAL, details))
+    return results
+
+
+def _options(bench: Bench) -> dict[str, Any]:
+    return {"seeds": range(bench.sizes.images), "guidance": 4.0, "steps": bench.sizes.sampling_steps}
+
+
+def _afresh(bench: Bench, base: Base, method: Method, learned: list[TrainedConcept], told: list[str]) -> None:
+    """Draw with the concepts, none of them combined yet."""
+    with Composed(base, method, learned) as composed:
+        composed.sample(told, **_options(bench))
+
+
+def _in_turn(bench: Bench, ours: Callable[[], object], peer: Callable[[], object]) -> list[tuple[float, float]]:
+    """Seconds of ours on the base and of the peer on its copy; the first pair is not counted."""
+    pairs = [(seconds(bench.base, ours), seconds(bench.bare, peer)) for _ in range(1 + 2 * bench.sizes.rounds)]
+    return pairs[1:]
+
+
+def scoring(bench: Bench, encoders: Encoders) -> list[Result]:
+    """Drawing and encoding the general prompts in batches, against a diffusers pipeline called once for each prompt.
+
+    Both use one scheduler, number of steps and guidance; the peer's images are encoded in one batch too.
+    """
+    settings = settings_for(encoders)
+    prompts = list(PROMPTS[settings.prompts].general)[: bench.sizes.images]
+    assert isinstance(bench.bare, UNetBase)
+    pipeline = bench.bare.pipeline()
+    pipeline.scheduler = bench.bare.sampling_scheduler()
+    pipeline.set_progress_bar_config(disable=True)
+
+    def batched() -> Tensor:
+        with bf16_autocast(bench.bare):
+            return sample(
+                bench.bare,
+                prompts,
+                seeds=range(len(prompts)),
+                guidance_scale=settings.guidance_scale,
+                num_inference_steps=bench.sizes.sampling_steps,
+                batch_size=settings.batch,
+            )
+
+    def singly() -> Tensor:
+        images = [_one(pipeline, prompt, seed, bench.sizes.sampling_steps, settings.guidance_scale)
+                    for seed, prompt in enumerate(prompts)]  # fmt: skip
+        return torch.cat(images).cpu()
+
+    def learning_rate(drawn: Callable[[], Tensor]) -> float:
+        return len(prompts) / seconds(bench.bare, lambda: _encode(encoders, drawn()))
+
+    pairs = [(learning_rate(batched), learning_rate(singly)) for _ in range(1 + bench.sizes.rounds)][1:]
+    ours, theirs = ([pair[which] for pair in pairs] for which in (0, 1))
+    return [
+        median("scored images, in batches", "images / s", ours),
+        median("scored images, one pipeline call a prompt", "images / s", theirs),
+        median("in batches / one call a prompt", "times as fast", [a / b for a, b in pairs]),
+    ]
+
+
+def _one(pipeline: Any, prompt: str, seed: int, steps: int, guidance_scale: float) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    options = {"num_inference_steps": steps, "guidance_scale": guidance_scale, "generator": generator}
+    return pipeline(prompt, output_type="pt", **options).images
+
+
+def _encode(encoders: Encoders, images: Tensor) -> None:
+    encoders.image(images)
+    encoders.identity(images)

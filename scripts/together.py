@@ -1,0 +1,68 @@
+"""What learning several concepts in the same steps saves, against learning them one after another."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+
+from mnemon.methods import Method, TrainedConcept
+from mnemon.training import ConceptTask, TrainingSettings, train_together
+from mnemon.training.tasks import examples_of
+from mnemon.world import thing_concept
+from scripts.common import Bench, Result, median, now
+
+CONCEPTS = 6
+PICTURES = 2  # of each concept in a step
+GOALS = {"fl2t": 1.8}
+
+
+def together(bench: Bench) -> list[Result]:
+    """Each round learns six concepts in the same steps, and then the same six one after another, in as many steps.
+
+    The gain is the ratio of what one step of each concept takes: six steps of one concept against one step of all.
+    Methods whose concepts wait for one another are left out.
+    """
+    results = []
+    for name, method in bench.methods.items():
+        if method.on_bare_base and method.order_free:
+            tasks = [_lesson(bench, method, index) for index in range(CONCEPTS)]
+            rounds = [_round(bench, method, tasks) for _ in range(bench.sizes.rounds)]
+            gains = [apart / at_once for at_once, apart in rounds]
+            milliseconds = {
+                "together_ms": 1000 * statistics.median(at_once for at_once, _ in rounds),
+                "one_after_another_ms": 1000 * statistics.median(apart for _, apart in rounds),
+            }
+            title = f"{name}: {CONCEPTS} concepts together / one after another"
+            results.append(median(title, "times as fast", gains, details=milliseconds, least=GOALS.get(name)))
+    return results
+
+
+def _lesson(bench: Bench, method: Method, index: int) -> ConceptTask:
+    seeds = bench.sizes.learning_seeds
+    concept = thing_concept(f"c{index}", seeds[0] + index).photos(5, seed=1)
+    return ConceptTask(concept.name, concept.class_noun, examples_of(bench.base, method, concept))
+
+
+def _round(bench: Bench, method: Method, tasks: Sequence[ConceptTask]) -> tuple[float, float]:
+    """Seconds that one step of every lesson takes: in the same step, and one after another."""
+    at_once, _ = _seconds_a_step(bench, method, tasks, [])
+    apart, earlier = 0.0, list[TrainedConcept]()
+    for task in tasks:
+        step, learned = _seconds_a_step(bench, method, [task], earlier)
+        apart += step
+        earlier += learned
+    return at_once, apart
+
+
+def _seconds_a_step(
+    bench: Bench, method: Method, tasks: Sequence[ConceptTask], earlier: Sequence[TrainedConcept]
+) -> tuple[float, list[TrainedConcept]]:
+    """The median step of one run, and what was learned in it; the first steps are not counted."""
+    ends: list[float] = []
+
+    def on_step(done: int, total: int, logs: Mapping[str, float]) -> None:
+        ends.append(now(bench.base))
+
+    steps = bench.sizes.lr_warmup_steps + bench.sizes.steps
+    settings = TrainingSettings(steps=steps, batch_size=PICTURES, seed=bench.seed)
+    learned = train_together(bench.base, method, tasks, earlier, settings, on_step=on_step)
+    counted = ends[bench.sizes.lr_warmup_steps - 1 :]
+    return statistics.median(after - before for before, after in zip(counted, counted[1:], strict=False)), learned

@@ -1,0 +1,160 @@
+"""The demo: five concepts in sequence, by STAMINA and by plain LoRA, and what is left of each after the last."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from mnemon import api
+from mnemon.data import concept_from_folder
+from mnemon.evaluation import Report, matrix_from_rows, write_report
+from mnemon.evaluation.matrix import figures
+from mnemon.files import write_json
+from mnemon.library import Library
+from mnemon.models import Base
+from mnemon.report.library_data import Grids, ceilings, method_report
+from mnemon.sampling import to_image
+from mnemon.training import TrainingSettings
+from mnemon.world import WorldConcept, thing_concept
+
+CONCEPTS: tuple[WorldConcept, ...] = (
+    thing_concept("sip", 201, "mug"),
+    thing_concept("tom", 202, "cat"),
+    thing_concept("zip", 203, "car"),
+    thing_concept("bolt", 204, "robot"),
+    thing_concept("brew", 205, "mug"),
+)
+"""Two of the five are mugs: concepts of one noun are the ones that overwrite each other."""
+METHODS: tuple[str, ...] = ("stamina", "lora")
+PHOTOS, REFERENCES = 5, 16  # trained on; scored against
+SHOWN = 4  # images of a concept in a cell of the page
+
+
+@dataclass
+class DemoEvents:
+    """What the demo tells while it runs."""
+
+    on_start: Callable[[str, str], None] = lambda method, concept: None
+    on_step: Callable[[int, int, Mapping[str, float]], None] = lambda done, total, logs: None
+    on_row: Callable[[Library, dict[str, Any]], None] = lambda library, row: None
+
+
+@dataclass
+class _Run:
+    library: Library
+    images: dict[str, dict[int, list[Image.Image]]] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+def run_demo(
+    out: Path, base: Base, events: DemoEvents | None = None, training: TrainingSettings | None = None
+) -> dict[str, Any]:
+    """Learn, score, write `report.html` and `summary.json` into `out`; a demo that was killed goes on.
+
+    Returns the summary: {"methods": {name: {"learning_identity", "final_identity", "retention", "seconds"}}, ...}.
+    """
+    events = events or DemoEvents()
+    for concept in CONCEPTS:
+        concept.write(out / "photos" / concept.name, PHOTOS, seed=1)
+    runs = {method: _learn_all(out, method, base, events, training) for method in METHODS}
+    summary = {
+        "methods": {method: _summary(run) for method, run in runs.items()},
+        "concepts": {concept.name: concept.class_noun for concept in CONCEPTS},
+        "base": base.name,
+    }
+    _write_page(out, runs, base)
+    write_json(out / "summary.json", summary)
+    return summary
+
+
+def _learn_all(out: Path, method: str, base: Base, events: DemoEvents, training: TrainingSettings | None) -> _Run:
+    """Teach one library all concepts, each from its folder of photos, as a person would."""
+    path = out / method
+    for concept in CONCEPTS:
+        known = Library.open(path).names() if (path / "library.json").exists() else []
+        if concept.name in known:
+            continue
+        events.on_start(method, concept.name)
+        outcome = api.learn(
+            path,
+            concept_from_folder(out / "photos" / concept.name, class_noun=concept.class_noun),
+            base=base,
+            method=method,
+            references=concept.photos(REFERENCES, seed=2),
+            training=training,
+            on_step=events.on_step,
+            on_images=_keep(out, method, len(known) + 1),
+        )
+        events.on_row(Library.open(path), outcome.row or {})
+    # Rows, and with them images, that a kill between learning and scoring left out.
+    api.evaluate(path, base=base, on_images=lambda state, name, images: _keep(out, method, state)(name, images))
+    return _read_run(out, method, Library.open(path))
+
+
+def _strips(out: Path, method: str) -> Path:
+    return out / "pictures" / method
+
+
+def _keep(out: Path, method: str, state: int) -> Callable[[str | None, Tensor], None]:
+    """Keep the first images of every concept as one strip, so that a demo that goes on has them all."""
+
+    def keep(name: str | None, images: Tensor) -> None:
+        if name is not None:
+            strip = np.concatenate([np.asarray(to_image(image)) for image in images[:SHOWN]], axis=1)
+            folder = _strips(out, method)
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(strip).save(folder / f"{state}-{name}.png")
+
+    return keep
+
+
+def _read_run(out: Path, method: str, library: Library) -> _Run:
+    run = _Run(library, seconds=sum(entry.settings["seconds"] for entry in library.history()))
+    for state in range(1, library.state + 1):
+        for name in Library.open(library.path, at=state).names():
+            with Image.open(_strips(out, method) / f"{state}-{name}.png") as strip:
+                side = strip.height
+                cells = [strip.crop((i * side, 0, (i + 1) * side, side)) for i in range(SHOWN)]
+            run.images.setdefault(name, {})[state] = cells
+    return run
+
+
+def _summary(run: _Run) -> dict[str, float | None]:
+    numbers = figures(matrix_from_rows(run.library.rows(), "identity_alignment"))
+    return {
+        "learning_identity": numbers["learning_accuracy"],
+        "final_identity": numbers["final_average"],
+        "retention": numbers["retention"],
+        "seconds": run.seconds,
+    }
+
+
+def _write_page(out: Path, runs: Mapping[str, _Run], base: Base) -> None:
+    notes = {
+        "stamina": "Masked low-rank changes, with a price on what earlier concepts use.",
+        "lora": "What most trainers do: one LoRA after another on the same model.",
+    }
+    photos: dict[str, Sequence[Image.Image]] = {
+        concept.name: [photo.image for photo in concept.photos(SHOWN, seed=1).photos] for concept in CONCEPTS
+    }
+    library = next(iter(runs.values())).library
+    report = Report(
+        "Five concepts, one after another",
+        "One text-to-image model is taught five things from five photos each, in sequence. After each step all things "
+        "learned so far are drawn again with the same prompts and seeds, and compared with photos not trained on.",
+        [_one(run, notes[method]) for method, run in runs.items()],
+        photos=photos,
+        facts={"base": base.name, "photos a concept": str(PHOTOS), "scored on": f"{REFERENCES} others"},
+        identity_ceilings=ceilings(library, "identity"),
+        image_ceilings=ceilings(library, "image"),
+    )
+    write_report(out / "report.html", report)
+
+
+def _one(run: _Run, note: str) -> Any:
+    grids: Grids = run.images
+    return method_report(run.library, grids, note, run.seconds)

@@ -1,0 +1,192 @@
+"""The score matrix R[t, j], the score of concept j after step t, and the numbers that follow from it.
+
+The same names mean different things in different papers; each function says its formula and who uses it. A cell is
+nan where the concept was not there yet, was removed, or was not measured. R[j, j] below is the score of concept j in
+the first row that it is in, R[N, j] its score in the last row. Concepts that are not there are left out of a mean; a
+mean of nothing is nan. Each formula says which entries it needs; if one of them was not measured the number is nan,
+never a number of fewer entries.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Values = NDArray[np.float64]  # (steps, concepts)
+Cells = NDArray[np.bool_]  # (steps, concepts)
+
+
+@dataclass(frozen=True, eq=False)
+class ScoreMatrix:
+    """`values[t, j]`: score of concept `names[j]` at library state `states[t]`; nan where there is none.
+
+    Attributes:
+        there: the cells in which the concept was in the model, measured or not. None: wherever there is a score, so
+            that nothing counts as missing.
+    """
+
+    names: tuple[str, ...]
+    states: tuple[int, ...]
+    values: Values
+    there: Cells | None = None
+
+    def __post_init__(self) -> None:
+        for cells in (self.values, self.cells):
+            if cells.shape != (len(self.states), len(self.names)):
+                raise ValueError(f"{cells.shape} values for {len(self.states)} states and {len(self.names)} concepts")
+
+    @property
+    def cells(self) -> Cells:
+        """`there`, told or taken from the scores."""
+        return ~np.isnan(self.values) if self.there is None else self.there
+
+    @property
+    def first(self) -> Cells:
+        """The cells R[j, j]."""
+        return self.cells & (self.cells.cumsum(axis=0) == 1)
+
+    def has(self, needed: Cells) -> bool:
+        """Whether every cell of `needed` in which a concept is there was measured."""
+        return not bool((needed & self.cells & np.isnan(self.values)).any())
+
+
+def matrix_from_rows(rows: Mapping[int, Mapping[str, Any]], score: str) -> ScoreMatrix:
+    """The matrix of one score ("identity_alignment", ...) from a library's measured rows (`evaluate_row`), by state."""
+    states = sorted(state for state in rows if rows[state]["concepts"])
+    names = list(dict.fromkeys(name for state in states for name in rows[state]["concepts"]))
+    values = np.full((len(states), len(names)), np.nan)
+    for t, state in enumerate(states):
+        for name, scores in rows[state]["concepts"].items():
+            value = scores.get(score)
+            values[t, names.index(name)] = np.nan if value is None else value
+    return ScoreMatrix(tuple(names), tuple(states), values)
+
+
+def just_learned(matrix: ScoreMatrix) -> Values:
+    """R[j, j] for every concept, (concepts,)."""
+    learned = np.full(len(matrix.names), np.nan)
+    t, j = np.nonzero(matrix.first)
+    learned[j] = matrix.values[t, j]
+    return learned
+
+
+def last(matrix: ScoreMatrix) -> Values:
+    """R[N, j] for every concept, (concepts,)."""
+    return matrix.values[-1] if len(matrix.states) else np.full(len(matrix.names), np.nan)
+
+
+def final_average(matrix: ScoreMatrix) -> float:
+    """A_N = (1/N) Σ_j R[N, j], the mean over concepts (CODA-Prompt, mammoth). Needs the last row."""
+    return _mean(last(matrix)) if matrix.has(_last_row(matrix)) else math.nan
+
+
+def learning_accuracy(matrix: ScoreMatrix) -> float:
+    """(1/N) Σ_j R[j, j]: how well concepts were learned, whatever became of them. Needs the diagonal."""
+    return _mean(just_learned(matrix)) if matrix.has(matrix.first) else math.nan
+
+
+def learning_accuracy_of_first(matrix: ScoreMatrix, count: int = 10) -> float:
+    """(1/n) Σ_{j≤n} R[j, j] of the first n = min(count, N) concepts. Needs their diagonal.
+
+    Beside `learning_accuracy_of_last` it shows saturation: whether a long sequence is still learned at its end.
+    """
+    return _whole_mean(just_learned(matrix)[:count])
+
+
+def learning_accuracy_of_last(matrix: ScoreMatrix, count: int = 10) -> float:
+    """(1/n) Σ_{j>N-n} R[j, j] of the last n = min(count, N) concepts. Needs their diagonal."""
+    return _whole_mean(just_learned(matrix)[-count:])
+
+
+def forgetting_from_best(matrix: ScoreMatrix) -> float:
+    """(1/(N-1)) Σ_{j<N} (max_t R[t, j] - R[N, j]) (mammoth, LAMDA-PILOT). The maximum includes the last row: ≥ 0.
+
+    Needs every entry t ≥ j of every concept j < N.
+    """
+    earlier = _earlier(matrix)
+    if not matrix.has(np.broadcast_to(earlier, matrix.values.shape)):
+        return math.nan
+    best = np.array([np.nan if np.isnan(column).all() else np.nanmax(column) for column in matrix.values.T])
+    return _mean((best - last(matrix))[earlier])
+
+
+def forgetting_from_first(matrix: ScoreMatrix) -> float:
+    """(1/(N-1)) Σ_{j<N} (R[j, j] - R[N, j]) (Avalanche); below zero where later concepts helped.
+
+    Needs the diagonal and the last row, of the concepts j < N.
+    """
+    return 0.0 - backward_transfer(matrix)  # not -0.0
+
+
+def forgetting_one_step(matrix: ScoreMatrix) -> float:
+    """F_N = (1/(N-1)) Σ_{t=2..N} (1/(t-1)) Σ_{j<t} (R[t-1, j] - R[t, j]): mean drop in one step (CODA-Prompt).
+
+    For the same run it is several times smaller than the other two: never compare across formulas. Needs every entry
+    t ≥ j of every concept j < N.
+    """
+    if not matrix.has(np.broadcast_to(_earlier(matrix), matrix.values.shape)):
+        return math.nan
+    drops = matrix.values[:-1] - matrix.values[1:]  # nan unless the concept was there before and after the step
+    return _mean(np.array([_mean(row) for row in drops]))
+
+
+def backward_transfer(matrix: ScoreMatrix) -> float:
+    """(1/(N-1)) Σ_{j<N} (R[N, j] - R[j, j]) (GEM, arXiv 1706.08840): minus `forgetting_from_first`.
+
+    Needs the diagonal and the last row, of the concepts j < N.
+    """
+    earlier = _earlier(matrix)
+    if not matrix.has((matrix.first | _last_row(matrix)) & earlier):
+        return math.nan
+    return _mean((last(matrix) - just_learned(matrix))[earlier])
+
+
+def retention_by_concept(matrix: ScoreMatrix) -> Values:
+    """R[N, j] / R[j, j], (concepts,): 1 is kept in full; nan where nothing was learned (R[j, j] ≤ 0)."""
+    learned = just_learned(matrix)
+    learned[~(learned > 0)] = np.nan
+    return last(matrix) / learned
+
+
+def retention(matrix: ScoreMatrix) -> float:
+    """(1/N) Σ_j R[N, j] / R[j, j]. The last concept counts, with 1. Needs the diagonal and the last row."""
+    return _mean(retention_by_concept(matrix)) if matrix.has(matrix.first | _last_row(matrix)) else math.nan
+
+
+def figures(matrix: ScoreMatrix) -> dict[str, float | None]:
+    """Every number above by name; None for nan, so that it can be written as JSON."""
+    numbers = {
+        "final_average": final_average(matrix),
+        "learning_accuracy": learning_accuracy(matrix),
+        "learning_accuracy_first10": learning_accuracy_of_first(matrix),
+        "learning_accuracy_last10": learning_accuracy_of_last(matrix),
+        "forgetting_from_best": forgetting_from_best(matrix),
+        "forgetting_from_first": forgetting_from_first(matrix),
+        "forgetting_one_step": forgetting_one_step(matrix),
+        "backward_transfer": backward_transfer(matrix),
+        "retention": retention(matrix),
+    }
+    return {name: None if math.isnan(value) else value for name, value in numbers.items()}
+
+
+def _last_row(matrix: ScoreMatrix) -> Cells:
+    cells = np.zeros(matrix.values.shape, np.bool_)
+    cells[-1:] = True
+    return cells
+
+
+def _earlier(matrix: ScoreMatrix) -> Cells:
+    """Which concepts are there before the last row: j < N, (concepts,)."""
+    return np.asarray(matrix.cells[:-1].any(axis=0))
+
+
+def _whole_mean(values: Values) -> float:
+    return float(values.mean()) if len(values) else math.nan
+
+
+def _mean(values: Values) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else math.nan

@@ -1,0 +1,105 @@
+"""A results folder's numbers as JSON: the summary, all figures, every matrix, settings and machines."""
+
+from typing import Any
+
+import numpy as np
+
+from mnemon.evaluation.figures import FIGURES, SUMMARY
+from mnemon.evaluation.numbers import Numbers, confusion_of, figures_of, interval_of, spread_over_orders
+from mnemon.evaluation.results import Results
+from mnemon.evaluation.run_record import SCORES, RunRecord
+from mnemon.files import write_json
+
+DIGITS = 6  # of numbers in matrices
+
+
+def figures_by_method(results: Results) -> dict[str, list[Numbers]]:
+    """The figures of every finished run, by method; a method all of whose runs failed has none."""
+    return {method: [figures_of(record) for record in results.of(method)] for method in results.methods}
+
+
+def summary(numbers: dict[str, list[Numbers]]) -> dict[str, Any]:
+    """{"methods": {method: {figure: {"mean", "low", "high", "runs"}}}} of the figures in `SUMMARY`.
+
+    low and high bound the mean with 95 % confidence (t interval over runs), null for fewer than two runs; a method
+    without any finished run has runs 0 and null for the rest.
+    """
+    return {
+        "methods": {
+            method: {name: interval_of(runs, name).json() for name in SUMMARY} for method, runs in numbers.items()
+        }
+    }
+
+
+def write_numbers(results: Results, numbers: dict[str, list[Numbers]]) -> None:
+    """Write `summary.json`, `figures.json`, `matrices.json` and `settings.json` into the results folder, and into the
+    folder of every run a `figures.json` of its own: that remains where the features are left out."""
+    write_json(results.folder / "summary.json", summary(numbers))
+    write_json(results.folder / "figures.json", {"methods": _all_figures(results, numbers)})
+    matrices = {record.folder: _matrices(record) for record in results.records}
+    write_json(results.folder / "matrices.json", {"runs": list(matrices.values())})
+    write_json(results.folder / "settings.json", _settings(results))
+    for method, runs in numbers.items():
+        for record, found in zip(results.of(method), runs, strict=True):
+            if record.features:
+                known = {name: value for name, value in found.items() if value is not None}
+                confusion = matrices[record.folder]["confusion"]
+                write_json(record.folder / "figures.json", {"figures": known, "confusion": confusion})
+
+
+def _all_figures(results: Results, numbers: dict[str, list[Numbers]]) -> dict[str, Any]:
+    """As the summary, of every figure, with its spread over orders and its value in every run."""
+    return {
+        method: {
+            name: interval_of(runs, name).json()
+            | {
+                "spread_over_orders": spread_over_orders(results.of(method), runs, name),
+                "values": [one[name] for one in runs],
+            }
+            for name in FIGURES
+        }
+        for method, runs in numbers.items()
+    }
+
+
+def _matrices(record: RunRecord) -> dict[str, Any]:
+    """Every score that was measured: score -> t -> concept -> value."""
+    shares = confusion_of(record)
+    return {
+        "method": record.method,
+        "order": record.order,
+        "seed": record.seed,
+        "concepts": list(record.names),
+        "scores": {score: _cells(record, score) for score in SCORES},
+        "multi": record.rows[len(record.concepts)].get("multi", []),
+        "confusion": None if shares is None else [[round(float(one), DIGITS) for one in row] for row in shares],
+    }
+
+
+def _cells(record: RunRecord, score: str) -> dict[str, dict[str, float]]:
+    matrix = record.matrix(score)
+    return {
+        str(t): {
+            name: round(float(value), DIGITS) for name, value in zip(matrix.names, row, strict=True) if value == value
+        }
+        for t, row in zip(matrix.states, matrix.values, strict=True)
+        if not np.isnan(row).all()
+    }
+
+
+def _settings(results: Results) -> dict[str, Any]:
+    """What was run and where; runs without a result say why."""
+    first = results.records[0] if results.records else None
+    return {
+        "sequence": first.sequence if first else None,
+        "score": dict(first.score) if first else None,
+        "methods": {method: dict(runs[0].settings) for method in results.methods if (runs := results.of(method))},
+        "runs": [
+            {"method": one.method, "order": one.order, "seed": one.seed, "concepts": list(one.names),
+             "versions": dict(one.versions), "machine": dict(one.machine)}
+            for one in results.records
+        ],
+        "failed": [
+            {"method": one.method, "run": one.run, "error": one.error, "where": one.where} for one in results.problems
+        ],
+    }  # fmt: skip
