@@ -1,6 +1,6 @@
 """Speed and size of mnemon against peers in the same run.
 
-    python -m scripts.speed --out docs/results/speed.json
+    python -m scripts.speed --out results/speed.json
     python -m scripts.speed --only steps drawing --quick
 
 Everything is a ratio to a peer that runs in turn with it in the same process, or says the machine it was measured on.
