@@ -11,12 +11,13 @@ from torch import Tensor
 
 from mnemon import api
 from mnemon.data import concept_from_folder
-from mnemon.evaluation import Report, matrix_from_rows, write_report
+from mnemon.evaluation import matrix_from_rows
 from mnemon.evaluation.matrix import figures
 from mnemon.files import write_json
 from mnemon.library import Library
 from mnemon.models import Base
 from mnemon.report.library_data import Grids, ceilings, method_report
+from mnemon.report.library_page import Report, write_report
 from mnemon.sampling import to_image
 from mnemon.training import TrainingSettings
 from mnemon.world import WorldConcept, thing_concept

@@ -1,4 +1,4 @@
-"""What the benchmark's figures are: title, formula, reading. Their values are worked out in `mnemon.evaluation.numbers`.
+"""The figures of a benchmark: title, formula, reading. Their values are worked out in `mnemon.evaluation.numbers`.
 
 R[t, j] is a score of concept j after concept t was learned, N the number of concepts; x, y are unit features.
 """
@@ -26,7 +26,7 @@ class Figure:
     unit: Literal["", "share", "bytes", "seconds", "count"] = ""
 
 
-_IDENTITY = "R: identity alignment, mean cosine of a concept's drawn images with its references, identity features."
+_IDENTITY = "R: identity alignment, mean cosine of a concept's drawn pictures with its references, identity features."
 _END = "In the last row, all concepts in the model."
 
 FIGURES: dict[str, Figure] = {
@@ -41,22 +41,22 @@ FIGURES: dict[str, Figure] = {
     ),
     "text_alignment": Figure(
         "Text", "(1/N) Σ_j R[N, j],  R = mean_i ⟨x_i, z_i⟩",
-        f"Plain cosine of image i and the features z_i of its prompt in words. {_END}",
+        f"Plain cosine of picture i and the features z_i of its prompt in words. {_END}",
     ),
     "multi_text_alignment": Figure(
         "Text, several concepts", "mean over prompts of mean_i ⟨x_i, z_i⟩",
         "Plain cosine for prompts with two to four concepts, after the last concept.",
     ),
     "a_mmd": Figure(
-        "A_mmd", "(1/N) Σ_j MMD²_u(references of j, images of j at N),  k(x, y) = (cos(x, y) + 1)²",
+        "A_mmd", "(1/N) Σ_j MMD²_u(references of j, pictures of j at N),  k(x, y) = (cos(x, y) + 1)²",
         "Unbiased, quadratic kernel, CLIP's image features at length √d, not multiplied. Around 0 is as good as "
-        "photos; noisy for few images.",
+        "photos; noisy for few pictures.",
         "low",
     ),
     "f_mmd": Figure(
         "F_mmd", "1/(N-1) Σ_{j<N} MMD²_u(pictures of j at j, pictures of j at N)",
         "Kernel and features as A_mmd. Drift since a concept was learned; none for a method that never learned. "
-        "Images of one prompt and seed are not compared with each other, so 0 is no drift at all.",
+        "Pictures of one prompt and seed are not compared with each other, so 0 is no drift at all.",
         "low",
     ),
     "forgetting": Figure(
@@ -66,15 +66,15 @@ FIGURES: dict[str, Figure] = {
         "low",
     ),
     "learning_identity_first10": Figure(
-        "TrainedConcept, first 10", "(1/n) Σ_{j≤n} R[j, j],  n = min(10, N)", f"Just learned. {_IDENTITY}",
+        "Learned, first 10", "(1/n) Σ_{j≤n} R[j, j],  n = min(10, N)", f"Just learned. {_IDENTITY}",
     ),
     "learning_identity_last10": Figure(
-        "TrainedConcept, last 10", "(1/n) Σ_{j>N-n} R[j, j],  n = min(10, N)",
+        "Learned, last 10", "(1/n) Σ_{j>N-n} R[j, j],  n = min(10, N)",
         f"Beside the first ten it shows saturation. {_IDENTITY}",
     ),
     "zero_shot_drift": Figure(
         "Zero-shot drift", "(1 - mean_i ⟨x_i, y_i⟩) / 2",
-        "Images of general prompts without a concept, bare base against the end, same prompts and seeds, CLIP's "
+        "Pictures of general prompts without a concept, bare base against the end, same prompts and seeds, CLIP's "
         "image features. Counts every change, for the worse or not.",
         "low",
     ),
@@ -104,22 +104,22 @@ FIGURES: dict[str, Figure] = {
     ),
     "retention": Figure("Kept", "(1/N) Σ_j R[N, j] / R[j, j]", f"{_IDENTITY} The last concept counts, with 1.", "high",
         "share"),
-    "learning_accuracy": Figure("TrainedConcept", "(1/N) Σ_j R[j, j]", f"The diagonal. {_IDENTITY}"),
+    "learning_accuracy": Figure("Learned", "(1/N) Σ_j R[j, j]", f"The diagonal. {_IDENTITY}"),
     "identity_of_ceiling": Figure(
         "Identity of ceiling", "(1/N) Σ_j R[N, j] / c_j,  c_j = mean_{k≠l} ⟨y_k, y_l⟩",
         "Against what the references reach among themselves; not a strict bound.", "high", "share",
     ),
     "recognised": Figure(
-        "Recognised", "share of images i of j with argmax_k ⟨x_i, m_k⟩ = j",
+        "Recognised", "share of pictures i of j with argmax_k ⟨x_i, m_k⟩ = j",
         f"Nearest concept by identity features, m_k the mean reference of k at unit length. Chance is 1/N. {_END}",
         "high", "share",
     ),
     "kid": Figure(
         "Kernel distance, cubic", "(1/N) Σ_j MMD²_u with k(x, y) = (cos(x, y) + 1)³",
-        "KID's formula on CLIP's image features of few images: not comparable to published KID.", "low",
+        "KID's formula on CLIP's image features of few pictures: not comparable to published KID.", "low",
     ),
     "mmd_just_learned": Figure(
-        "MMD just learned", "(1/N) Σ_j MMD²_u(references of j, images of j at j)",
+        "MMD just learned", "(1/N) Σ_j MMD²_u(references of j, pictures of j at j)",
         "As A_mmd, of the diagonal: plasticity.", "low",
     ),
     "general_text_alignment": Figure(
@@ -127,18 +127,18 @@ FIGURES: dict[str, Figure] = {
     ),
     "multi_identity_alignment": Figure(
         "Identity, several concepts", "mean over prompts of mean_{c in prompt} mean_{i,k} ⟨x_i, y_ck⟩",
-        "Whole images against each of their concepts, so lower than for one concept.",
+        "Whole pictures against each of their concepts, so lower than for one concept.",
     ),
     "multi_image_alignment": Figure(
         "Image, several concepts", "mean over prompts of mean_{c in prompt} mean_{i,k} ⟨x_i, y_ck⟩",
         "The same with CLIP.",
     ),
     "noun_accuracy": Figure(
-        "Noun shown", "share of images whose noun is the prompt's", f"By the world's classifier. {_END}",
+        "Noun shown", "share of pictures whose noun is the prompt's", f"By the world's classifier. {_END}",
         "high", "share",
     ),
     "background_accuracy": Figure(
-        "Background shown", "share of images whose background is the prompt's", f"By the world's classifier. {_END}",
+        "Background shown", "share of pictures whose background is the prompt's", f"By the world's classifier. {_END}",
         "high", "share",
     ),
     "general_attribute_accuracy": Figure(
@@ -147,14 +147,14 @@ FIGURES: dict[str, Figure] = {
         "share",
     ),
     "picture_error": Figure(
-        "± of a cell", "mean_j t · s_j / √n", "Half of a 95 % interval of one R[N, j] from its n images.", "",
+        "± of a cell", "mean_j t · s_j / √n", "Half of a 95 % interval of one R[N, j] from its n pictures.", "",
     ),
     "fusion_peak_bytes": Figure(
         "Fusion, peak memory", "max_τ m(τ) - m(0), τ while fusing",
         "Memory m that fusing takes anew: of the GPU, else of the whole process.", "low", "bytes",
     ),
     "draw_seconds_per_picture": Figure(
-        "Drawing an image", "seconds / images, last row", "Wall time with all concepts in the model.", "low",
+        "Drawing a picture", "seconds / pictures, last row", "Wall time with all concepts in the model.", "low",
         "seconds",
     ),
     "peak_memory_bytes": Figure(

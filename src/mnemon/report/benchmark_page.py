@@ -92,7 +92,7 @@ def facts(results: Results, numbers: Mapping[str, Sequence[Numbers]]) -> dict[st
         "seeds": str(len({record.seed for record in records})),
         **found,
         "whole rows after": ", ".join(str(t) for t in charts.whole_rows(records[0])),
-        "images a cell": str(records[0].images_of_a_cell or "–"),
+        "pictures a cell": str(records[0].images_of_a_cell or "–"),
         "± of one cell": shown(error),
         **({"text of general prompts, bare base": shown(bare)} if bare is not None else {}),
     }

@@ -88,7 +88,7 @@ def _cell(record: RunRecord, t: int, name: str, alt: str, kind: str = "") -> str
     path = record.strips.get((t, name))
     marked = f' class="{kind}"' if kind else ""
     if path is None:
-        return '<td class="missing">no picture</td>'
+        return '<td class="missing">no image</td>'
     score = record.rows.get(t, {}).get("concepts", {}).get(name, {}).get("identity_alignment")
     below = f'<span class="score">{page.number(score, 2)}</span>' if score is not None else ""
     return f"<td{marked}>{page.cell([_opened(path)], alt)}{below}</td>"

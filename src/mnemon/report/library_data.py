@@ -5,8 +5,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from mnemon.evaluation import MethodReport, Report, matrix_from_rows, plot_curves, plot_matrix, write_report
+from mnemon.evaluation import matrix_from_rows
 from mnemon.library import Library
+from mnemon.report.library_page import MethodReport, Report, write_report
+from mnemon.report.plots import plot_curves, plot_matrix
 
 Grids = Mapping[str, Mapping[int, Sequence[Image.Image]]]
 """Concept -> library state -> images drawn of it then."""
