@@ -12,7 +12,7 @@ ROWS = {"denoiser", "text_encoder", "vae", "earlier concepts", "trained paramete
 def test_a_plan_says_what_learning_and_drawing_take(mnemon: Command, world_folder: Path) -> None:
     asked = ("plan", "--base", world_folder, "--method", "lora", "--set", "rank=2", "--batch", 2)
     plain, packed = mnemon(*asked, "--json").json, mnemon(*asked, "--json", "--weights", "8bit", "--checkpointing").json
-    assert plain["learning"].keys() > ROWS and plain["family"] == "sd" and plain["levers"]["batch_size"] == 2
+    assert plain["learning"].keys() > ROWS and plain["family"] == "sd" and plain["levers"]["batch"] == 2
     assert plain["peak"] == max(sum(plain["learning"].values()), sum(plain["drawing"].values()))
     assert packed["peak"] < plain["peak"] and packed["trained"] == plain["trained"] > 0
     shown = mnemon(*asked, "--levers")

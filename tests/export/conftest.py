@@ -23,7 +23,7 @@ from mnemon.sampling import Composed, sample
 from tests.tiny import tiny_sd, tiny_sdxl
 from tests.tiny_transformers import PIPELINES, SIDE
 
-HOW: dict[str, Any] = {"guidance": 3.0, "steps": 3}
+HOW: dict[str, Any] = {"guidance_scale": 3.0, "num_inference_steps": 3}
 SEED = 5
 PLAIN = Path(__file__).with_name("plain.py")
 
@@ -108,12 +108,12 @@ def bare(base: Base, prompt: str) -> Tensor:
 
 def how_of(base: Base) -> dict[str, Any]:
     """What a family's pipeline has to be told to draw as `drawn` does."""
-    how: dict[str, Any] = {"num_inference_steps": HOW["steps"], "guidance_scale": HOW["guidance"]}
+    how: dict[str, Any] = {"num_inference_steps": HOW["num_inference_steps"], "guidance_scale": HOW["guidance_scale"]}
     if base.family in ("sd", "sdxl"):
         return how
     how |= {"height": base.resolution, "width": base.resolution}
     if base.family == "z-image":
-        how |= {"guidance_scale": HOW["guidance"] - 1}
+        how |= {"guidance_scale": HOW["guidance_scale"] - 1}
     if base.family == "qwen-image":
         how |= {"true_cfg_scale": how.pop("guidance_scale"), "negative_prompt": ""}
     return how

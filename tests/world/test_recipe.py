@@ -11,12 +11,13 @@ from torch import nn
 from mnemon.errors import MnemonError
 from mnemon.evaluation import WorldEncoders
 from mnemon.models import load_base
+from mnemon.world.attributes import ATTRIBUTES
 from mnemon.world.captions import vocabulary
 from mnemon.world.recipe.build import Recipe, build
 from mnemon.world.recipe.card import write_card
 from mnemon.world.recipe.fit import Average, Schedule, fit
 from mnemon.world.recipe.gates import GATES, misses, pair_prompts, require, single_prompts
-from mnemon.world.recipe.images import ATTRIBUTES, pairs, scenes
+from mnemon.world.recipe.images import pairs, scenes
 from mnemon.world.recipe.muon import Muon, orthogonal
 from mnemon.world.recipe.tokenizer import build_tokenizer
 
@@ -118,10 +119,10 @@ def test_a_killed_stage_goes_on_bit_for_bit(tmp_path, monkeypatch):
             raise KeyboardInterrupt
 
     real = loop.save_checkpoint
-    monkeypatch.setattr(loop, "save_snapshot", killed)
+    monkeypatch.setattr(loop, "save_checkpoint", killed)
     with pytest.raises(KeyboardInterrupt):
         train_line(tmp_path / "cut", 6, line())
-    monkeypatch.setattr(loop, "save_snapshot", real)
+    monkeypatch.setattr(loop, "save_checkpoint", real)
     resumed = train_line(tmp_path / "cut", 6, line(seed=9))  # its start does not matter: the snapshot has everything
     assert torch.equal(whole.weight, resumed.weight) and torch.equal(whole.bias, resumed.bias)
 

@@ -38,7 +38,7 @@ def info(json_output: Annotated[bool, typer.Option("--json", help="For programs.
 @app.command()
 def build(
     to: Annotated[Path | None, typer.Option("--out", help="Folder to write; the package's own by default.")] = None,
-    work: Annotated[Path, typer.Option(help="Images and snapshots, about 2 GB; the same folder resumes.")] = Path(
+    work: Annotated[Path, typer.Option(help="Images and checkpoints, about 2 GB; the same folder resumes.")] = Path(
         "base-work"
     ),
     seed: Annotated[int, typer.Option(help="Another seed gives another base.")] = 1,

@@ -36,7 +36,9 @@ def export(
         float | None, typer.Option(help="Share of the change that the LoRA keeps, such as 0.99, in as few ranks.")
     ] = None,
     half: Annotated[bool, typer.Option("--half", help="Store weights in 16 bits.")] = False,
-    images: Annotated[int, typer.Option(min=0, help="Of each concept, drawn for the model card.")] = 0,
+    images: Annotated[
+        int, typer.Option("--images", "--pictures", min=0, help="Of each concept, generated for the model card.")
+    ] = 0,
     push: Annotated[str | None, typer.Option(metavar="OWNER/NAME", help="Upload to the Hugging Face hub too.")] = None,
     at: At = None,
     json_output: Json = False,
@@ -74,7 +76,9 @@ def import_(
     files: Annotated[list[Path], typer.Argument(help="A LoRA, an embedding, or one of each (safetensors).")],
     library: LibraryPath = DEFAULT_LIBRARY,
     name: Annotated[str | None, typer.Option(help="What to call it; the file's name by default.")] = None,
-    class_noun: Annotated[str | None, typer.Option(help="Its class, such as dog. Leave out for a style.")] = None,
+    class_noun: Annotated[
+        str | None, typer.Option("--class-noun", "--noun", help="Its class, such as dog. Leave out for a style.")
+    ] = None,
     trigger: Annotated[
         str | None, typer.Option(help="The words that call a LoRA without an embedding; <name> then stands for them.")
     ] = None,

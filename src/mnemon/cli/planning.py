@@ -30,9 +30,17 @@ def plan(
     ] = None,
     resolution: Annotated[int | None, typer.Option(help="Side of the images; the base's own by default.")] = None,
     weights: WeightsOption = "fp32",
-    checkpointing: Annotated[bool, typer.Option("--checkpointing", help="Gradient checkpointing.")] = False,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Images a step; the method's own by default.")] = None,
-    gradient_accumulation_steps: Annotated[int, typer.Option(min=1, help="Compute each step in so many parts.")] = 1,
+    gradient_checkpointing: Annotated[
+        bool, typer.Option("--gradient-checkpointing", "--checkpointing", help="Recompute activations: less memory.")
+    ] = False,
+    batch_size: Annotated[
+        int | None,
+        typer.Option("--batch-size", "--batch", min=1, help="Images per step; the method's own by default."),
+    ] = None,
+    gradient_accumulation_steps: Annotated[
+        int,
+        typer.Option("--gradient-accumulation-steps", "--accumulate", min=1, help="Compute each step in so many parts."),
+    ] = 1,
     offload_text: Annotated[
         bool, typer.Option("--offload-text", help="Text encoders rest in main memory while images are drawn.")
     ] = False,
@@ -52,7 +60,7 @@ def plan(
     from mnemon.planning import Levers, Plan, measured
 
     made = Plan(base, method_from(method, dict(setting_of(pair) for pair in set_ or [])), resolution)
-    pulled = Levers(weights, checkpointing, batch_size, gradient_accumulation_steps, offload_text)
+    pulled = Levers(weights, gradient_checkpointing, batch_size, gradient_accumulation_steps, offload_text)
     truth = measured(made, pulled) if measure else {}
     estimate = made.estimate(pulled)
     further = made.further(pulled) if levers else []
@@ -99,7 +107,13 @@ def _as_json(
         "source": list(made.outline.source),
         "method": made.method.name,
         "resolution": made.resolution,
-        "levers": {**vars(levers), "batch": made.batch_size(levers)},
+        "levers": {
+            "weights": levers.weights,
+            "checkpointing": levers.checkpointing,
+            "batch": made.batch_size(levers),
+            "accumulate": levers.gradient_accumulation_steps,
+            "offload_text": levers.offload_text,
+        },
         "trained": estimate.trained,
         "learning": dict(estimate.learning),
         "drawing": dict(estimate.drawing),

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from mnemon.world.recipe.images import ATTRIBUTES
+from mnemon.world.attributes import ATTRIBUTES
 
 
 def named_attributes(prompt: str) -> dict[str, str]:

@@ -67,7 +67,7 @@ def card_text(
     concepts = [f"| `{trigger(selection, name, kind)}` | {name} |" for name in selection.names]
     parts = [
         f"# {selection.title}",
-        f"TrainedConcept with mnemon, method `{method.name}`, on the base `{base.name}` ({base.family}).",
+        f"Learned with mnemon, method `{method.name}`, on the base `{base.name}` ({base.family}).",
         "<Gallery />" if gallery else "",
         "\n".join(["## Concepts", "", "| write | concept |", "| --- | --- |", *concepts]),
         "## Use\n\n" + "\n\n".join(_use(selection, naming, kind, files)),

@@ -24,7 +24,7 @@ def model_spec(selection: Selection, naming: Naming, kind: str, dialect: str, na
         "title": "-".join(names),
         "resolution": f"{base.resolution}x{base.resolution}",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "description": f"TrainedConcept by mnemon with the method '{library.method.name}' on '{base.name}'.",
+        "description": f"Learned by mnemon with the method '{library.method.name}' on '{base.name}'.",
         "trigger_phrase": ", ".join(trigger(selection, name, dialect) for name in names),
         "usage_hint": "The trigger works with the embedding file of the same name beside this file.",
     }

@@ -1,4 +1,4 @@
-"""Ways of drawing everything: a style turns a finished pixels of the world into another pixels.
+"""Ways of drawing everything: a style turns the pixels of a finished image into others.
 
 Styles come in families (pencil, pixel blocks, poster, ink, blueprint, neon); a family with its parameters is one
 style, so there are as many as one likes. A style concept is one of them.
@@ -35,7 +35,7 @@ def random_style(rng: np.random.Generator, family: str | None = None) -> Style:
 
 
 def apply_style(pixels: Pixels, style: Style) -> Pixels:
-    """`pixels` redrawn in `style`; same shape, 0..1."""
+    """`pixels` in `style`; same shape, 0..1."""
     paper, pen = np.array(style.paper, np.float32), np.array(style.pen, np.float32)
     if style.family == "pixel":
         return _pixels(pixels, 4 if style.strength < 0.65 else 6)
@@ -52,7 +52,7 @@ def apply_style(pixels: Pixels, style: Style) -> Pixels:
     if style.family == "blueprint":
         ground = np.array([pen[0] * 0.5, pen[1], 0.45 + pen[2]], np.float32)
         return ground * (1 - lines) + paper * lines
-    glow = pixels**2 * 1.2  # neon: dark grounds, bright lines in the pixels's own colours
+    glow = pixels**2 * 1.2  # neon: dark grounds, bright lines in the image's own colours
     return np.clip(glow * 0.35 + lines * (pixels * 0.5 + 0.5 * paper), 0, 1).astype(np.float32)
 
 

@@ -16,7 +16,7 @@ tags: [text-to-image, stable-diffusion, mnemon]
 # The built-in base of mnemon
 
 A small latent diffusion model of the Stable Diffusion classes (`AutoencoderKL`, `CLIPTextModel`,
-`UNet2DConditionModel`), trained from scratch on images that `mnemon.world` draws: 64 × 64 pixels, twelve nouns, ten
+`UNet2DConditionModel`), trained from scratch on pictures that `mnemon.world` draws: 64 × 64 pixels, twelve nouns, ten
 colours, five patterns, nine places. It is for trying, testing and comparing methods of continual personalization on a
 laptop; it draws nothing but its world. It opens with `StableDiffusionPipeline.from_pretrained(folder)`.
 
@@ -38,7 +38,7 @@ precision, those of `clip_image` in 8 bits. `figures.json` holds figures, recipe
 
 ## Limits
 
-Images are soft at edges; the smaller of two things loses its pattern first. Words outside the world's vocabulary are
+Pictures are soft at edges; the smaller of two things loses its pattern first. Words outside the world's vocabulary are
 spelled letter by letter and mean nothing to it.
 """
 

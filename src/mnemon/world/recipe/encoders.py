@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
+from mnemon.world.attributes import ATTRIBUTES
 from mnemon.world.encoder import ImageEncoder, contrastive_loss
 from mnemon.world.recipe.fit import Schedule, channels_last, draw, fit
-from mnemon.world.recipe.images import ATTRIBUTES, Images, to_input
+from mnemon.world.recipe.images import Images, to_input
 
 PRESENT = "present"
 """The head that says of each noun whether it is in the image."""

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from mnemon.errors import MnemonError
+from mnemon.world.attributes import ATTRIBUTES
 from mnemon.world.captions import with_article
 from mnemon.world.encoder import ImageEncoder
 from mnemon.world.recipe.encoders import both_nouns
-from mnemon.world.recipe.images import ATTRIBUTES
 
 GATES: dict[str, float] = {
     "noun_accuracy": 0.95,

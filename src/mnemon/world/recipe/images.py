@@ -14,19 +14,13 @@ from safetensors import safe_open
 from torch import Tensor
 
 from mnemon.files import write_safetensors
-from mnemon.world.backgrounds import BACKGROUNDS
+from mnemon.world.attributes import ATTRIBUTES
 from mnemon.world.captions import caption
-from mnemon.world.looks import COLOURS, PATTERNS, free_look, palette_look
+from mnemon.world.looks import free_look, palette_look
 from mnemon.world.scenes import Scene, random_scene, render, single_pose
 from mnemon.world.styles import random_style
 from mnemon.world.things import NOUNS
 
-ATTRIBUTES: dict[str, tuple[str, ...]] = {
-    "noun": NOUNS,
-    "colour": tuple(COLOURS),
-    "pattern": PATTERNS,
-    "background": tuple(BACKGROUNDS),
-}
 CAPTIONS = 4  # an image
 STYLED = 0.05  # share of images in a random style
 Maker = Callable[[int, int, int], list[tuple[Scene, list[str]]]]
