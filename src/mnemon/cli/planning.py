@@ -39,7 +39,9 @@ def plan(
     ] = None,
     gradient_accumulation_steps: Annotated[
         int,
-        typer.Option("--gradient-accumulation-steps", "--accumulate", min=1, help="Compute each step in so many parts."),
+        typer.Option(
+            "--gradient-accumulation-steps", "--accumulate", min=1, help="Compute each step in so many parts."
+        ),
     ] = 1,
     offload_text: Annotated[
         bool, typer.Option("--offload-text", help="Text encoders rest in main memory while images are drawn.")
