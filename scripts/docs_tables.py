@@ -1,0 +1,169 @@
+"""Generated parts of the docs: settings from the dataclasses, equations from the docstrings, figures from their table.
+
+    python -m scripts.docs_tables            write them
+    python -m scripts.docs_tables --check    exit 1 if one is out of date
+
+A generated part of a page stands between `<!-- generated: NAME -->` and `<!-- end -->`; NAME is a key of `PARTS`.
+"""
+
+import argparse
+import ast
+import inspect
+import re
+import sys
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import MISSING, Field, fields
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from mnemon import METHODS, TrainingSettings
+from mnemon.evaluation.figures import FIGURES
+from mnemon.methods import Method
+
+ROOT = Path(__file__).parents[1]
+PART = re.compile(r"(<!-- generated: (?P<name>.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def attribute_docs(cls: type) -> dict[str, str]:
+    """The string below each annotated attribute, by name; a class's own before those of its bases."""
+    docs: dict[str, str] = {}
+    for owner in reversed([each for each in cls.__mro__ if each.__module__.startswith("mnemon.")]):
+        body = ast.parse(textwrap.dedent(inspect.getsource(owner))).body[0]
+        assert isinstance(body, ast.ClassDef)
+        docs |= dict(_documented(body.body))
+    return docs
+
+
+def _documented(body: Sequence[ast.stmt]) -> Iterator[tuple[str, str]]:
+    for statement, after in zip(body, body[1:], strict=False):
+        documented = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+        if documented and isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+            yield statement.target.id, " ".join(str(after.value.value).split())  # type: ignore[attr-defined]
+
+
+Row = tuple[str, str, str]
+
+
+def settings_rows(cls: type) -> list[Row]:
+    """Field, default and meaning of every setting of a dataclass."""
+    docs, hints = attribute_docs(cls), get_type_hints(cls)
+    undocumented = [field.name for field in fields(cls) if field.name not in docs]  # type: ignore[arg-type]
+    if undocumented:
+        raise SystemExit(f"{cls.__name__} has settings without a docstring: {', '.join(undocumented)}.")
+    return [
+        (f"`{field.name}`", _default(field, hints[field.name]), docs[field.name])
+        for field in fields(cls)  # type: ignore[arg-type]
+    ]
+
+
+def settings_table(rows: Sequence[Row]) -> str:
+    return table(("setting", "default", "meaning"), rows)
+
+
+def _default(field: "Field[Any]", hint: Any) -> str:
+    """The default, and the other choices where there are some."""
+    value = field.default if field.default is not MISSING else field.default_factory()  # type: ignore[misc]
+    choices = get_args(hint) if get_origin(hint) is Literal else ()
+    others = ", ".join(f"`{choice}`" for choice in choices if choice != value)
+    return _value(value) + (f" (or {others})" if others else "")
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return re.sub(r"e([+-])0*", lambda found: "e" + found[1].replace("+", ""), f"{value:.3g}")
+    return f"`{value}`" if isinstance(value, str) else str(value)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def method_part(cls: type[Method]) -> str:
+    """A method's docstring, where its code and tests are, what it trains and stores, and its settings."""
+    file = Path(inspect.getfile(cls))
+    tests = ROOT / "tests" / "methods" / f"test_{file.stem}.py"
+    links = [f"[code](../{file.relative_to(ROOT)})", *([f"[tests](../{tests.relative_to(ROOT)})"] * tests.exists())]
+    facts = f"{' · '.join(links)} · source: {cls.source}\n\nTrains {cls.trains}. Stores {cls.stores}."
+    return "\n\n".join([_escaped(inspect.getdoc(cls) or ""), facts, _own_settings(cls)])
+
+
+def _own_settings(cls: type[Method]) -> str:
+    """All settings, or those that differ from an earlier method of the list whose settings it has all."""
+    rows, earlier = settings_rows(cls), list(METHODS)[: list(METHODS.values()).index(cls)]
+    shared = {name: settings_rows(METHODS[name]) for name in earlier}
+    same = [name for name in earlier if set(shared[name]) <= set(rows)]
+    if not same:
+        return settings_table(rows)
+    own = [row for row in rows if row not in shared[same[0]]]
+    settings = f"settings are those of [`{same[0]}`](#{same[0]})."
+    return f"{settings_table(own)}\n\nThe other {settings}" if own else f"The {settings}"
+
+
+def _escaped(docstring: str) -> str:
+    """The docstring as Markdown: indented blocks are code already, stars in prose are no emphasis."""
+    lines = [line if line.startswith("    ") else line.replace("*", "\\*") for line in docstring.splitlines()]
+    return "\n".join(lines)
+
+
+def methods_table() -> str:
+    """One row a method."""
+    yes_no = {True: "yes", False: "no"}
+    rows = [
+        (f"[`{name}`](#{name})", cls.trains, yes_no[cls.fuses], yes_no[cls.order_free], yes_no[cls.can_remove])
+        for name, cls in METHODS.items()
+    ]
+    return table(("method", "trains", "fusion step", "independent of order", "exact removal"), rows)
+
+
+def figures_table() -> str:
+    """One row a figure of the benchmark."""
+    rows = [(f"`{name}`", one.title, one.formula, one.better or "–", one.reading) for name, one in FIGURES.items()]
+    return table(("name", "title", "formula", "better", "reading"), rows)
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "methods": methods_table,
+    **{f"method {name}": partial(method_part, cls) for name, cls in METHODS.items()},
+    "training settings": lambda: settings_table(settings_rows(TrainingSettings)),
+    "figures": figures_table,
+}
+
+
+def rendered(page: str) -> str:
+    """The page with its generated parts as they should be."""
+
+    def part(found: "re.Match[str]") -> str:
+        if found["name"] not in PARTS:
+            raise SystemExit(f"There is no generated part '{found['name']}'; known: {', '.join(PARTS)}.")
+        return f"{found[1]}\n{PARTS[found['name']]()}\n\n{found[3]}"
+
+    return PART.sub(part, page)
+
+
+def pages() -> list[Path]:
+    """The pages that have generated parts."""
+    return [page for page in sorted((ROOT / "docs").glob("*.md")) if PART.search(page.read_text(encoding="utf-8"))]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="only say which pages are out of date")
+    check = parser.parse_args().check
+    for page in pages():
+        text = page.read_text(encoding="utf-8")
+        if rendered(text) != text:
+            if check:
+                sys.exit(f"{page.relative_to(ROOT)} is out of date: run python -m scripts.docs_tables")
+            page.write_text(rendered(text), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

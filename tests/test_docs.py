@@ -1,0 +1,48 @@
+"""The pages say what the code says: generated parts are current, links resolve, Python snippets compile."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from scripts import docs_tables
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+LINK = re.compile(r"\]\((?!\w+:)(?P<file>[^)#\s]*)(?:#(?P<part>[^)\s]+))?\)")
+SNIPPET = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+
+def anchors(page: Path) -> set[str]:
+    """The headings of a page as its links name them."""
+    heads = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize("page", docs_tables.pages(), ids=lambda page: page.name)
+def test_generated_tables_are_up_to_date(page):
+    text = page.read_text(encoding="utf-8")
+    assert docs_tables.rendered(text) == text, "run: python -m scripts.docs_tables"
+
+
+def test_every_method_has_its_generated_part():
+    text = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    missing = [name for name in docs_tables.METHODS if f"<!-- generated: method {name} -->" not in text]
+    assert not missing
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_within_the_repository_resolve(page):
+    broken = []
+    for found in LINK.finditer(page.read_text(encoding="utf-8")):
+        target = (page.parent / found["file"]).resolve() if found["file"] else page
+        lost_part = found["part"] and target.suffix == ".md" and found["part"] not in anchors(target)
+        if not target.exists() or lost_part:
+            broken.append(found[0])
+    assert not broken
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_snippets_compile(page):
+    for snippet in SNIPPET.findall(page.read_text(encoding="utf-8")):
+        compile(snippet, page.name, "exec")
