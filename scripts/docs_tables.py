@@ -13,7 +13,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import MISSING, Field, fields
+from dataclasses import Field, fields
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -49,12 +49,12 @@ Row = tuple[str, str, str]
 def settings_rows(cls: type) -> list[Row]:
     """Field, default and meaning of every setting of a dataclass."""
     docs, hints = attribute_docs(cls), get_type_hints(cls)
-    undocumented = [field.name for field in fields(cls) if field.name not in docs]  # type: ignore[arg-type]
+    undocumented = [field.name for field in fields(cls) if field.name not in docs]
     if undocumented:
         raise SystemExit(f"{cls.__name__} has settings without a docstring: {', '.join(undocumented)}.")
     return [
         (f"`{field.name}`", _default(field, hints[field.name]), docs[field.name])
-        for field in fields(cls)  # type: ignore[arg-type]
+        for field in fields(cls)
     ]
 
 
@@ -64,7 +64,7 @@ def settings_table(rows: Sequence[Row]) -> str:
 
 def _default(field: "Field[Any]", hint: Any) -> str:
     """The default, and the other choices where there are some."""
-    value = field.default if field.default is not MISSING else field.default_factory()  # type: ignore[misc]
+    value = field.default
     choices = get_args(hint) if get_origin(hint) is Literal else ()
     others = ", ".join(f"`{choice}`" for choice in choices if choice != value)
     return _value(value) + (f" (or {others})" if others else "")
