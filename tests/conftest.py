@@ -22,9 +22,7 @@ def world_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def quick_scores(monkeypatch: pytest.MonkeyPatch) -> None:
     """Score on eight images of two steps a concept, where nothing else is asked for."""
-    from mnemon.api import evaluating as scoring
-    from mnemon.evaluation import ScoreSettings
+    from mnemon.evaluation import EvalSettings
 
-    monkeypatch.setattr(
-        scoring, "settings_for", lambda encoders: ScoreSettings(seeds_per_prompt=1, num_inference_steps=2)
-    )
+    quick = EvalSettings(num_images=8, num_inference_steps=2)
+    monkeypatch.setattr(EvalSettings.__init__, "__defaults__", tuple(vars(quick).values()))

@@ -12,7 +12,7 @@ from mnemon import api
 from mnemon.api import learning, opening
 from mnemon.data import Concept, Photo
 from mnemon.errors import MnemonError
-from mnemon.evaluation import ScoreSettings
+from mnemon.evaluation import EvalSettings
 from mnemon.library import Library
 from mnemon.methods.lora import Lora
 from mnemon.models import Base, load_base
@@ -158,7 +158,7 @@ def test_evaluate_tells_its_states_and_images(tmp_path: Path, sip: Concept, tom:
 
     for concept in (sip, tom):
         teach(path, concept, base)
-    score = ScoreSettings(seeds_per_prompt=1, num_inference_steps=1)
+    score = EvalSettings(num_images=8, num_inference_steps=1)
     matrix = api.evaluate(path, base=base, score=score, on_state=lambda *call: states.append(call), on_images=hear)
     assert states == [(1, 2), (2, 2)]
     assert heard == [(1, "sip"), (1, None), (2, "sip"), (2, "tom"), (2, None)]

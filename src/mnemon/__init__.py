@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     )
     from mnemon.data import Concept, concept_from_folder, concept_from_imagefolder, concepts_from_list
     from mnemon.errors import MnemonError
-    from mnemon.evaluation import ScoreSettings
+    from mnemon.evaluation import EvalSettings
     from mnemon.library import Library
     from mnemon.methods import METHODS, method_from
     from mnemon.models import load_base
@@ -46,7 +46,7 @@ _PUBLIC = {
     "mnemon.errors": ("MnemonError",),
     "mnemon.library": ("Library",),
     "mnemon.methods": ("METHODS", "method_from"),
-    "mnemon.evaluation": ("ScoreSettings",),
+    "mnemon.evaluation": ("EvalSettings",),
     "mnemon.models": ("load_base",),
     "mnemon.training": ("TrainingSettings",),
 }
@@ -60,7 +60,7 @@ __all__ = [
     "MnemonError",
     "LearnResult",
     "PhotoSettings",
-    "ScoreSettings",
+    "EvalSettings",
     "TrainingSettings",
     "concept_from_folder",
     "concept_from_imagefolder",

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from mnemon.benchmark import Job, Scoring, plan
+from mnemon.benchmark import Job, plan
+from mnemon.evaluation import EvalSettings
 from mnemon.world import style_concept, thing_concept
 
 SMALL = {"steps": 2, "batch_size": 2}
@@ -29,8 +30,8 @@ def planned(tmp_path: Path, three: Path, world_folder: Path) -> Planned:
 
     def make(methods: Sequence[str], out: str = "out", **options: Any) -> list[Job]:
         settings = {name: SMALL for name in methods}
-        scoring = Scoring(images=2, num_inference_steps=1, points=(2,))
-        asked = {"orders": 1, "seeds": 1, "settings": settings, "base": str(world_folder), "scoring": scoring}
+        scoring = {"eval_settings": EvalSettings(2, num_inference_steps=1, batch_size=32), "eval_at": (2,)}
+        asked = {"orders": 1, "seeds": 1, "settings": settings, "base": str(world_folder), **scoring}
         return plan(tmp_path / out, str(three), list(methods), **{**asked, **options})
 
     return make

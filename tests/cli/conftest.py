@@ -11,7 +11,7 @@ import pytest
 from mnemon import api
 from mnemon.cli import main
 from mnemon.data import concept_from_folder
-from mnemon.evaluation import ScoreSettings
+from mnemon.evaluation import EvalSettings
 from mnemon.methods.lora import Lora
 from mnemon.training import TrainingSettings
 from mnemon.world import thing_concept
@@ -75,7 +75,7 @@ def teach(mnemon: Command, photos: Path, world_folder: Path) -> Command:
 @pytest.fixture(scope="session")
 def taught_once(tmp_path_factory: pytest.TempPathFactory, photos: Path, world_folder: Path) -> Path:
     path = tmp_path_factory.mktemp("taught") / "lib"
-    training, score = TrainingSettings(steps=1, batch_size=1), ScoreSettings(seeds_per_prompt=1, num_inference_steps=1)
+    training, score = TrainingSettings(steps=1, batch_size=1), EvalSettings(num_images=8, num_inference_steps=1)
     for name, class_noun in (("sip", "mug"), ("tom", "cat")):
         concept = concept_from_folder(photos / name, class_noun=class_noun)
         api.learn(path, concept, base=str(world_folder), method=Lora(rank=2), training=training, score=score)

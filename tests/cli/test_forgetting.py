@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 
+from mnemon.evaluation import EvalRow
 from mnemon.library import Library
 from mnemon.training import forgetting_budget as candidates
 from tests.cli.conftest import Command
@@ -13,15 +14,16 @@ LIB = ("--library", "lib")
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """The rows measured before a commit, in which <sip> has lost 0.3."""
-    real: Callable[..., dict[str, Any]] = candidates.evaluate_row
+    real: Callable[..., EvalRow] = candidates.evaluate
     rows: list[dict[str, Any]] = []
 
-    def lower(*arguments: Any) -> dict[str, Any]:
-        rows.append(real(*arguments))
-        rows[-1]["concepts"]["sip"]["identity_alignment"] -= 0.3
-        return rows[-1]
+    def lower(*arguments: Any) -> EvalRow:
+        row = real(*arguments)
+        row.concepts["sip"]["identity_alignment"] -= 0.3
+        rows.append(row.to_json())
+        return row
 
-    monkeypatch.setattr(candidates, "evaluate_row", lower)
+    monkeypatch.setattr(candidates, "evaluate", lower)
     return rows
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mnemon.evaluation.alignment import (
-    ceiling,
+    self_similarity,
     clip_score,
     matched_cosines,
     mean_pairwise_cosine,
@@ -24,9 +24,11 @@ def test_alignment_is_the_mean_over_all_pairs_and_blind_to_length():
 
 
 def test_ceiling_leaves_a_photo_out_of_its_own_comparison():
-    assert ceiling(AXES) == pytest.approx(0)
-    assert ceiling(torch.stack([AXES[0], AXES[0], AXES[1]])) == pytest.approx(1 / 3)  # one pair of three is equal
-    assert math.isnan(ceiling(AXES[:1]))
+    assert self_similarity(AXES) == pytest.approx(0)
+    assert self_similarity(torch.stack([AXES[0], AXES[0], AXES[1]])) == pytest.approx(
+        1 / 3
+    )  # one pair of three is equal
+    assert math.isnan(self_similarity(AXES[:1]))
 
 
 def test_text_alignment_matches_image_and_prompt_by_row():

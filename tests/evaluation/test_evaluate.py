@@ -8,22 +8,23 @@ import torch
 from mnemon.adapters import LowRank
 from mnemon.errors import MnemonError
 from mnemon.evaluation.encoders import WorldEncoders, reference_features
-from mnemon.evaluation.evaluate import ScoreSettings, evaluate_row
+from mnemon.evaluation.evaluate import evaluate
 from mnemon.evaluation.matrix import matrix_from_rows
 from mnemon.evaluation.prompts import PROMPTS, PromptSet
+from mnemon.evaluation.settings import EvalSettings
 from mnemon.methods import method_from
 from mnemon.methods.base import TrainedConcept
 from mnemon.sampling import Composed
 from tests.evaluation.worlds import images, world_folder
 from tests.tiny import tiny_sd_base
 
-TINY = PromptSet(("a photo of {} on the beach", "{} in snow"), ("a red cat", "a blue mug", "a green dog"))
-SEEDS = 2
+TINY = PromptSet(("a photo of {} on the beach", "{} in snow"), ("a red cat", "a blue mug", "a green dog"), ("in snow",))
+IMAGES = 4
 
 
 def measured_row(base, method, concepts, *more):
     with Composed(base, method, concepts) as composed:
-        return evaluate_row(composed, *more)
+        return evaluate(composed, *more).to_json()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -31,12 +32,14 @@ def settings():
     """Prompts of words the small base can read."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(PROMPTS, "tiny", TINY)
-        yield ScoreSettings("tiny", seeds_per_prompt=SEEDS, num_inference_steps=2, batch_size=3)
+        yield EvalSettings(IMAGES, num_inference_steps=2, batch_size=3)
 
 
 @pytest.fixture(scope="module")
 def encoders(tmp_path_factory):
-    return WorldEncoders(world_folder(tmp_path_factory.mktemp("world")))
+    found = WorldEncoders(world_folder(tmp_path_factory.mktemp("world")))
+    found.prompts = "tiny"
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -125,10 +128,10 @@ def test_references_of_other_encoders_are_refused(base, encoders, settings):
 
 
 def test_bad_settings_are_refused():
-    with pytest.raises(MnemonError, match="choose from world, photographs"):
-        ScoreSettings(prompts="poems")
     with pytest.raises(MnemonError, match="at least 1"):
-        ScoreSettings(num_inference_steps=0)
+        EvalSettings(num_inference_steps=0)
+    with pytest.raises(MnemonError, match="at least 1"):
+        EvalSettings(num_images=0)
 
 
 def test_rows_of_a_run_become_its_matrix(row):

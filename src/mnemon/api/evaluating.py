@@ -8,15 +8,8 @@ from torch import Tensor
 
 from mnemon.api.opening import base_named, base_of, encoders_of, in_base
 from mnemon.data import photos_tensor
-from mnemon.evaluation import (
-    Encoders,
-    ScoreMatrix,
-    ScoreSettings,
-    evaluate_row,
-    matrix_from_rows,
-    reference_features,
-    settings_for,
-)
+from mnemon.evaluation import Encoders, EvalSettings, ScoreMatrix, matrix_from_rows, reference_features
+from mnemon.evaluation import evaluate as evaluate_composed
 from mnemon.evaluation.evaluate import OnImages
 from mnemon.library import Library
 from mnemon.methods import method_from
@@ -30,7 +23,7 @@ def evaluate(
     library: str | Path,
     *,
     base: str | Base | None = None,
-    score: ScoreSettings | None = None,
+    score: EvalSettings | None = None,
     encoders: Encoders | None = None,
     again: bool = False,
     on_state: Callable[[int, int], None] | None = None,
@@ -63,24 +56,19 @@ def row_of(
     library: Library,
     base: Base,
     encoders: Encoders,
-    score: ScoreSettings | None = None,
+    score: EvalSettings | None = None,
     on_images: OnImages | None = None,
 ) -> dict[str, Any]:
     """The row of the score matrix at the library's state."""
     known = references_of(library)
     with in_base(library, base) as composed:
-        return evaluate_row(composed, known, encoders, score_settings(score, encoders), on_images)
+        return evaluate_composed(composed, known, encoders, score, on_images).to_json()
 
 
 def references_of(library: Library) -> dict[str, dict[str, Tensor]]:
     """Concept -> features of its reference images, for those that have some."""
     references = {name: library.references(name) for name in library.names()}
     return {name: features for name, features in references.items() if features}
-
-
-def score_settings(score: ScoreSettings | None, encoders: Encoders) -> ScoreSettings:
-    """The settings asked for, or the encoders' own."""
-    return score or settings_for(encoders)
 
 
 def single_lora_identity_ratio(
@@ -100,8 +88,7 @@ def single_lora_identity_ratio(
         learned = train(found, method, "it", concept.class_noun, data.latents, data.prompts, on_step=on_step)
         references = {"it": reference_features(encoders, photos_tensor(concept.photos(16, seed=2), found.resolution))}
         with Composed(found, method, [learned]) as composed:
-            row = evaluate_row(composed, references, encoders, settings_for(encoders))
-        scores = row["concepts"]["it"]
+            scores = evaluate_composed(composed, references, encoders).concepts["it"]
         ratios.append(scores["identity_alignment"] / scores["identity_ceiling"])
     return sum(ratios) / len(ratios)
 

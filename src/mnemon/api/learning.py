@@ -8,7 +8,7 @@ from typing import Any
 from mnemon.api.opening import encoders_of, opened_or_created
 from mnemon.data import Concept
 from mnemon.errors import MnemonError
-from mnemon.evaluation import Encoders, ScoreSettings
+from mnemon.evaluation import Encoders, EvalSettings
 from mnemon.evaluation.evaluate import OnImages
 from mnemon.methods.base import Method
 from mnemon.models import Base
@@ -67,7 +67,7 @@ def learn_together(
     photos: PhotoSettings | None = None,
     training: TrainingSettings | None = None,
     prior: int = 0,
-    score: ScoreSettings | None = None,
+    score: EvalSettings | None = None,
     scored: bool = True,
     max_forgetting: float | None = None,
     until: Goal | None = None,

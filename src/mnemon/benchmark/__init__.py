@@ -1,16 +1,16 @@
 """The benchmark: every method on the same base, sequences and metrics, with the whole score matrix kept."""
 
-from mnemon.benchmark.bench import Ended, run_bench
+from mnemon.benchmark.bench import BenchResult, run_bench
 from mnemon.benchmark.engines import ENGINES, Engine, ProcessExecutor, RayExecutor, SerialExecutor, engine_named
 from mnemon.benchmark.jobs import Job, JobFolder, Progress, plan
 from mnemon.benchmark.runner import run_job
-from mnemon.benchmark.scoring import Scoring
-from mnemon.benchmark.sequences import ConceptSequence, open_sequence, shipped_sequences
+from mnemon.benchmark.sequences import ConceptSequence, shipped_sequences
+from mnemon.benchmark.sources import open_sequence
 
 __all__ = [
     "ENGINES",
+    "BenchResult",
     "ConceptSequence",
-    "Ended",
     "Engine",
     "SerialExecutor",
     "Job",
@@ -18,7 +18,6 @@ __all__ = [
     "ProcessExecutor",
     "Progress",
     "RayExecutor",
-    "Scoring",
     "engine_named",
     "open_sequence",
     "plan",

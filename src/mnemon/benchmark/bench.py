@@ -4,16 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mnemon.benchmark.engines import Engine, Hear
+from mnemon.benchmark.engines import Engine, OnJobProgress
 from mnemon.benchmark.jobs import Job, JobFolder, Progress
 from mnemon.benchmark.runner import run_job
-from mnemon.benchmark.sequences import open_sequence
+from mnemon.benchmark.sources import open_sequence
 from mnemon.library.lock import exclusive
 from mnemon.report import benchmark_page as report
 
 
 @dataclass(frozen=True)
-class Ended:
+class BenchResult:
     """How a benchmark ended: its jobs, how many of them were done before, of those that failed why, and the report."""
 
     jobs: int
@@ -22,7 +22,9 @@ class Ended:
     page: Path
 
 
-def run_bench(jobs: Sequence[Job], engine: Engine, hear: Hear = lambda job, progress: None) -> Ended:
+def run_bench(
+    jobs: Sequence[Job], engine: Engine, on_progress: OnJobProgress = lambda job, progress: None
+) -> BenchResult:
     """Do the jobs that are not done yet; those that failed before are tried again. All are for one results folder.
 
     Raises:
@@ -35,12 +37,12 @@ def run_bench(jobs: Sequence[Job], engine: Engine, hear: Hear = lambda job, prog
         open_jobs = []
         for job in jobs:
             if JobFolder(job.folder).finished(count):
-                hear(job, Progress(count, count, "done before"))
-                hear(job, None)
+                on_progress(job, Progress(count, count, "done before"))
+                on_progress(job, None)
             else:
                 open_jobs.append(job)
-        engine.run(open_jobs, run_job, hear)
+        engine.run(open_jobs, run_job, on_progress)
         page = report.write(out)
     failures = {job.title: JobFolder(job.folder).failure() for job in jobs}
     failed = {title: failure for title, failure in failures.items() if failure is not None}
-    return Ended(len(jobs), len(jobs) - len(open_jobs), failed, page)
+    return BenchResult(len(jobs), len(jobs) - len(open_jobs), failed, page)

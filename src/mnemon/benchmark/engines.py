@@ -10,6 +10,7 @@ import signal
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -17,31 +18,31 @@ from typing import Any, Protocol
 
 import torch
 
-from mnemon.benchmark.jobs import Job, JobFolder, Progress, Tell
+from mnemon.benchmark.jobs import Job, JobFolder, OnProgress, Progress
 from mnemon.errors import MnemonError
 
 TRIES = 3  # of a job whose worker dies
 ENGINES = ("here", "processes", "ray")
 _EVERY = 1.0  # seconds between looks at the jobs
 
-Work = Callable[[Job, Tell], None]
+RunJob = Callable[[Job, OnProgress], None]
 """Does a job; any function of a module that workers can import."""
-Hear = Callable[[Job, Progress | None], None]
-"""Hears how far a job is, and None when it has ended."""
+OnJobProgress = Callable[[Job, Progress | None], None]
+"""Called with how far a job is, and None when it has ended."""
 
 
 class Engine(Protocol):
-    def run(self, jobs: Sequence[Job], work: Work, hear: Hear) -> None:
+    def run(self, jobs: Sequence[Job], run_job: RunJob, on_progress: OnJobProgress) -> None:
         """Do all jobs. Returns when each has ended, well or not; the jobs' folders say how."""
 
 
 class SerialExecutor:
     """One job after another, in this process."""
 
-    def run(self, jobs: Sequence[Job], work: Work, hear: Hear) -> None:
+    def run(self, jobs: Sequence[Job], run_job: RunJob, on_progress: OnJobProgress) -> None:
         for job in jobs:
-            work(job, lambda progress, job=job: hear(job, progress))  # type: ignore[misc]
-            hear(job, None)
+            run_job(job, partial(on_progress, job))
+            on_progress(job, None)
 
 
 class ProcessExecutor:
@@ -55,33 +56,33 @@ class ProcessExecutor:
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["mnemon.benchmark.runner"])
 
-    def run(self, jobs: Sequence[Job], work: Work, hear: Hear) -> None:
+    def run(self, jobs: Sequence[Job], run_job: RunJob, on_progress: OnJobProgress) -> None:
         waiting, running, tries = deque(jobs), dict[Path, tuple[Job, BaseProcess]](), Counter[Path]()
         try:
             while waiting or running:
                 while waiting and len(running) < self.workers:
                     job = waiting.popleft()
                     tries[job.folder] += 1
-                    running[job.folder] = job, self._start(job, work)
+                    running[job.folder] = job, self._start(job, run_job)
                 wait([process.sentinel for _, process in running.values()], timeout=_EVERY)
                 for folder, (job, process) in list(running.items()):
                     if process.is_alive():
-                        _pass_on(job, hear)
+                        _pass_on(job, on_progress)
                         continue
                     del running[folder]
                     if process.exitcode != 0 and tries[folder] < TRIES:
                         waiting.appendleft(job)
                         continue
                     code = process.exitcode
-                    _ended(job, hear, f"The worker died {TRIES} times, with code {code}." if code else None)
+                    _ended(job, on_progress, f"The worker died {TRIES} times, with code {code}." if code else None)
         finally:
             for _, process in running.values():
                 process.terminate()
                 process.join()
 
-    def _start(self, job: Job, work: Work) -> BaseProcess:
+    def _start(self, job: Job, run_job: RunJob) -> BaseProcess:
         threads = max(torch.get_num_threads() // self.workers, 1)
-        process = self._context.Process(target=_in_worker, args=(job, work, threads), name=job.title)
+        process = self._context.Process(target=_in_worker, args=(job, run_job, threads), name=job.title)
         process.start()
         return process
 
@@ -97,21 +98,21 @@ class RayExecutor:
     def __init__(self, address: str | None = None, cores: int = 1) -> None:
         self.address, self.cores = address, cores
 
-    def run(self, jobs: Sequence[Job], work: Work, hear: Hear) -> None:
+    def run(self, jobs: Sequence[Job], run_job: RunJob, on_progress: OnJobProgress) -> None:
         ray = _imported_ray()
         joined = not ray.is_initialized()
         if joined:
             _join(ray, self.address)
         try:
-            self._run(ray, jobs, work, hear)
+            self._run(ray, jobs, run_job, on_progress)
         finally:
             if joined:
                 ray.shutdown()
 
-    def _run(self, ray: Any, jobs: Sequence[Job], work: Work, hear: Hear) -> None:
+    def _run(self, ray: Any, jobs: Sequence[Job], run_job: RunJob, on_progress: OnJobProgress) -> None:
         gpus = 1 if ray.cluster_resources().get("GPU") else 0
         task = ray.remote(num_cpus=self.cores, num_gpus=gpus, max_retries=TRIES - 1)(_in_task)
-        pending = {task.remote(job, work, self.cores): job for job in jobs}
+        pending = {task.remote(job, run_job, self.cores): job for job in jobs}
         while pending:
             done, _ = ray.wait(list(pending), timeout=_EVERY)
             for reference in done:
@@ -122,9 +123,9 @@ class RayExecutor:
                     error = str(raised).strip().splitlines()[-1]
                 except ray.exceptions.RayError as lost:
                     error = f"The worker died {TRIES} times: {str(lost).strip().splitlines()[0]}"
-                _ended(job, hear, error)
+                _ended(job, on_progress, error)
             for job in pending.values():
-                _pass_on(job, hear)
+                _pass_on(job, on_progress)
 
 
 def engine_named(name: str, workers: int = 1, address: str | None = None) -> Engine:
@@ -143,17 +144,17 @@ def engine_named(name: str, workers: int = 1, address: str | None = None) -> Eng
     raise MnemonError(f"There is no engine '{name}': choose from {', '.join(ENGINES)}.")
 
 
-def _in_task(job: Job, work: Work, cores: int) -> None:
+def _in_task(job: Job, run_job: RunJob, cores: int) -> None:
     torch.set_num_threads(cores)
-    work(job, _Written(job))
+    run_job(job, _Written(job))
 
 
-def _in_worker(job: Job, work: Work, threads: int) -> None:
+def _in_worker(job: Job, run_job: RunJob, threads: int) -> None:
     """The process of one job. It ends with the one that started it, however that ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the starting process ends its workers itself
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
-    work(job, _Written(job))
+    run_job(job, _Written(job))
 
 
 def _end_with_parent() -> None:
@@ -179,20 +180,20 @@ class _Written:
             timer.start()
 
 
-def _pass_on(job: Job, hear: Hear) -> None:
+def _pass_on(job: Job, on_progress: OnJobProgress) -> None:
     progress = JobFolder(job.folder).progress()
     if progress is not None:
-        hear(job, progress)
+        on_progress(job, progress)
 
 
-def _ended(job: Job, hear: Hear, error: str | None) -> None:
+def _ended(job: Job, on_progress: OnJobProgress, error: str | None) -> None:
     """What becomes of a job whose worker is gone; `error` if it did not come to an end by itself."""
     folder = JobFolder(job.folder)
     if error is not None:
         progress = folder.progress()
         folder.fail(error, progress.doing if progress else "starting")
     folder.end()
-    hear(job, None)
+    on_progress(job, None)
 
 
 def _join(ray: Any, address: str | None) -> None:

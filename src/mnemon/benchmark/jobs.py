@@ -20,18 +20,20 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
-from mnemon.benchmark.scoring import Scored, Scoring
-from mnemon.benchmark.sequences import ConceptSequence, open_sequence, shipped_sequences
+from mnemon.benchmark.sequences import ConceptSequence, shipped_sequences
+from mnemon.benchmark.sources import open_sequence
 from mnemon.errors import MnemonError
+from mnemon.evaluation import EvalSettings
 from mnemon.files import write_json, write_safetensors
 from mnemon.methods import method_from, method_settings
 from mnemon.methods.base import Method
-from mnemon.sampling import to_image
+
+
+EVAL_SETTINGS, EVAL_AT = EvalSettings(batch_size=32), (1, 10, 25, 50)
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class Job:
         sequence: a name or path, for `open_sequence`.
         settings: of the method; those not given keep their defaults.
         base: a base's name.
+        eval_settings: how images for scores are sampled; the same for every job, so that scores compare.
+        eval_at: numbers of concepts after which all of them are scored again; after the last one they always are.
     """
 
     out: Path
@@ -52,11 +56,16 @@ class Job:
     seed: int
     settings: Mapping[str, Any] = field(default_factory=dict)
     base: str = "world"
-    scoring: Scoring = field(default_factory=Scoring)
+    eval_settings: EvalSettings = EVAL_SETTINGS
+    eval_at: tuple[int, ...] = EVAL_AT
 
     @property
     def folder(self) -> Path:
         return self.out / self.method / f"order-{self.order}-seed-{self.seed}"
+
+    def full_evaluations(self, count: int) -> list[int]:
+        """After how many of `count` concepts all of them are scored."""
+        return sorted({number for number in self.eval_at if number < count} | {count})
 
     @property
     def title(self) -> str:
@@ -67,7 +76,7 @@ class Job:
 
     def shared(self, sequence: ConceptSequence) -> dict[str, Any]:
         """What all jobs of a results folder have in common, so that their numbers compare."""
-        score = {**self.scoring.to_json(), "points": self.scoring.whole_rows(len(sequence.concepts))}
+        score = {**self.eval_settings.to_json(), "points": self.full_evaluations(len(sequence.concepts))}
         return {"sequence": sequence.name, "base": self.base, "score": score}
 
     def to_json(self, sequence: ConceptSequence) -> dict[str, Any]:
@@ -95,7 +104,7 @@ class Progress:
     doing: str
 
 
-Tell = Callable[[Progress], None]
+OnProgress = Callable[[Progress], None]
 
 
 def plan(
@@ -106,7 +115,8 @@ def plan(
     seeds: int,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     base: str = "world",
-    scoring: Scoring | None = None,
+    eval_settings: EvalSettings = EVAL_SETTINGS,
+    eval_at: tuple[int, ...] = EVAL_AT,
 ) -> list[Job]:
     """The jobs for every method, order and seed; `settings` are by method.
 
@@ -114,9 +124,11 @@ def plan(
         MnemonError: no or an unknown method, an unknown setting or sequence, more orders than there are, or a job in
             `out` was begun in another way.
     """
+    if min(eval_at, default=1) < 1:
+        raise MnemonError("All concepts are scored after 1 or more of them: leave out what is below.")
     if not methods:
         raise MnemonError("There is nothing to compare: name at least one method.")
-    given, scoring = settings or {}, scoring or Scoring()
+    given = settings or {}
     stray = [name for name in given if name not in methods]
     if stray:
         raise MnemonError(f"There are settings for '{stray[0]}', which is not among the methods: {', '.join(methods)}.")
@@ -124,7 +136,7 @@ def plan(
     opened.ordered(orders - 1)
     sequence, base = _settled(sequence, shipped_sequences()), _settled(base, ["world"])
     jobs = [
-        Job(out, sequence, method, order, seed, dict(given.get(method, {})), base, scoring)
+        Job(out, sequence, method, order, seed, dict(given.get(method, {})), base, eval_settings, eval_at)
         for seed in range(seeds)
         for order in range(orders)
         for method in dict.fromkeys(methods)
@@ -186,16 +198,17 @@ class JobFolder:
         path = self.path / "features.safetensors"
         return load_file(path) if path.exists() else {}
 
-    def write_scored(self, state: int, scored: Scored, features: Mapping[str, Tensor]) -> None:
-        """Keep what was measured; a state is measured once its row is there, so that comes last."""
-        for name, images in scored.shown.items():
-            strip = np.concatenate([np.asarray(to_image(image)) for image in images], axis=1)
-            path = self.path / "strips" / f"{state}-{name}.png"
+    def write_row(
+        self, count: int, row: dict[str, Any], features: Mapping[str, Tensor], strips: Mapping[str, Image.Image]
+    ) -> None:
+        """Keep what was measured after `count` concepts; they are scored once the row is there, so that comes last."""
+        for name, strip in strips.items():
+            path = self.path / "strips" / f"{count}-{name}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(strip).save(path)
+            strip.save(path)
         write_safetensors(self.path / "features.safetensors", features)
         self.write_costs()
-        self.rows[str(state)] = scored.row
+        self.rows[str(count)] = row
         write_json(self.path / "rows.json", self.rows)
 
     def write_costs(self) -> None:

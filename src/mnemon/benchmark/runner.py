@@ -16,37 +16,40 @@ from typing import Any
 from uuid import uuid4
 
 import torch
+from PIL import Image
 from safetensors import safe_open
 from torch import Tensor
 
 from mnemon.api import learns_together
 from mnemon.api.opening import base_named, encoders_of
-from mnemon.benchmark.jobs import Job, JobFolder, Progress, Tell
+from mnemon.benchmark.jobs import Job, JobFolder, OnProgress, Progress
 from mnemon.benchmark.measuring import PeakMemory, machine_facts, package_versions, parameter_count
-from mnemon.benchmark.scoring import References, Scoring, score_bare, score_state
-from mnemon.benchmark.sequences import ConceptSpec, open_sequence
+from mnemon.benchmark.sequences import ConceptSpec
+from mnemon.benchmark.sources import open_sequence
 from mnemon.data import photos_tensor
 from mnemon.errors import MnemonError
-from mnemon.evaluation import Encoders, reference_features
+from mnemon.evaluation import Encoders, EvalRow, EvalSettings, evaluate, reference_features
+from mnemon.evaluation.prompts import SIZES, EvalPrompts, combinations, combined_prompts, concept_prompts, prompt_set
 from mnemon.files import write_safetensors
 from mnemon.library import Library
 from mnemon.methods import method_from
 from mnemon.methods.base import Method, TrainedConcept
 from mnemon.models import Base
-from mnemon.sampling import Composed
+from mnemon.sampling import Composed, image_strip
 from mnemon.training import ConceptTask, Examples, TrainingSettings, discard_checkpoint, train_together
 from mnemon.training.generated import calibration, replay_images
 from mnemon.training.tasks import examples_of
 
 TOGETHER = 5  # concepts that learn in the same steps, where a method lets them
+SHOWN = 4  # images in a strip; also images of each combination of concepts
 
 
-def run_job(job: Job, tell: Tell = lambda progress: None) -> None:
+def run_job(job: Job, on_progress: OnProgress = lambda progress: None) -> None:
     """Do the job, or what is left of it. Any error is written to its folder instead of raised."""
     folder = JobFolder(job.folder)
     run: _Run | None = None
     try:
-        run = _Run(job, folder, tell)
+        run = _Run(job, folder, on_progress)
         run.complete()
     except Exception as error:
         text = str(error) if isinstance(error, MnemonError) else f"{type(error).__name__}: {error}"
@@ -56,8 +59,8 @@ def run_job(job: Job, tell: Tell = lambda progress: None) -> None:
 class _Run:
     """The state of one job."""
 
-    def __init__(self, job: Job, folder: JobFolder, tell: Tell) -> None:
-        self.job, self.folder, self.tell, self.doing = job, folder, tell, "beginning"
+    def __init__(self, job: Job, folder: JobFolder, on_progress: OnProgress) -> None:
+        self.job, self.folder, self.on_progress, self.doing = job, folder, on_progress, "beginning"
         self.base, self.encoders = _opened(job.base)
         self.sequence = open_sequence(job.sequence)
         self.members = self.sequence.ordered(job.order).concepts
@@ -65,7 +68,7 @@ class _Run:
         self.features = folder.features()
         self.library = _library(folder.path / "library", self.base, self.method)
         self.learned = self.library.learned()
-        self.whole = job.scoring.whole_rows(len(self.members))
+        self.full = job.full_evaluations(len(self.members))
 
     def complete(self) -> None:
         with self.library.lock(), PeakMemory(self.base.device) as memory:
@@ -79,7 +82,7 @@ class _Run:
     def _begin(self) -> None:
         facts = {"versions": package_versions(), "machine": machine_facts(self.base.device)}
         self.folder.begin({**self.job.to_json(self.sequence), **facts})
-        scores, image = _bare(self.job.out, self.base, self.encoders, self.job.scoring)
+        scores, image = _bare(self.job.out, self.base, self.encoders, self.job.eval_settings)
         self.folder.rows["0"] = {"concepts": {}, "general": scores}
         self.features["general/0/image"] = image
         if "parameters" not in self.folder.costs:
@@ -129,27 +132,66 @@ class _Run:
         settings = {"seed": self.job.seed, "seconds": round(seconds, 3), "held_out": photos.held_out}
         self.library.commit(learned, sources, settings, self._reference(one))
 
-    def _score(self, state: int, memory: PeakMemory) -> None:
-        if str(state) in self.folder.rows:
+    def _score(self, count: int, memory: PeakMemory) -> None:
+        """Score the concept learned last after `count` concepts, at a full evaluation all of them."""
+        if str(count) in self.folder.rows:
             return
-        self._now(f"scoring after {state}")
-        known, whole, fuses = self.members[:state], state in self.whole, self.method.fuses
-        references: References = {one.name: self._reference(one) for one in known}
+        self._now(f"scoring after {count}")
         with ExitStack() as stack:
             began = time.monotonic()
             with PeakMemory(self.base.device) as fusing:  # on entering, the concepts are fused
-                composed = stack.enter_context(Composed(self.base, self.method, self.learned[:state]))
+                composed = stack.enter_context(Composed(self.base, self.method, self.learned[:count]))
             fused = time.monotonic() - began
-            drawn = known if whole else known[-1:]
-            scored = score_state(composed, known, drawn, references, self.encoders, self.job.scoring, whole)
-        self.features |= scored.features
+            row, strips = self._evaluate(composed, self.members[:count], count in self.full)
+        self.features |= {f"general/{count}/image": value for value in row.features.pop(None, {}).values()}
+        for name, features in row.features.items():
+            self.features |= {f"pictures/{count}/{name}/{kind}": value for kind, value in features.items()}
         costs = self.folder.costs
         costs["peak_memory_bytes"] = max(costs["peak_memory_bytes"], memory.peak)
-        costs["draw_seconds_per_picture"] = scored.seconds / scored.images
-        if fuses:
+        costs["draw_seconds_per_picture"] = row.seconds / row.num_images
+        if self.method.fuses:
             costs |= {"fusion_seconds": fused, "fusion_peak_bytes": fusing.peak - fusing.start}
         costs |= self._kept()
-        self.folder.write_scored(state, scored, self.features)
+        self.folder.write_row(count, row.scores(), self.features, strips)
+
+    def _evaluate(
+        self, composed: Composed, members: Sequence[ConceptSpec], full: bool
+    ) -> tuple[EvalRow, dict[str, Image.Image]]:
+        """The row, and an image strip of each of its cells."""
+        strips: dict[str, Image.Image] = {}
+
+        def on_images(name: str | None, images: Tensor) -> None:
+            if name is not None:
+                strips[name] = image_strip(images, SHOWN)
+
+        references = {one.name: self._reference(one) for one in members}
+        prompts = {one.name: self._prompts(one) for one in (members if full else members[-1:])}
+        combined = self._combined(members) if full else None
+        settings = self.job.eval_settings
+        row = evaluate(
+            composed, references, self.encoders, settings, on_images, prompts=prompts, general=full, combined=combined
+        )
+        return row, strips
+
+    def _prompts(self, one: ConceptSpec) -> EvalPrompts:
+        name, count = self.method.prompt_name(one.name, one.class_noun), self.job.eval_settings.num_images
+        chosen = prompt_set(self.encoders.prompts)
+        return concept_prompts(name, one.class_noun, chosen, count, kind=one.kind, templates=one.templates)
+
+    def _combined(self, members: Sequence[ConceptSpec]) -> dict[tuple[str, ...], EvalPrompts]:
+        """Prompts that name 2, 3 and 4 of the objects."""
+        nouns = {one.name: one.class_noun for one in members if one.kind == "thing"}
+        count, chosen = min(SHOWN, self.job.eval_settings.num_images), prompt_set(self.encoders.prompts)
+        return {
+            names: combined_prompts(
+                [self.method.prompt_name(name, nouns[name]) for name in names],
+                [nouns[name] for name in names],
+                chosen,
+                count,
+            )
+            for size in SIZES
+            for names in combinations(nouns, size)
+        }
 
     def _kept(self) -> dict[str, dict[str, Any]]:
         """What each concept took to train and takes to store."""
@@ -176,7 +218,7 @@ class _Run:
         """Tell what is done; `learning` are concepts' worth of training beyond those that are learned."""
         self.doing, count = doing, len(self.members)
         scored = max((int(state) for state in self.folder.rows), default=0)
-        self.tell(Progress((len(self.learned) + learning + scored) / 2, count, doing))
+        self.on_progress(Progress((len(self.learned) + learning + scored) / 2, count, doing))
 
 
 class _StepClock:
@@ -217,14 +259,14 @@ def _library(path: Path, base: Base, method: Method) -> Library:
     return library
 
 
-def _bare(out: Path, base: Base, encoders: Encoders, scoring: Scoring) -> tuple[dict[str, Any], Tensor]:
-    """Scores and image features of the general prompts on the bare base, drawn once for all jobs."""
-    how = f"{scoring.num_inference_steps}-{scoring.guidance_scale}-{scoring.first_seed}"
+def _bare(out: Path, base: Base, encoders: Encoders, settings: EvalSettings) -> tuple[dict[str, Any], Tensor]:
+    """Scores and image features of the control prompts on the bare base, sampled once for all jobs."""
+    how = f"{settings.num_inference_steps}-{settings.guidance_scale}-{settings.first_seed}"
     path = out / "shared" / f"general-{base.fingerprint[:12]}-{how}.safetensors"
     if not path.exists():
         with Composed(base, method_from("lora"), []) as bare:
-            scores, image = score_bare(bare, encoders, scoring)
-        _share(path, {"image": image}, {"scores": json.dumps(scores)})
+            row = evaluate(bare, {}, encoders, settings)
+        _share(path, row.features[None], {"scores": json.dumps(row.general)})
     with safe_open(str(path), framework="pt") as file:
         return json.loads(file.metadata()["scores"]), file.get_tensor("image")
 

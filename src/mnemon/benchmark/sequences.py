@@ -11,15 +11,15 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from mnemon.data.concept import Concept
 from mnemon.errors import MnemonError
+from mnemon.evaluation.prompts import Kind
 from mnemon.world import WorldConcept, style_concept, thing_concept
 
-Kind = Literal["thing", "style"]
 _DATA = files("mnemon.benchmark") / "data"
 _TRAINED, _HELD_OUT = 1, 2  # seeds of the photos of a world concept
 
@@ -96,28 +96,14 @@ def shipped_sequences() -> list[str]:
     return sorted(Path(file.name).stem for file in _DATA.iterdir() if file.name.endswith(".json"))
 
 
-def open_sequence(what: str) -> ConceptSequence:
-    """The shipped sequence of this name, or the concepts in a folder or list file at this path.
-
-    Raises:
-        MnemonError: there is neither, or the folder holds no concepts.
-    """
-    if what in shipped_sequences():
-        return _world_sequence(what, json.loads((_DATA / f"{what}.json").read_text(encoding="utf-8")))
-    if Path(what).expanduser().exists():
-        from mnemon.benchmark.sources import sequence_at  # which makes sequences itself
-
-        return sequence_at(Path(what).expanduser())
-    known = ", ".join(shipped_sequences())
-    raise MnemonError(f"There is no sequence '{what}': give one of {known}, or the path of a folder of concepts.")
-
-
-def _world_sequence(name: str, content: Mapping[str, Any]) -> ConceptSequence:
+def shipped_sequence(name: str) -> ConceptSequence:
+    """One of `shipped_sequences`."""
+    content = json.loads((_DATA / f"{name}.json").read_text(encoding="utf-8"))
     counts = content["photos"], content["references"]
-    return ConceptSequence(name, tuple(_world_member(entry, *counts) for entry in content["concepts"]))
+    return ConceptSequence(name, tuple(_world_concept(entry, *counts) for entry in content["concepts"]))
 
 
-def _world_member(entry: Mapping[str, Any], photos: int, references: int) -> ConceptSpec:
+def _world_concept(entry: Mapping[str, Any], photos: int, references: int) -> ConceptSpec:
     name, seed = entry["name"], entry["seed"]
     if "style" in entry:
         style = style_concept(name, seed, entry["style"])

@@ -11,13 +11,14 @@ from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
-from mnemon.benchmark.sequences import ConceptSequence, ConceptSpec, Kind, Photos
+from mnemon.benchmark.sequences import ConceptSequence, ConceptSpec, Photos, shipped_sequence, shipped_sequences
 from mnemon.data import concept_from_folder
 from mnemon.data.concept import Concept, Photo
 from mnemon.data.layouts import name_of_folder
 from mnemon.data.listing import concepts_from_list
 from mnemon.data.reading import read_text
 from mnemon.errors import MnemonError
+from mnemon.evaluation.prompts import Kind
 
 ENOUGH = 6  # photos, to hold some out
 CIFC: tuple[tuple[str, str, Kind, str], ...] = (
@@ -35,6 +36,20 @@ CIFC: tuple[tuple[str, str, Kind, str], ...] = (
 """Folder, class word, kind and prompt set of the CIFC concepts in their order (CIDM, arXiv 2410.17594, repository)."""
 _LIVE = ("cat", "dog")  # DreamBooth's classes with the prompts for live subjects
 _MARKS = re.compile(r"<TOK>|\{0\}|\{\}")
+
+
+def open_sequence(what: str) -> ConceptSequence:
+    """The shipped sequence of this name, or the concepts in a folder or list file at this path.
+
+    Raises:
+        MnemonError: there is neither, or the folder holds no concepts.
+    """
+    if what in shipped_sequences():
+        return shipped_sequence(what)
+    if Path(what).expanduser().exists():
+        return sequence_at(Path(what).expanduser())
+    known = ", ".join(shipped_sequences())
+    raise MnemonError(f"There is no sequence '{what}': give one of {known}, or the path of a folder of concepts.")
 
 
 def sequence_at(path: Path) -> ConceptSequence:

@@ -1,20 +1,20 @@
-"""Numbers: encoders, alignment, distributions, the score matrix and what follows from it."""
+"""Numbers: encoders, alignment, distributions, the evaluator, the score matrix and what follows from it."""
 
 from mnemon.evaluation.encoders import Encoders, HubEncoders, WorldEncoders, encoders_for, reference_features
-from mnemon.evaluation.evaluate import ScoreSettings, evaluate_row, general_alignment, settings_for
+from mnemon.evaluation.evaluate import EvalRow, evaluate
 from mnemon.evaluation.matrix import ScoreMatrix, figures, matrix_from_rows
+from mnemon.evaluation.settings import EvalSettings
 
 __all__ = [
     "Encoders",
+    "EvalRow",
+    "EvalSettings",
     "HubEncoders",
     "ScoreMatrix",
-    "ScoreSettings",
     "WorldEncoders",
     "encoders_for",
+    "evaluate",
     "figures",
-    "general_alignment",
     "matrix_from_rows",
-    "evaluate_row",
     "reference_features",
-    "settings_for",
 ]

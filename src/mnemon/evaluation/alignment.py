@@ -12,7 +12,7 @@ CLIP_SCORE_SCALE = 2.5
 
 
 def mean_pairwise_cosine(images: Tensor, references: Tensor) -> float:
-    """Mean cosine over all pairs of a drawn image (n, d) and a reference image (m, d); -1..1, higher is better.
+    """Mean cosine over all pairs of a sampled image (n, d) and a reference image (m, d); -1..1, higher is better.
 
     With CLIP features this is image alignment (CLIP-I, IA) as Custom Diffusion, Mix-of-Show and CIDM compute it; with
     features that know an instance again (DINO for photographs) it is identity alignment (DINO-I).
@@ -20,10 +20,10 @@ def mean_pairwise_cosine(images: Tensor, references: Tensor) -> float:
     return float((_unit(images) @ _unit(references).T).mean().clamp(-1, 1))  # rounding may go beyond
 
 
-def ceiling(photos: Tensor) -> float:
+def self_similarity(photos: Tensor) -> float:
     """Mean cosine of a concept's photos (m, d) against one another, each with the others only; nan for one photo.
 
-    What drawn images could reach if they were photos of the concept.
+    The upper reference: what sampled images could reach if they were photos of the concept.
     """
     count = len(photos)
     if count < 2:

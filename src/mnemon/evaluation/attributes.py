@@ -1,6 +1,6 @@
-"""Exact attribute accuracy on the built-in world: whether an image shows what its prompt names, by the judge.
+"""Exact attribute accuracy on the built-in world: whether an image shows what its prompt names, by a classifier.
 
-The world's prompts name nouns, colours, patterns and backgrounds of fixed lists, and the judge's heads classify the
+The world's prompts name nouns, colours, patterns and backgrounds of fixed lists, and the classifier's heads know the
 same lists (`WorldEncoders.attributes`); so a prompt can be checked word by word, which no cosine can.
 """
 
@@ -12,10 +12,10 @@ from mnemon.world.attributes import ATTRIBUTES
 
 
 def named_attributes(prompt: str) -> dict[str, str]:
-    """What a prompt of the world about one thing names: {"noun": "mug", "colour": "red", "background": "at night"}."""
+    """What a prompt of the world about one object names: {"noun": "mug", "colour": "red", "background": "at night"}."""
     text = f" {prompt} "
-    found = {kind: [words for words in known if f" {words} " in text] for kind, known in ATTRIBUTES.items()}
-    return {kind: words[0] for kind, words in found.items() if len(words) == 1}
+    named = {kind: [words for words in classes if f" {words} " in text] for kind, classes in ATTRIBUTES.items()}
+    return {kind: words[0] for kind, words in named.items() if len(words) == 1}
 
 
 def attribute_accuracy(logits: Mapping[str, Tensor], prompts: Sequence[str]) -> dict[str, float]:

@@ -1,166 +1,215 @@
-"""One row of the score matrix: draw every concept again and compare."""
+"""One row of the score matrix: sample every concept again and compare. Everything that scores images calls this."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from mnemon.errors import MnemonError
-from mnemon.evaluation.alignment import ceiling, clip_score, matched_cosines, mean_pairwise_cosine
+from mnemon.evaluation.alignment import (
+    clip_score,
+    matched_cosines,
+    mean_pairwise_cosine,
+    multi_concept_alignment,
+    self_similarity,
+)
 from mnemon.evaluation.attributes import attribute_accuracy
 from mnemon.evaluation.encoders import Encoders, WorldEncoders, reference_features
-from mnemon.evaluation.prompts import PROMPTS
-from mnemon.methods.base import TrainedConcept
+from mnemon.evaluation.prompts import EvalPrompts, concept_prompts, general_prompts, prompt_set
+from mnemon.evaluation.settings import EvalSettings
 from mnemon.sampling import Composed
 from mnemon.sampling.precision import bf16_autocast
 
 OnImages = Callable[[str | None, Tensor], None]
-"""Hears each concept's name (None for the general prompts) and its images (n, 3, height, width) in 0..1."""
+"""Called with each concept's name (None for the control prompts) and its images (n, 3, height, width) in 0..1."""
+References = Mapping[str, Mapping[str, Tensor]]
+"""Concept -> {"image", "identity"}, features of its reference images (`reference_features`)."""
+Features = dict[str, Tensor]
 
 
-@dataclass(frozen=True)
-class ScoreSettings:
-    """How images for scores are drawn. The same settings give the same images, so scores compare across states.
+@dataclass
+class EvalRow:
+    """What was measured of one revision.
 
     Attributes:
-        prompts: the set of prompts, a key of `mnemon.evaluation.prompts.PROMPTS`.
-        seeds_per_prompt: images of each concept prompt; a general prompt has one.
-        first_seed: image k of every concept has seed first_seed + k.
-        guidance_scale: scale of classifier-free guidance.
-        num_inference_steps: sampling steps.
-        batch_size: images at a time; does not change them.
+        concepts: name -> {"image_alignment", "identity_alignment", "text_alignment", "clip_score", "image_ceiling",
+            "identity_ceiling", "references"}: alignments are cosines, `clip_score` is text alignment in the 2.5
+            convention, a ceiling is the references' self-similarity, None for fewer than two. With the world's encoders
+            also "attributes": attribute -> share of images that show what the prompt names.
+        general: {"text_alignment", "clip_score"} and perhaps "attributes" of the control prompts; None if not sampled.
+        combined: for each set of concepts sampled together, their names under "concepts", and scores; None if not asked.
+        refused: number of concepts -> why a prompt with so many could not be sampled.
+        encoders, settings: with what was measured, as JSON.
+        features: of the images sampled, by concept; None stands for the control prompts, which have "image" alone.
+        seconds, num_images: what sampling took, and of how many images.
     """
 
-    prompts: str = "world"
-    seeds_per_prompt: int = 2
-    first_seed: int = 1000
-    guidance_scale: float = 4.0
-    num_inference_steps: int = 20
-    batch_size: int = 16
+    encoders: str
+    settings: dict[str, Any]
+    concepts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    general: dict[str, Any] | None = None
+    combined: list[dict[str, Any]] | None = None
+    refused: dict[str, str] = field(default_factory=dict)
+    features: dict[str | None, Features] = field(default_factory=dict, repr=False)
+    seconds: float = 0.0
+    num_images: int = 0
 
-    def __post_init__(self) -> None:
-        if self.prompts not in PROMPTS:
-            raise MnemonError(f"There are no evaluation prompts '{self.prompts}': choose from {', '.join(PROMPTS)}.")
-        if min(self.seeds_per_prompt, self.num_inference_steps, self.batch_size) < 1:
-            raise MnemonError("For scores, seeds_per_prompt, steps and batch must each be at least 1.")
+    def scores(self) -> dict[str, Any]:
+        """What was measured, JSON-able: {"concepts", "general", "multi", "refused"}, without what is not there."""
+        optional = {"general": self.general, "multi": self.combined, "refused": self.refused or None}
+        return {"concepts": self.concepts, **{key: value for key, value in optional.items() if value is not None}}
+
+    def to_json(self) -> dict[str, Any]:
+        """A library's row: the scores, and with what they were measured."""
+        return {**self.scores(), "encoders": self.encoders, "settings": self.settings}
 
 
-def settings_for(encoders: Encoders) -> ScoreSettings:
-    """The default settings, with the prompts whose words `encoders` know: 16 images a concept."""
-    return ScoreSettings(encoders.prompts, seeds_per_prompt=16 // len(PROMPTS[encoders.prompts].templates))
-
-
-def evaluate_row(
+def evaluate(
     composed: Composed,
-    references: Mapping[str, Mapping[str, Tensor]],
+    references: References,
     encoders: Encoders,
-    settings: ScoreSettings,
+    settings: EvalSettings | None = None,
     on_images: OnImages | None = None,
-    only: Sequence[str] | None = None,
-) -> dict[str, Any]:
-    """Score every concept that is composed into the base, and the base's general prompts. JSON-able.
+    *,
+    prompts: Mapping[str, EvalPrompts] | None = None,
+    general: bool = True,
+    combined: Mapping[tuple[str, ...], EvalPrompts] | None = None,
+) -> EvalRow:
+    """Score concepts that are composed into the base, and the base's control prompts; images share batches.
 
     Args:
-        composed: entered already.
-        only: names of the concepts to score, where a whole row would take too long; all of them stay in the model.
-        references: concept -> {"image", "identity"}, features of reference images (`reference_features`). A concept
-            without is drawn, but its alignments are None.
-        on_images: hears the images as they are drawn.
-
-    Returns:
-        {"concepts": {name: {"image_alignment", "identity_alignment", "text_alignment", "clip_score", "image_ceiling",
-        "identity_ceiling", "references"}}, "general": {"text_alignment", "clip_score"}, "encoders", "settings"};
-        alignments are cosines, `clip_score` is text alignment in the 2.5 convention, a ceiling is None for fewer than
-        two references. With the world's encoders also "attributes", for each concept and for the general prompts:
-        attribute -> share of images that show what the prompt names.
+        composed: entered already; `Composed(base, method, [])` is the bare base.
+        references: a concept without is sampled, but its alignments are None.
+        on_images: called with the images of each concept as they are sampled, and of each of `combined` by its names
+            with "+" between.
+        prompts: of the concepts to score; all the others stay in the model. None: all, by the encoders' prompt set.
+        general: whether to sample the control prompts.
+        combined: prompts that name several concepts together, by the names. What a method cannot sample, or the base
+            cannot read, is noted with its reason.
 
     Raises:
-        MnemonError: references were made with other encoders.
+        MnemonError: references were made with other encoders, or the encoders' prompt set is not known.
     """
-    hear = on_images or (lambda name, images: None)
-    concepts: dict[str, dict[str, Any]] = {}
-    for one in composed.learned:
-        if only is not None and one.name not in only:
-            continue
-        images, words = _draw_concept(composed, one, settings)
-        hear(one.name, images)
-        features, known = reference_features(encoders, images), references.get(one.name, {})
-        concepts[one.name] = concept_scores(one.name, images, features, words, known, encoders)
-    return {
-        "concepts": concepts,
-        "general": _general_scores(composed, encoders, settings, hear),
-        "encoders": encoders.name,
-        "settings": asdict(settings),
-    }
+    evaluator = _Evaluator(composed, references, encoders, settings or EvalSettings(), on_images)
+    evaluator.score_concepts(evaluator.default_prompts() if prompts is None else prompts, general)
+    if combined is not None:
+        evaluator.score_combined(combined)
+    return evaluator.row
 
 
-def general_alignment(
-    composed: Composed, encoders: Encoders, settings: ScoreSettings, on_images: OnImages | None = None
-) -> float:
-    """Text alignment (mean cosine) of the general prompts; `Composed(base, method, [])` is the bare base."""
-    scores = _general_scores(composed, encoders, settings, on_images or (lambda name, images: None))
-    return float(scores["text_alignment"])
+class _Evaluator:
+    """Fills one row."""
 
+    def __init__(
+        self,
+        composed: Composed,
+        references: References,
+        encoders: Encoders,
+        settings: EvalSettings,
+        on_images: OnImages | None,
+    ) -> None:
+        self.composed, self.references, self.encoders, self.settings = composed, references, encoders, settings
+        self.on_images = on_images or (lambda name, images: None)
+        self.prompt_set = prompt_set(encoders.prompts)
+        self.row = EvalRow(encoders.name, settings.to_row_json(encoders.prompts))
 
-def _general_scores(composed: Composed, encoders: Encoders, settings: ScoreSettings, hear: OnImages) -> dict[str, Any]:
-    prompts = list(PROMPTS[settings.prompts].general)
-    images = _draw(composed, prompts, settings)
-    hear(None, images)
-    return prompt_scores(images, encoders.image(images), prompts, encoders)
+    def default_prompts(self) -> dict[str, EvalPrompts]:
+        """Of every concept composed, by the encoders' prompt set."""
+        method, count = self.composed.method, self.settings.num_images
+        return {
+            one.name: concept_prompts(
+                method.prompt_name(one.name, one.class_noun), one.class_noun, self.prompt_set, count
+            )
+            for one in self.composed.learned
+        }
 
+    def score_concepts(self, prompts: Mapping[str, EvalPrompts], general: bool) -> None:
+        requests: dict[str | None, EvalPrompts] = {**prompts}
+        if general:
+            requests[None] = general_prompts(self.prompt_set)
+        for name, images in self._sampled(requests):
+            if name is None:
+                features = {"image": self.encoders.image(images)}
+                self.row.general = self._prompt_scores(images, features["image"], requests[name].words)
+            else:
+                features = reference_features(self.encoders, images)
+                self.row.concepts[name] = self._concept_scores(name, images, features, requests[name].words)
+            self.row.features[name] = features
 
-def _draw_concept(composed: Composed, one: TrainedConcept, settings: ScoreSettings) -> tuple[Tensor, list[str]]:
-    """Images of a concept, and for each its prompt without the concept's token."""
-    prompts = PROMPTS[settings.prompts]
-    called = prompts.of_concept(composed.method.prompt_name(one.name, one.class_noun)) * settings.seeds_per_prompt
-    return _draw(composed, called, settings), prompts.in_words(one.class_noun) * settings.seeds_per_prompt
+    def score_combined(self, combined: Mapping[tuple[str, ...], EvalPrompts]) -> None:
+        """Sets of one size share batches; a size that cannot be sampled is refused as a whole."""
+        self.row.combined = []
+        for size in sorted({len(names) for names in combined}):
+            sets = {"+".join(names): names for names in combined if len(names) == size}
+            try:
+                sampled = list(self._sampled({key: combined[names] for key, names in sets.items()}))
+            except MnemonError as error:
+                self.row.refused[str(size)] = str(error)
+                continue
+            for key, images in sampled:
+                names = sets[str(key)]
+                scores = self._combined_scores(names, images, combined[names].words)
+                self.row.combined.append({"concepts": list(names), **scores})
 
+    def _sampled(self, requests: Mapping[Any, EvalPrompts]) -> Iterator[tuple[Any, Tensor]]:
+        """Each request's images, (n, 3, height, width). Requests share batches, so that these are full."""
+        prompts = [prompt for request in requests.values() for prompt in request.prompts]
+        seeds = [seed for request in requests.values() for seed in self.settings.seeds(len(request.prompts))]
+        waiting, ahead = [(key, len(request.prompts)) for key, request in requests.items()], torch.empty(0)
+        for start in range(0, len(prompts), self.settings.batch_size):
+            part = slice(start, start + self.settings.batch_size)
+            images = self._sample(prompts[part], seeds[part])
+            ahead = torch.cat([ahead, images]) if len(ahead) else images
+            while waiting and len(ahead) >= waiting[0][1]:
+                key, count = waiting.pop(0)
+                self.on_images(key, ahead[:count])
+                yield key, ahead[:count]
+                ahead = ahead[count:]
 
-def _draw(composed: Composed, prompts: list[str], settings: ScoreSettings) -> Tensor:
-    seeds = range(settings.first_seed, settings.first_seed + len(prompts))
-    with bf16_autocast(composed.base):
-        return composed.sample(
-            prompts,
-            seeds=seeds,
-            guidance_scale=settings.guidance_scale,
-            num_inference_steps=settings.num_inference_steps,
-            batch_size=settings.batch_size,
-        )
+    def _sample(self, prompts: list[str], seeds: list[int]) -> Tensor:
+        began = time.perf_counter()
+        with bf16_autocast(self.composed.base):
+            images = self.composed.sample(
+                prompts,
+                seeds=seeds,
+                guidance_scale=self.settings.guidance_scale,
+                num_inference_steps=self.settings.num_inference_steps,
+                batch_size=self.settings.batch_size,
+            )
+        self.row.seconds += time.perf_counter() - began
+        self.row.num_images += len(images)
+        return images
 
+    def _concept_scores(self, name: str, images: Tensor, features: Features, words: list[str]) -> dict[str, Any]:
+        references = self.references.get(name, {})
+        scores: dict[str, Any] = {}
+        for kind, of_images in features.items():
+            known = references.get(kind)
+            _check_width(name, kind, of_images, known)
+            scores[f"{kind}_alignment"] = None if known is None else mean_pairwise_cosine(of_images, known)
+            scores[f"{kind}_ceiling"] = None if known is None else _none_for_nan(self_similarity(known))
+        scores["references"] = max((len(known) for known in references.values()), default=0)
+        return scores | self._prompt_scores(images, features["image"], words)
 
-def concept_scores(
-    name: str,
-    images: Tensor,
-    features: Mapping[str, Tensor],
-    words: list[str],
-    references: Mapping[str, Tensor],
-    encoders: Encoders,
-) -> dict[str, Any]:
-    """The scores of one concept's images (n, 3, height, width), as in a row of `evaluate_row`.
+    def _combined_scores(self, names: Sequence[str], images: Tensor, words: list[str]) -> dict[str, Any]:
+        features = reference_features(self.encoders, images)
+        alignments = {
+            f"{kind}_alignment": multi_concept_alignment(found, [self.references[name][kind] for name in names])
+            for kind, found in features.items()
+        }
+        return {**self._prompt_scores(images, features["image"], words), **alignments}
 
-    Args:
-        features: theirs, as `reference_features` gives them.
-        words: their prompts, without the concept's token.
-    """
-    scores: dict[str, Any] = {}
-    for kind, found in features.items():
-        known = references.get(kind)
-        _check_width(name, kind, found, known)
-        scores[f"{kind}_alignment"] = None if known is None else mean_pairwise_cosine(found, known)
-        scores[f"{kind}_ceiling"] = None if known is None else _none_for_nan(ceiling(known))
-    scores["references"] = max((len(known) for known in references.values()), default=0)
-    return scores | prompt_scores(images, features["image"], words, encoders)
-
-
-def prompt_scores(images: Tensor, image: Tensor, prompts: list[str], encoders: Encoders) -> dict[str, Any]:
-    """How well images, with their image features, fit their prompts in words."""
-    cosines = matched_cosines(image, encoders.text(prompts))
-    scores: dict[str, Any] = {"text_alignment": float(cosines.mean()), "clip_score": clip_score(cosines)}
-    if isinstance(encoders, WorldEncoders):
-        scores["attributes"] = attribute_accuracy(encoders.attributes(images), prompts)
-    return scores
+    def _prompt_scores(self, images: Tensor, features: Tensor, words: list[str]) -> dict[str, Any]:
+        """How well images, with their image features, fit their prompts in words."""
+        cosines = matched_cosines(features, self.encoders.text(words))
+        scores: dict[str, Any] = {"text_alignment": float(cosines.mean()), "clip_score": clip_score(cosines)}
+        if isinstance(self.encoders, WorldEncoders):
+            scores["attributes"] = attribute_accuracy(self.encoders.attributes(images), words)
+        return scores
 
 
 def _check_width(name: str, kind: str, features: Tensor, known: Tensor | None) -> None:

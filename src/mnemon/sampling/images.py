@@ -5,6 +5,7 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 from diffusers import FlowMatchEulerDiscreteScheduler
 from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
@@ -93,3 +94,8 @@ def _parameters(facts: ImageMetadata, image: Image.Image) -> str:
         f"Size: {image.width}x{image.height}, Model: {facts.base}"
     )
     return "\n".join(lines)
+
+
+def image_strip(images: Tensor, count: int) -> Image.Image:
+    """The first `count` of images (n, 3, height, width) in 0..1 side by side."""
+    return Image.fromarray(np.concatenate([np.asarray(to_image(image)) for image in images[:count]], axis=1))

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from mnemon.data import Concept
 from mnemon.errors import MnemonError
-from mnemon.evaluation import Encoders, ScoreSettings
-from mnemon.evaluation.alignment import ceiling, mean_pairwise_cosine
-from mnemon.evaluation.prompts import PROMPTS
+from mnemon.evaluation import Encoders, EvalSettings
+from mnemon.evaluation.alignment import mean_pairwise_cosine, self_similarity
+from mnemon.evaluation.prompts import concept_prompts, prompt_set
 from mnemon.methods.base import Method
 from mnemon.models import Base
 from mnemon.sampling import sample
@@ -50,11 +50,13 @@ class Watch:
         self, goal: Goal, base: Base, method: Method, concept: Concept, features: Mapping[str, Tensor], by: Encoders
     ) -> None:
         self._goal, self._base, self._encoders, self._known = goal, base, by, features["identity"]
-        self._ceiling = ceiling(self._known)
+        self._ceiling = self_similarity(self._known)
         if math.isnan(self._ceiling):
             raise MnemonError(f"One reference of '{concept.name}' tells no ceiling: give at least two photos.")
-        self._score = ScoreSettings(by.prompts, seeds_per_prompt=1, first_seed=FIRST_SEED, num_inference_steps=STEPS)
-        self._prompts = PROMPTS[by.prompts].of_concept(method.prompt_name(concept.name, concept.class_noun))
+        chosen = prompt_set(by.prompts)
+        count, name = len(chosen.templates), method.prompt_name(concept.name, concept.class_noun)
+        self._score = EvalSettings(count, FIRST_SEED, num_inference_steps=STEPS)
+        self._prompts = concept_prompts(name, concept.class_noun, chosen, count).prompts
         self._stopped: int | None = None
         self._share: float | None = None
         self._seconds = 0.0
@@ -62,7 +64,7 @@ class Watch:
     def until(self) -> Until:
         """For the training loop. All that decides an answer is in its name."""
         known = hashlib.sha256(self._known.numpy().tobytes()).hexdigest()
-        name = json.dumps([asdict(self._goal), self._encoders.name, asdict(self._score), known])
+        name = json.dumps([asdict(self._goal), self._encoders.name, self._score.to_row_json(self._encoders.prompts), known])
         return Until(self._reached, self._goal.every, name)
 
     def facts(self, steps: int) -> dict[str, Any]:
@@ -79,13 +81,12 @@ class Watch:
 
     def _reached(self, step: int) -> bool:
         began, how = time.monotonic(), self._score
-        seeds = range(how.first_seed, how.first_seed + len(self._prompts))
         options: dict[str, Any] = {
             "guidance_scale": how.guidance_scale,
             "num_inference_steps": how.num_inference_steps,
             "batch_size": how.batch_size,
         }
-        found = self._encoders.identity(sample(self._base, self._prompts, seeds=seeds, **options))
+        found = self._encoders.identity(sample(self._base, self._prompts, seeds=how.seeds(how.num_images), **options))
         share = mean_pairwise_cosine(found, self._known) / self._ceiling
         self._seconds += time.monotonic() - began
         if share < self._goal.identity:

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from mnemon.adapters import Delta
-from mnemon.api.evaluating import references_of, score_settings
+from mnemon.api.evaluating import references_of
 from mnemon.api.opening import composed_changes
 from mnemon.errors import MnemonError
-from mnemon.evaluation import Encoders, ScoreSettings, evaluate_row
+from mnemon.evaluation import Encoders, EvalSettings, evaluate
 from mnemon.evaluation.evaluate import OnImages
 from mnemon.library import (
     Candidate,
@@ -64,10 +64,10 @@ class Guard:
     """
 
     def __init__(
-        self, library: Library, base: Base, encoders: Encoders, score: ScoreSettings | None, most: float
+        self, library: Library, base: Base, encoders: Encoders, score: EvalSettings | None, most: float
     ) -> None:
         self._library, self._base, self._encoders, self._most = library, base, encoders, most
-        self._score = score_settings(score, encoders)
+        self._score = score or EvalSettings()
         self._best = {name: best for name in _watched(library) if (best := self._best_of(name)) is not None}
         missing = [name for name in _watched(library) if name not in self._best]
         if missing:
@@ -77,12 +77,12 @@ class Guard:
             )
 
     def _best_of(self, name: str) -> float | None:
-        rows = self._library.rows()
+        rows, settings = self._library.rows(), self._score.to_row_json(self._encoders.prompts)
         learned = self._library.concepts()[name].number
         same = [
             row["concepts"].get(name, {}).get("identity_alignment")
             for state, row in rows.items()
-            if state >= learned and (row["encoders"], row["settings"]) == (self._encoders.name, vars(self._score))
+            if state >= learned and (row["encoders"], row["settings"]) == (self._encoders.name, settings)
         ]
         return max((value for value in same if value is not None), default=None)
 
@@ -98,7 +98,7 @@ class Guard:
         known = references_of(self._library) | {one.learned.name: one.references for one in proposals if one.references}
         fused = composed_changes(method, learned, self._base) if method.fuses else None
         with Composed(self._base, method, learned, fused) as composed:
-            row = evaluate_row(composed, known, self._encoders, self._score, on_images)
+            row = evaluate(composed, known, self._encoders, self._score, on_images).to_json()
         now = {name: row["concepts"][name]["identity_alignment"] for name in self._best}
         forgets = {name: (best, now[name]) for name, best in self._best.items() if best - now[name] > self._most}
         if forgets:

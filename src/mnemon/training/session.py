@@ -13,7 +13,7 @@ from mnemon.adapters import Delta
 from mnemon.api.evaluating import row_of
 from mnemon.api.opening import kept_fusion
 from mnemon.data import Concept, photos_tensor
-from mnemon.evaluation import Encoders, ScoreSettings, reference_features
+from mnemon.evaluation import Encoders, EvalSettings, reference_features
 from mnemon.evaluation.evaluate import OnImages
 from mnemon.library import Library, Proposal
 from mnemon.methods.base import Method, TrainedConcept
@@ -51,7 +51,7 @@ class TrainingSession:
         held_out: Sequence[Concept | None],
         training: TrainingSettings,
         encoders: Encoders | None,
-        score: ScoreSettings | None,
+        score: EvalSettings | None,
         most: float | None,
         goal: Goal | None,
     ) -> None:

@@ -1,0 +1,59 @@
+"""How images for scores are sampled; the same settings give the same images, so scores compare across revisions."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from mnemon.errors import MnemonError
+from mnemon.evaluation.prompts import prompt_set
+
+
+@dataclass(frozen=True)
+class EvalSettings:
+    """Settings of `evaluate`.
+
+    Attributes:
+        num_images: of each concept. Image k has evaluation prompt k of the concept, in turn, and seed first_seed + k.
+        first_seed: of each concept's first image; general prompts have one image each, from the same seed on.
+        guidance_scale: scale of classifier-free guidance.
+        num_inference_steps: sampling steps.
+        batch_size: images at a time; changes them by rounding only.
+
+    Raises:
+        MnemonError: a number is below 1.
+    """
+
+    num_images: int = 16
+    first_seed: int = 1000
+    guidance_scale: float = 4.0
+    num_inference_steps: int = 20
+    batch_size: int = 16
+
+    def __post_init__(self) -> None:
+        if min(self.num_images, self.num_inference_steps, self.batch_size) < 1:
+            raise MnemonError("For scores, num_images, num_inference_steps and batch_size must each be at least 1.")
+
+    def seeds(self, count: int) -> list[int]:
+        return list(range(self.first_seed, self.first_seed + count))
+
+    def to_json(self) -> dict[str, Any]:
+        """With the keys of results that exist."""
+        return {
+            "pictures": self.num_images,
+            "steps": self.num_inference_steps,
+            "guidance": self.guidance_scale,
+            "batch": self.batch_size,
+            "first_seed": self.first_seed,
+        }
+
+    def to_row_json(self, prompts: str) -> dict[str, Any]:
+        """As a library's rows say it, which count seeds for each template of the prompt set `prompts`."""
+        count = len(prompt_set(prompts).templates)
+        each, rest = divmod(self.num_images, count)
+        return {
+            "prompts": prompts,
+            "seeds_per_prompt": self.num_images / count if rest else each,
+            "first_seed": self.first_seed,
+            "guidance": self.guidance_scale,
+            "steps": self.num_inference_steps,
+            "batch": self.batch_size,
+        }
