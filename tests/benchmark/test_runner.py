@@ -1,12 +1,14 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from mnemon.benchmark import Job, Scoring, SerialExecutor, jobs, open_sequence, plan, run_bench, run_job, runner
+from mnemon.benchmark import Job, SerialExecutor, jobs, open_sequence, plan, run_bench, run_job, runner
 from mnemon.errors import MnemonError
+from mnemon.evaluation import EvalSettings
 from mnemon.evaluation.run_record import RunRecord
 from mnemon.library import Library
 from mnemon.methods import method_from
@@ -48,7 +50,7 @@ class Stops:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.places: set[object] = set()
-        for owner, name in ((Library, "commit"), (jobs.JobFolder, "write_scored"), (runner, "discard_checkpoint")):
+        for owner, name in ((Library, "commit"), (jobs.JobFolder, "write_row"), (runner, "discard_checkpoint")):
             monkeypatch.setattr(owner, name, self._stopped(name, getattr(owner, name)))
 
     def _stopped(self, name: str, function: Any) -> Any:
@@ -79,7 +81,7 @@ def test_a_job_stopped_anywhere_ends_as_one_that_was_not(
             break
         except KeyboardInterrupt:
             assert not jobs.JobFolder(killed.folder).finished(3)
-    assert {"before commit", "before write_scored", "before discard_snapshot"} <= {p[0] for p in stops.places}  # type: ignore[index]
+    assert {"before commit", "before write_row", "before discard_checkpoint"} <= {p[0] for p in stops.places}  # type: ignore[index]
     assert rows(killed) == rows(whole)
     ours, theirs = (RunRecord.read(job.folder).features for job in (killed, whole))
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
@@ -97,17 +99,17 @@ def test_concepts_learned_together_have_a_row_each_and_at_once_the_last_only(pla
 
 def test_a_job_that_fails_is_recorded_and_the_others_go_on(planned: Planned, monkeypatch: pytest.MonkeyPatch) -> None:
     lora, ewc = planned(["lora", "ewc"])
-    score, failing = runner.score_state, [True]
+    real, failing = runner.evaluate, [True]
 
-    def score_state(composed: Any, *arguments: Any) -> Any:
-        if composed.method.name == "lora" and failing:
+    def evaluate(composed: Any, *arguments: Any, **options: Any) -> Any:
+        if composed.learned and composed.method.name == "lora" and failing:
             raise RuntimeError("no memory left")
-        return score(composed, *arguments)
+        return real(composed, *arguments, **options)
 
-    monkeypatch.setattr(runner, "score_state", score_state)
+    monkeypatch.setattr(runner, "evaluate", evaluate)
     ended = run_bench([lora, ewc], SerialExecutor())
     assert ended.failed == {"lora, order 0, seed 0": "scoring after 1: RuntimeError: no memory left"}
-    assert "score_state" in json.loads((lora.folder / "failed.json").read_text())["traceback"]
+    assert "evaluate" in json.loads((lora.folder / "failed.json").read_text())["traceback"]
     failing.clear()
     again = run_bench([lora, ewc], SerialExecutor())
     assert (again.before, again.failed) == (1, {}) and not (lora.folder / "failed.json").exists()
@@ -126,12 +128,12 @@ def test_orders_and_seeds_are_jobs_and_other_settings_need_another_folder(
     assert planned(["lora"]) == [job]
     with pytest.raises(MnemonError, match=r"another value of 'settings' \(rank 16, not 4\)"):
         planned(["lora"], settings={"lora": {**SMALL, "rank": 4}})
-    with pytest.raises(MnemonError, match=r"another value of 'score' \(images 2, not 8\)"):
-        planned(["lora"], scoring=Scoring(images=8, num_inference_steps=1, points=(2,)))
-    with pytest.raises(MnemonError, match=r"another value of 'score' \(images 2, not 8\)"):  # of another method
-        planned(["ewc"], scoring=Scoring(images=8, num_inference_steps=1, points=(2,)))
+    with pytest.raises(MnemonError, match=r"another value of 'score' \(pictures 2, not 8\)"):
+        planned(["lora"], eval_settings=EvalSettings(8, num_inference_steps=1))
+    with pytest.raises(MnemonError, match=r"another value of 'score' \(pictures 2, not 8\)"):  # of another method
+        planned(["ewc"], eval_settings=EvalSettings(8, num_inference_steps=1))
     with pytest.raises(MnemonError, match=r"another value of 'sequence' \(.*, not world-6\)"):
-        plan(job.out, "world-6", ["ewc"], 1, 1, base=job.base, scoring=job.scoring)
+        plan(job.out, "world-6", ["ewc"], 1, 1, base=job.base, eval_settings=job.eval_settings, eval_at=job.eval_at)
     with pytest.raises(MnemonError, match="name at least one"):
         planned([])
     with pytest.raises(MnemonError, match="settings for 'ewc', which is not among"):
@@ -141,7 +143,8 @@ def test_orders_and_seeds_are_jobs_and_other_settings_need_another_folder(
 
 
 def test_a_combination_says_what_it_was_and_points_beyond_the_end_do_not_count() -> None:
-    assert Scoring().whole_rows(10) == [1, 10] and Scoring().whole_rows(60) == [1, 10, 25, 50, 60]
-    assert Scoring(points=(99,)).whole_rows(3) == [3]
-    with pytest.raises(MnemonError, match="at least 1"):
-        Scoring(images=0)
+    job = Job(Path("out"), "world-6", "lora", 0, 0)
+    assert job.full_evaluations(10) == [1, 10] and job.full_evaluations(60) == [1, 10, 25, 50, 60]
+    assert replace(job, eval_at=(99,)).full_evaluations(3) == [3]
+    with pytest.raises(MnemonError, match="1 or more"):
+        plan(Path("out"), "world-6", ["lora"], 1, 1, eval_at=(0,))

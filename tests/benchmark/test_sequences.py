@@ -6,9 +6,10 @@ import pytest
 from PIL import Image
 
 from mnemon.benchmark import ConceptSequence, open_sequence, shipped_sequences
+from mnemon.benchmark.sequences import ConceptSpec
 from mnemon.benchmark.sources import CIFC
 from mnemon.errors import MnemonError
-from mnemon.evaluation.combined_prompts import combinations, combined_prompts, concept_prompts
+from mnemon.evaluation.prompts import PROMPTS, EvalPrompts, combinations, combined_prompts, concept_prompts
 from mnemon.methods import method_from
 
 DEMO = range(201, 206)
@@ -133,17 +134,24 @@ def test_the_published_layouts_are_read_as_they_are(tmp_path: Path) -> None:
 
 
 def test_things_and_styles_are_asked_for_as_such() -> None:
-    lora, members = method_from("lora"), open_sequence("world-10").concepts
-    dog, ink = members[0], members[-1]
-    things, styles = (concept_prompts(lora, one, "world", 20) for one in (dog, ink))
+    lora, members, world = method_from("lora"), open_sequence("world-10").concepts, PROMPTS["world"]
+
+    def prompts_of(one: ConceptSpec) -> EvalPrompts:
+        name = lora.prompt_name(one.name, one.class_noun)
+        return concept_prompts(name, one.class_noun, world, 20, kind=one.kind, templates=one.templates)
+
+    things, styles = prompts_of(members[0]), prompts_of(members[-1])
+    nouns = {one.name: one.class_noun for one in members if one.kind == "thing"}
     assert len(things.prompts) == len(styles.words) == 20
     assert all("<dog1> dog" in prompt for prompt in things.prompts)
     assert all(prompt.endswith("in <ink> style") for prompt in styles.prompts)
     assert not any("<" in text for text in [*things.words, *styles.words])
     for size in (2, 3, 4):
-        sets = combinations(members, size)
-        assert sets == combinations(members[::-1], size)  # whatever the order of learning
-        assert len({frozenset(one.name for one in chosen) for chosen in sets}) == len(sets) == 4
-        assert all(len({one.class_noun for one in chosen}) == size for chosen in sets)
-        assert combined_prompts(lora, sets[0], "world", 1).prompts[0].count("<") == size
-    assert combinations(members[:1], 2) == []
+        sets = combinations(nouns, size)
+        assert sets == combinations(dict(reversed(nouns.items())), size)  # whatever the order of learning
+        assert len({frozenset(names) for names in sets}) == len(sets) == 4
+        assert all(len({nouns[name] for name in names}) == size for names in sets)
+        called = [f"<{name}>" for name in sets[0]]
+        together = combined_prompts(called, [nouns[name] for name in sets[0]], world, 1)
+        assert together.prompts[0].count("<") == size and "<" not in together.words[0]
+    assert combinations({"dog1": "dog"}, 2) == []

@@ -25,7 +25,7 @@ def test_bench_runs_goes_on_and_says_what_failed(mnemon: Command, world_folder: 
 
 def test_mistakes_are_told_before_anything_runs(mnemon: Command) -> None:
     assert "names no method" in mnemon("bench", "--set", "rank=4").err
-    assert "write them as '--points 1,10,25'" in mnemon("bench", "--points", "some").err
+    assert "write them as '--eval-at 1,10,25'" in mnemon("bench", "--points", "some").err
     assert "There is no method 'loraa'; did you mean 'lora'?" in mnemon("bench", "--methods", "loraa").err
     assert "There is no engine 'slurm'" in mnemon("bench", "--engine", "slurm").err
     assert not Path("benchmark").exists()

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from mnemon.evaluation.alignment import (
-    self_similarity,
     clip_score,
     matched_cosines,
     mean_pairwise_cosine,
     multi_concept_alignment,
+    self_similarity,
 )
 from mnemon.evaluation.drift import zero_shot_drift
 

@@ -32,7 +32,6 @@ from mnemon.files import write_json, write_safetensors
 from mnemon.methods import method_from, method_settings
 from mnemon.methods.base import Method
 
-
 EVAL_SETTINGS, EVAL_AT = EvalSettings(batch_size=32), (1, 10, 25, 50)
 
 

@@ -31,12 +31,19 @@ def bench(
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="METHOD.KEY=VALUE", help="A setting, e.g. stamina.rank=8.")
     ] = None,
-    images: Annotated[int, typer.Option(min=1, help="Images of a concept in each cell of the matrix.")] = 16,
-    points: Annotated[
-        str, typer.Option(help="After how many concepts all are drawn again; after the last one always.")
+    num_images: Annotated[
+        int, typer.Option("--num-images", "--pictures", min=1, help="Images of a concept in each cell of the matrix.")
+    ] = 16,
+    eval_at: Annotated[
+        str,
+        typer.Option(
+            "--eval-at", "--points", help="After how many concepts all are scored; after the last one always."
+        ),
     ] = "1,10,25,50",
-    draw_steps: Annotated[int, typer.Option(min=1, help="Denoising steps of an image.")] = 20,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images drawn at once.")] = 32,
+    num_inference_steps: Annotated[
+        int, typer.Option("--num-inference-steps", "--draw-steps", min=1, help="Denoising steps of an image.")
+    ] = 20,
+    batch_size: Annotated[int, typer.Option("--batch-size", "--batch", min=1, help="Images sampled at once.")] = 32,
     engine: Annotated[
         str, typer.Option(help="here (this process), processes (of this machine) or ray (a cluster; extra: cluster).")
     ] = "here",
@@ -51,10 +58,12 @@ def bench(
 
     Example: mnemon bench --sequence world-10 --methods stamina,lora --orders 3 --out runs/first
     """
-    from mnemon.benchmark import Scoring, engine_named, plan, run_bench
+    from mnemon.benchmark import engine_named, plan, run_bench
+    from mnemon.evaluation import EvalSettings
 
-    scoring = Scoring(images=images, points=_points(points), num_inference_steps=draw_steps, batch_size=batch_size)
-    jobs = plan(to.resolve(), sequence, _methods(methods), orders, seeds, _settings(set_ or []), base, scoring)
+    scores = EvalSettings(num_images, num_inference_steps=num_inference_steps, batch_size=batch_size)
+    settings, numbers = _settings(set_ or []), _eval_at(eval_at)
+    jobs = plan(to.resolve(), sequence, _methods(methods), orders, seeds, settings, base, scores, numbers)
     chosen = engine_named(engine, workers, address)
     with progress("starting") as bar:
         ended = run_bench(jobs, chosen, _Watch(bar, len(jobs)))
@@ -117,11 +126,13 @@ def _methods(text: str) -> list[str]:
     return list(METHODS) if text == "all" else [name.strip() for name in text.split(",") if name.strip()]
 
 
-def _points(text: str) -> tuple[int, ...]:
+def _eval_at(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(",") if part.strip() not in ("", "last"))
     except ValueError:
-        raise MnemonError(f"'--points {text}' are no numbers of concepts: write them as '--points 1,10,25'.") from None
+        raise MnemonError(
+            f"'--eval-at {text}' are no numbers of concepts: write them as '--eval-at 1,10,25'."
+        ) from None
 
 
 def _settings(pairs: list[str]) -> dict[str, dict[str, Any]]:
