@@ -186,7 +186,7 @@ def encoders_for(folder: Path | None, device: torch.device | str = "cpu") -> Enc
 
 
 def reference_features(encoders: Encoders, images: Tensor) -> dict[str, Tensor]:
-    """What `evaluate_row` wants to know of a concept's reference images, to be kept in the library."""
+    """What `evaluate` wants to know of a concept's reference images, to be kept in the library."""
     return {"image": encoders.image(images), "identity": encoders.identity(images)}
 
 

@@ -41,7 +41,7 @@ class EvalRow:
             convention, a ceiling is the references' self-similarity, None for fewer than two. With the world's encoders
             also "attributes": attribute -> share of images that show what the prompt names.
         general: {"text_alignment", "clip_score"} and perhaps "attributes" of the control prompts; None if not sampled.
-        combined: for each set of concepts sampled together, their names under "concepts", and scores; None if not asked.
+        combined: for each set of concepts sampled together, their names as "concepts", and scores; None if not asked.
         refused: number of concepts -> why a prompt with so many could not be sampled.
         encoders, settings: with what was measured, as JSON.
         features: of the images sampled, by concept; None stands for the control prompts, which have "image" alone.
@@ -128,7 +128,7 @@ class _Evaluator:
         }
 
     def score_concepts(self, prompts: Mapping[str, EvalPrompts], general: bool) -> None:
-        requests: dict[str | None, EvalPrompts] = {**prompts}
+        requests: dict[str | None, EvalPrompts] = dict(prompts.items())
         if general:
             requests[None] = general_prompts(self.prompt_set)
         for name, images in self._sampled(requests):

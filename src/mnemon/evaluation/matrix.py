@@ -54,7 +54,7 @@ class ScoreMatrix:
 
 
 def matrix_from_rows(rows: Mapping[int, Mapping[str, Any]], score: str) -> ScoreMatrix:
-    """The matrix of one score ("identity_alignment", ...) from a library's measured rows (`evaluate_row`), by state."""
+    """The matrix of one score ("identity_alignment", ...) from a library's measured rows (`EvalRow.to_json`), by state."""
     states = sorted(state for state in rows if rows[state]["concepts"])
     names = list(dict.fromkeys(name for state in states for name in rows[state]["concepts"]))
     values = np.full((len(states), len(names)), np.nan)

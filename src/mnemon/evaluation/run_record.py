@@ -26,7 +26,7 @@ from mnemon.evaluation.matrix import ScoreMatrix
 SCORES = ("identity_alignment", "image_alignment", "text_alignment", "clip_score")
 
 Row = Mapping[str, Any]
-"""A row as `mnemon.evaluation.evaluate_row` gives it, with "multi" beside it where several concepts were drawn together."""
+"""`EvalRow.scores` of `mnemon.evaluation.evaluate`."""
 
 
 @dataclass(frozen=True)

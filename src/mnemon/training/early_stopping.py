@@ -64,7 +64,8 @@ class Watch:
     def until(self) -> Until:
         """For the training loop. All that decides an answer is in its name."""
         known = hashlib.sha256(self._known.numpy().tobytes()).hexdigest()
-        name = json.dumps([asdict(self._goal), self._encoders.name, self._score.to_row_json(self._encoders.prompts), known])
+        settings = self._score.to_row_json(self._encoders.prompts)
+        name = json.dumps([asdict(self._goal), self._encoders.name, settings, known])
         return Until(self._reached, self._goal.every, name)
 
     def facts(self, steps: int) -> dict[str, Any]:
