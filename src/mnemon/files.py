@@ -1,76 +1,101 @@
-"""Snapshots of running work as safetensors: modules, optimiser, random state. No pickle is written or read."""
+"""Files that are written whole or not at all, and the hashes of files and of named tensors."""
 
+import hashlib
 import json
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 
-def save_checkpoint(
-    path: Path,
-    modules: Mapping[str, nn.Module],
-    optimizer: torch.optim.Optimizer,
-    generator: torch.Generator,
-    facts: Mapping[str, object],
-) -> None:
-    """Write everything a run needs to go on bit for bit; either the whole new file or the old one is there after."""
-    tensors: dict[str, Tensor] = {"generator": generator.get_state()}
-    for name, module in modules.items():
-        tensors |= {f"module.{name}.{key}": value for key, value in module.state_dict().items()}
-    for index, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{key}": torch.as_tensor(value) for key, value in state.items()}
-    write_safetensors(path, tensors, {"facts": json.dumps(facts)})
-
-
-def load_checkpoint(
-    path: Path, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer, generator: torch.Generator
-) -> dict[str, object]:
-    """Restore a snapshot in place and return its facts."""
-    with safe_open(str(path), framework="pt") as file:
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-        facts: dict[str, object] = json.loads(file.metadata()["facts"])
-    for name, module in modules.items():
-        prefix = f"module.{name}."
-        module.load_state_dict({key[len(prefix) :]: t for key, t in tensors.items() if key.startswith(prefix)})
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        if key.startswith("optimizer."):
-            _, index, field = key.split(".")
-            state.setdefault(int(index), {})[field] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    generator.set_state(tensors["generator"])
-    return facts
-
-
-def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write `tensors` atomically: aside, flushed to disk, renamed into place."""
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A file beside `path` to write to: flushed to disk and renamed to `path` when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(path.name + ".part")
-    packed = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
-    # None, not {}: with an empty dictionary and no tensors, safetensors 0.8 writes a header that it cannot read.
-    save_file(packed, str(aside), metadata=dict(metadata) if metadata else None)
-    _settle(aside, path)
+    yield aside
+    with open(aside, "r+b") as file:
+        os.fsync(file.fileno())
+    os.replace(aside, path)
+    sync_folder(path.parent)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder beside `path` to fill: renamed to `path`, which may be an empty folder, when the block ends without an
+    error, else removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.part")
+    shutil.rmtree(aside, ignore_errors=True)  # of a call that was cut short
+    aside.mkdir()
+    try:
+        yield aside
+        if path.exists():
+            path.rmdir()
+        os.replace(aside, path)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    sync_folder(path.parent)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    with replacing(path) as aside:
+        aside.write_bytes(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8, its ends of lines as they are."""
+    write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write `value` as JSON atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".part")
-    aside.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    _settle(aside, path)
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def _settle(aside: Path, path: Path) -> None:
-    with open(aside, "rb") as file:
-        os.fsync(file.fileno())
-    os.replace(aside, path)
-    folder = os.open(path.parent, os.O_RDONLY)
+def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    packed = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+    with replacing(path) as aside:
+        # None, not {}: with an empty dictionary and no tensors, safetensors 0.8 writes a header that it cannot read.
+        save_file(packed, str(aside), metadata=dict(metadata) if metadata else None)
+
+
+def write_png(path: Path, image: Image.Image, info: PngInfo | None = None) -> None:
+    with replacing(path) as aside:
+        image.save(aside, format="PNG", pnginfo=info)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in `folder` survive a power cut; Windows opens no folders."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)
+
+
+def file_sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def tensors_sha256(tensors: Mapping[str, Tensor], head: str = "", end: str = "\n") -> str:
+    """sha256 (hex) over `head`, then names, dtypes, shapes and bytes, in order of the names.
+
+    Args:
+        end: what stands between a tensor's shape and its bytes.
+    """
+    digest = hashlib.sha256(head.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}{end}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

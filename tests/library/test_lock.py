@@ -34,7 +34,7 @@ def test_the_second_writer_hears_who_holds_the_lock_and_readers_go_on(library):
 def test_commits_inside_a_held_lock_work_and_it_is_free_afterwards(library):
     with library.lock():
         library.commit(concept("rex", 1))
-        assert (library.path / "lock").read_text() == f"{os.getpid()}\n"
+        assert (library.path / "lock.pid").read_text() == f"{os.getpid()}\n"
     with Library.open(library.path).lock():
         pass
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mnemon.api.opening import base_of, in_base
 from mnemon.errors import MnemonError
+from mnemon.files import write_text
 from mnemon.library import Library
 from mnemon.methods.base import TrainedConcept
 from mnemon.models import Base
@@ -97,8 +98,7 @@ def _write(path: Path, library: Library, rows: Rows, heads: Sequence[str], promp
     introduction = "The same prompts and seeds every time; numbers are identity alignment where it was measured."
     style = files("mnemon.report").joinpath("library.css").read_text(encoding="utf-8")
     title = f"All concepts of {library.path.resolve().name}"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page.document(title, introduction, facts, [_table(rows, heads)], style), encoding="utf-8")
+    write_text(path, page.document(title, introduction, facts, [_table(rows, heads)], style))
     return path
 
 

@@ -1,11 +1,10 @@
 """The same concepts in another order, as a new library."""
 
-import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from mnemon.errors import MnemonError
+from mnemon.files import new_folder
 from mnemon.library import Library
 
 
@@ -24,16 +23,15 @@ def reorder(library: str | Path, out: str | Path, names: Sequence[str]) -> Libra
     _check(old, names)
     if path.exists():
         raise MnemonError(f"{path} exists already: choose a new folder for the library in its new order.")
-    aside = path.with_name(f".{path.name}.reordering")
-    shutil.rmtree(aside, ignore_errors=True)  # of a call that was cut short
-    new, learned, entries = Library.create(aside, old, old.method), old.learned(), old.concepts()
-    each = {one.name: one for one in learned}
-    for name in names:
-        entry = entries[name]
-        settings = {**entry.settings, "reordered": {"library": str(old.path), "state": entry.number}}
-        new.commit(each[name], entry.photos, settings, old.references(name))
-    (aside / "lock").unlink(missing_ok=True)
-    os.rename(aside, path)
+    learned, entries = {one.name: one for one in old.learned()}, old.concepts()
+    with new_folder(path) as aside:
+        new = Library.create(aside, old, old.method)
+        for name in names:
+            entry = entries[name]
+            settings = {**entry.settings, "reordered": {"library": str(old.path), "state": entry.number}}
+            new.commit(learned[name], entry.photos, settings, old.references(name))
+        for file in aside.glob("lock*"):
+            file.unlink()
     return Library.open(path)
 
 

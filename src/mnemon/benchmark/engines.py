@@ -12,6 +12,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from multiprocessing.connection import wait
+from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Protocol
@@ -52,9 +53,7 @@ class ProcessExecutor:
         if workers < 1:
             raise MnemonError(f"{workers} worker processes cannot do any job: ask for 1 or more.")
         self.workers = workers
-        # Not "fork": that would share this process's threads and locks. The server has imported all before it forks.
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["mnemon.benchmark.runner"])
+        self._context = _context()
 
     def run(self, jobs: Sequence[Job], run_job: RunJob, on_progress: OnJobProgress) -> None:
         waiting, running, tries = deque(jobs), dict[Path, tuple[Job, BaseProcess]](), Counter[Path]()
@@ -142,6 +141,15 @@ def engine_named(name: str, workers: int = 1, address: str | None = None) -> Eng
         _imported_ray()
         return RayExecutor(address, workers)
     raise MnemonError(f"There is no engine '{name}': choose from {', '.join(ENGINES)}.")
+
+
+def _context() -> SpawnContext | ForkServerContext:
+    """Not "fork": that would share this process's threads and locks. A fork server has imported all before it forks."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():  # Windows
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["mnemon.benchmark.runner"])
+    return context
 
 
 def _in_task(job: Job, run_job: RunJob, cores: int) -> None:

@@ -28,7 +28,7 @@ from mnemon.benchmark.sequences import ConceptSequence, shipped_sequences
 from mnemon.benchmark.sources import open_sequence
 from mnemon.errors import MnemonError
 from mnemon.evaluation import EvalSettings
-from mnemon.files import write_json, write_safetensors
+from mnemon.files import write_json, write_png, write_safetensors
 from mnemon.methods import method_from, method_settings
 from mnemon.methods.base import Method
 
@@ -202,9 +202,7 @@ class JobFolder:
     ) -> None:
         """Keep what was measured after `count` concepts; they are scored once the row is there, so that comes last."""
         for name, strip in strips.items():
-            path = self.path / "strips" / f"{count}-{name}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            strip.save(path)
+            write_png(self.path / "strips" / f"{count}-{name}.png", strip)
         write_safetensors(self.path / "features.safetensors", features)
         self.write_costs()
         self.rows[str(count)] = row

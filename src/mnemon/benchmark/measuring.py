@@ -3,55 +3,72 @@
 import ctypes
 import os
 import platform
-import resource
-import sys
 import threading
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, ClassVar
 
+import psutil
 import torch
 
 from mnemon.sampling.precision import scoring_dtype
 
 PACKAGES = ("mnemon", "torch", "diffusers", "transformers", "accelerate", "numpy")
 _EVERY = 0.02  # seconds between looks at the memory
-_STATM = Path("/proc/self/statm")
 
 
 class PeakMemory:
-    """The most memory that was in use within the block, of the GPU if the device is one, else of the whole process; it
-    is looked at fifty times a second.
+    """The most memory that was in use within the block: of the GPU as torch counts it if the device is one, else of the
+    whole process, looked at fifty times a second. Blocks may be nested.
 
     Attributes:
-        start, peak: bytes at the beginning and at most. Without a GPU and without /proc both are the process's peak.
+        start, peak: bytes at the beginning, and at most so far.
     """
 
+    _open: ClassVar[list["PeakMemory"]] = []
+
     def __init__(self, device: torch.device) -> None:
-        self._device = device
+        self._device, self._process = device, psutil.Process()
         self._ended = threading.Event()
-        self.start = self.peak = 0
+        self.start = self._most = 0
+
+    @property
+    def peak(self) -> int:
+        if self in self._open:
+            self._look()
+        return self._most
 
     def __enter__(self) -> "PeakMemory":
-        _give_back()
-        self.start = self.peak = _in_use(self._device)
-        self._watcher = threading.Thread(target=self._watch, daemon=True)
-        self._watcher.start()
+        for outer in self._open:
+            outer._look()  # torch has one peak for all blocks, and forgets it now
+        self._open.append(self)
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
+        else:
+            _give_back()
+            self._watcher = threading.Thread(target=self._watch, daemon=True)
+            self._watcher.start()
+        self._look()
+        self.start = self._most
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._ended.set()
-        self._watcher.join()
         self._look()
+        self._open.remove(self)
+        self._ended.set()
+        if self._device.type != "cuda":
+            self._watcher.join()
 
     def _watch(self) -> None:
         while not self._ended.wait(_EVERY):
             self._look()
 
     def _look(self) -> None:
-        self.peak = max(self.peak, _in_use(self._device))
+        on_gpu = self._device.type == "cuda"
+        now = torch.cuda.max_memory_allocated(self._device) if on_gpu else self._process.memory_info().rss
+        self._most = max(self._most, now)
 
 
 def parameter_count(parameter_groups: list[dict[str, Any]]) -> int:
@@ -78,17 +95,8 @@ def machine_facts(device: torch.device) -> dict[str, Any]:
 def _give_back() -> None:
     """Return memory that is free but still ours to the system, where that can be asked for (glibc): else what the block
     takes from it again would not show."""
-    with suppress(AttributeError, OSError):
+    with suppress(AttributeError, OSError, TypeError):  # TypeError: Windows
         ctypes.CDLL(None).malloc_trim(0)
-
-
-def _in_use(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.memory_allocated(device)
-    if _STATM.exists():
-        return int(_STATM.read_text().split()[1]) * resource.getpagesize()  # resident pages
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _version(name: str) -> str | None:

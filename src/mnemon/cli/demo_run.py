@@ -13,7 +13,7 @@ from mnemon import api
 from mnemon.data import concept_from_folder
 from mnemon.evaluation import matrix_from_rows
 from mnemon.evaluation.matrix import figures
-from mnemon.files import write_json
+from mnemon.files import write_json, write_png
 from mnemon.library import Library
 from mnemon.models import Base
 from mnemon.report.library_data import Grids, ceilings, method_report
@@ -106,9 +106,7 @@ def _keep(out: Path, method: str, state: int) -> Callable[[str | None, Tensor], 
     def keep(name: str | None, images: Tensor) -> None:
         if name is not None:
             strip = np.concatenate([np.asarray(to_image(image)) for image in images[:SHOWN]], axis=1)
-            folder = _strips(out, method)
-            folder.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(strip).save(folder / f"{state}-{name}.png")
+            write_png(_strips(out, method) / f"{state}-{name}.png", Image.fromarray(strip))
 
     return keep
 

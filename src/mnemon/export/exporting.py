@@ -1,7 +1,5 @@
 """From a library to files that other tools read: whole or not at all."""
 
-import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +16,7 @@ from mnemon.export.lora import LoraFile, adapter_metadata, lora_file
 from mnemon.export.metadata import lora_header, model_spec
 from mnemon.export.naming import COMFY, DIFFUSERS, KOHYA, LANGUAGE_MODEL, Naming, mapped_by_comfyui, naming_of
 from mnemon.export.selection import Selection, select
-from mnemon.files import write_safetensors
+from mnemon.files import new_folder, write_safetensors, write_text
 from mnemon.library import Library
 from mnemon.models import Base
 
@@ -81,18 +79,11 @@ def export(
     if kind == CHECKPOINT:
         check_layout(base)
     selection = select(library, base, names)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    with new_folder(folder) as aside:
         lora, notes = _write(selection, naming, aside, kind, fit or Fit(), dtype)
         files = sorted(str(path.relative_to(aside)) for path in aside.rglob("*") if path.is_file())
         gallery = draw_gallery(selection, aside, images)
-        (aside / "README.md").write_text(card_text(selection, naming, kind, files, gallery, notes), encoding="utf-8")
-        aside.chmod(0o755)
-        aside.replace(folder)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
+        write_text(aside / "README.md", card_text(selection, naming, kind, files, gallery, notes))
     return ExportResult(folder, ("README.md", *files), tuple(selection.names), lora, tuple(notes))
 
 

@@ -16,7 +16,7 @@ from mnemon.export.factors import SAME
 from mnemon.export.naming import embedding_key, naming_of, split_site
 from mnemon.export.numbered import is_numbered, left_over, numbered_factors, numbered_vectors
 from mnemon.export.reading import WeightFile, read_weights
-from mnemon.library.sealed import file_sha256
+from mnemon.files import file_sha256
 from mnemon.methods.base import Method, TrainedConcept
 from mnemon.models import Base
 from mnemon.models.layers import every_layer, phrase_vectors

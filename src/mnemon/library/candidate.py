@@ -18,6 +18,7 @@ from torch import Tensor
 
 from mnemon.data.concept import NAME
 from mnemon.errors import MnemonError
+from mnemon.files import sync_folder
 from mnemon.library.concepts import read_concept, write_concept
 from mnemon.library.entry import DELTAS, EXTRA, LEARN, TOKENS, File
 from mnemon.library.library import Library
@@ -25,7 +26,6 @@ from mnemon.library.sealed import (
     check_file,
     read_sealed,
     read_sealed_tensors,
-    sync_folder,
     write_sealed,
     write_sealed_tensors,
 )

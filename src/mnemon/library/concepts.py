@@ -7,9 +7,8 @@ from typing import Any
 from safetensors.torch import load_file
 
 from mnemon.adapters import load_deltas, save_deltas
-from mnemon.files import write_safetensors
+from mnemon.files import sync_folder, write_safetensors
 from mnemon.library.entry import DELTAS, EXTRA, TOKENS, File
-from mnemon.library.sealed import sync_folder
 from mnemon.methods.base import TrainedConcept
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from mnemon.data.concept import NAME
 from mnemon.errors import MnemonError
-from mnemon.library.sealed import RESTORE, SEAL, check_file, file_sha256, read_sealed, write_sealed
+from mnemon.files import file_sha256
+from mnemon.library.sealed import RESTORE, SEAL, check_file, read_sealed, write_sealed
 
 LEARN, REMOVE = "learn", "remove"
 DELTAS, TOKENS, EXTRA = "deltas.safetensors", "tokens.safetensors", "extra.safetensors"

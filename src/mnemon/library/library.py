@@ -7,7 +7,7 @@
     references/000001-rex.safetensors  features of the images the concept is scored against
     scores/000003.json               row R[3, :] of the score matrix; may be measured again
     candidate/                       what was learned and not taken in, until somebody decides; see `candidate`
-    lock                             held by the one who writes
+    lock, lock.pid                   held by the one who writes, and who that is
 
 A commit is made by the renaming of its history file and by nothing before it, so a crash leaves the old or the new
 state; what a crashed commit left lying about is not looked at and is cleared away by the next writer.
@@ -23,6 +23,7 @@ from torch import Tensor
 
 from mnemon.adapters import Delta
 from mnemon.errors import MnemonError
+from mnemon.files import sync_folder
 from mnemon.library import measured
 from mnemon.library.concepts import read_concept, write_concept
 from mnemon.library.entry import (
@@ -38,7 +39,7 @@ from mnemon.library.entry import (
 from mnemon.library.header import read_header, write_header
 from mnemon.library.leftovers import clear_leftovers
 from mnemon.library.lock import exclusive
-from mnemon.library.sealed import SEAL, sync_folder
+from mnemon.library.sealed import SEAL
 from mnemon.methods import method_from
 from mnemon.methods.base import Method, TrainedConcept
 from mnemon.models.base import Base

@@ -1,10 +1,11 @@
 """One writer at a time: a lock of the operating system, which goes when its holder goes, however it ends."""
 
-import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from mnemon.errors import MnemonError
 
@@ -13,22 +14,27 @@ from mnemon.errors import MnemonError
 def exclusive(path: Path) -> Iterator[None]:
     """Hold the lock file `path`. The file stays behind and means nothing: only the system's lock on it counts.
 
+    `<path>.pid` names the holder: Windows lets nobody read a file that is locked.
+
     Raises:
         MnemonError: somebody else holds it; the message says which process.
     """
-    # A child process forked meanwhile shares the lock until it ends; one that was started by exec does not.
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    lock, holder = FileLock(path, timeout=0, mode=0o644), path.with_name(f"{path.name}.pid")
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            holder = os.pread(descriptor, 20, 0).decode(errors="replace").strip() or "unknown"
-            raise MnemonError(
-                f"The library {path.parent} is being written by process {holder}: "
-                "wait until it has finished, or stop it."
-            ) from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        lock.acquire()
+    except Timeout:
+        raise MnemonError(
+            f"The library {path.parent} is being written by process {_pid(holder)}: "
+            "wait until it has finished, or stop it."
+        ) from None
+    try:
+        holder.write_text(f"{os.getpid()}\n")
         yield
     finally:
-        os.close(descriptor)
+        lock.release()
+
+
+def _pid(holder: Path) -> str:
+    with suppress(OSError):
+        return holder.read_text(errors="replace").strip() or "unknown"
+    return "unknown"

@@ -2,25 +2,18 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from mnemon.errors import MnemonError
-from mnemon.files import write_json, write_safetensors
+from mnemon.files import file_sha256, tensors_sha256, write_json, write_safetensors
 
 RESTORE = "put it back from a copy of the library"
 SEAL = "seal"
-
-
-def file_sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_sealed(path: Path, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -54,7 +47,7 @@ def read_sealed(path: Path, remedy: str = RESTORE) -> dict[str, Any]:
 
 def write_sealed_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write `tensors` as safetensors with their seal in the header, atomically."""
-    write_safetensors(path, tensors, {SEAL: _tensors_seal(tensors)})
+    write_safetensors(path, tensors, {SEAL: tensors_sha256(tensors)})
 
 
 def read_sealed_tensors(path: Path, remedy: str = RESTORE) -> dict[str, Tensor]:
@@ -69,7 +62,7 @@ def read_sealed_tensors(path: Path, remedy: str = RESTORE) -> dict[str, Tensor]:
             seal = (file.metadata() or {}).get(SEAL)
     except SafetensorError:
         raise _damaged(path, remedy) from None
-    if seal != _tensors_seal(tensors):
+    if seal != tensors_sha256(tensors):
         raise _damaged(path, remedy)
     return tensors
 
@@ -84,15 +77,6 @@ def check_file(path: Path, sha256: str, remedy: str = RESTORE) -> None:
         raise _damaged(path, remedy)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make renames in `folder` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _damaged(path: Path, remedy: str) -> MnemonError:
     return MnemonError(f"The file {path} is damaged or was changed: {remedy}.")
 
@@ -100,12 +84,3 @@ def _damaged(path: Path, remedy: str) -> MnemonError:
 def _seal(plain: Mapping[str, Any]) -> str:
     text = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _tensors_seal(tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

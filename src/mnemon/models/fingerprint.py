@@ -5,8 +5,9 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import torch
 from torch import nn
+
+from mnemon.files import file_sha256, tensors_sha256
 
 WEIGHTS = re.compile(r"(model|diffusion_pytorch_model)(-\d+-of-\d+)?\.safetensors")
 """The files that are loaded by default; variants such as `model.fp16.safetensors` lie beside them unused."""
@@ -22,17 +23,12 @@ def fingerprint_of_folder(folder: Path, components: Iterable[str]) -> str:
     whole = hashlib.sha256()
     for component in sorted(components):
         for path in weight_files(folder, component):
-            with open(path, "rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            whole.update(f"{component}/{path.name} {digest}\n".encode())
+            whole.update(f"{component}/{path.name} {file_sha256(path)}\n".encode())
     return whole.hexdigest()
 
 
 def fingerprint_of_modules(modules: Mapping[str, nn.Module]) -> str:
     """sha256 (hex) over the tensors of modules that come from no file."""
-    whole = hashlib.sha256()
-    for component in sorted(modules):
-        for key, tensor in sorted(modules[component].state_dict().items()):
-            whole.update(f"{component}.{key} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-            whole.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return whole.hexdigest()
+    return tensors_sha256(
+        {f"{name}.{key}": tensor for name, module in modules.items() for key, tensor in module.state_dict().items()}
+    )

@@ -12,6 +12,7 @@ from mnemon.evaluation.intervals import interval
 from mnemon.evaluation.numbers import Numbers, interval_of, multi_alignment, spread_over_orders
 from mnemon.evaluation.results import Problem, Results
 from mnemon.evaluation.run_record import RunRecord
+from mnemon.files import write_text
 from mnemon.report import charts, image_strips, markdown, page
 from mnemon.report.summary import figures_by_method, write_numbers
 from mnemon.report.tables import Cell, Column, figure_column, figure_columns, formulas, shown, sortable
@@ -52,9 +53,9 @@ def write(out: str | Path) -> Path:
     write_numbers(results, numbers)
     remarks = {method: _remark(results, method) for method in numbers}
     known = facts(results, numbers)
-    (results.folder / "report.md").write_text(markdown.text(results, numbers, remarks, known), encoding="utf-8")
+    write_text(results.folder / "report.md", markdown.text(results, numbers, remarks, known))
     path = results.folder / "report.html"
-    path.write_text(_page(results, numbers, remarks, known), encoding="utf-8")
+    write_text(path, _page(results, numbers, remarks, known))
     return path
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mnemon.evaluation.matrix import ScoreMatrix, figures, retention
+from mnemon.files import write_text
 from mnemon.report import page
 from mnemon.report.page import Images
 
@@ -67,8 +68,7 @@ FIGURES: dict[str, tuple[str, str, Callable[[Sequence[float]], float]]] = {
 
 def write_report(path: Path, report: Report) -> None:
     """Write the page to `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(_page(report), encoding="utf-8")
+    write_text(path, _page(report))
 
 
 def _page(report: Report) -> str:

@@ -1,7 +1,6 @@
 """Images as PNG files that say how they were made, and can be made again from what they say."""
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from mnemon.errors import MnemonError
+from mnemon.files import write_png
 from mnemon.models.base import Base
 
 KEY = "mnemon"
@@ -57,10 +57,7 @@ def save_image(path: Path, image: Tensor, facts: ImageMetadata) -> None:
     info = PngInfo()
     info.add_text(KEY, json.dumps(asdict(facts)))  # ASCII, so a plain tEXt chunk
     info.add_text("parameters", _parameters(facts, png))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".part")
-    png.save(aside, format="PNG", pnginfo=info)
-    os.replace(aside, path)
+    write_png(path, png, info)
 
 
 def read_facts(path: Path) -> ImageMetadata:

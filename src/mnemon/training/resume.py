@@ -6,7 +6,6 @@ in time. A finished run leaves its last snapshot, so that a kill between trainin
 has committed the concept calls `discard_checkpoint`.
 """
 
-import hashlib
 import json
 import logging
 import time
@@ -19,10 +18,11 @@ from torch import Tensor
 
 from mnemon.adapters import save_deltas
 from mnemon.errors import MnemonError
-from mnemon.files import load_checkpoint, save_checkpoint
+from mnemon.files import tensors_sha256
 from mnemon.methods import method_settings
 from mnemon.methods.base import Method, TrainedConcept
 from mnemon.models.base import Base
+from mnemon.training.checkpoint import load_checkpoint, save_checkpoint
 from mnemon.training.examples import Examples
 from mnemon.training.learner_group import ConceptTask, LearnerGroup
 from mnemon.training.settings import TrainingSettings
@@ -129,9 +129,4 @@ def _damaged(path: Path) -> MnemonError:
 
 
 def _hash(tensors: Mapping[str, Tensor], words: object) -> str:
-    digest = hashlib.sha256(json.dumps(words).encode())
-    for key in sorted(tensors):
-        tensor = tensors[key].detach().cpu().contiguous()
-        digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    return tensors_sha256(tensors, head=json.dumps(words), end="")

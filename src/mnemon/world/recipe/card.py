@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from mnemon.files import write_json
+from mnemon.files import write_json, write_text
 from mnemon.world.recipe.gates import GATES, misses
 
 _HEAD = """---
@@ -58,5 +58,5 @@ def write_card(folder: Path, more: dict[str, float]) -> dict[str, float]:
     verdict = f"\nMissed: {'; '.join(missed)}.\n" if missed else "\nEvery gate is reached.\n"
     minutes = sum(facts["seconds"].values()) / 60
     head = _HEAD.format(seed=facts["recipe"]["seed"], minutes=minutes, machine=facts["machine"])
-    (folder / "README.md").write_text(head + "\n".join(rows) + "\n" + verdict + _FOOT, encoding="utf-8")
+    write_text(folder / "README.md", head + "\n".join(rows) + "\n" + verdict + _FOOT)
     return figures

@@ -11,7 +11,7 @@ import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
-from mnemon.files import load_checkpoint, save_checkpoint
+from mnemon.training.checkpoint import load_checkpoint, save_checkpoint
 from mnemon.world.recipe.muon import Muon
 
 Loss = Callable[[torch.Generator], tuple[Tensor, Mapping[str, float]]]

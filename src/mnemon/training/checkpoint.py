@@ -1,0 +1,47 @@
+"""Modules, an optimiser and the random state of a run in one safetensors file. No pickle is written or read."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from mnemon.files import write_safetensors
+
+
+def save_checkpoint(
+    path: Path,
+    modules: Mapping[str, nn.Module],
+    optimizer: torch.optim.Optimizer,
+    generator: torch.Generator,
+    facts: Mapping[str, object],
+) -> None:
+    """Write everything a run needs to go on bit for bit; either the whole new file or the old one is there after."""
+    tensors: dict[str, Tensor] = {"generator": generator.get_state()}
+    for name, module in modules.items():
+        tensors |= {f"module.{name}.{key}": value for key, value in module.state_dict().items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{key}": torch.as_tensor(value) for key, value in state.items()}
+    write_safetensors(path, tensors, {"facts": json.dumps(facts)})
+
+
+def load_checkpoint(
+    path: Path, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer, generator: torch.Generator
+) -> dict[str, object]:
+    """Restore a checkpoint in place and return its facts."""
+    with safe_open(str(path), framework="pt") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+        facts: dict[str, object] = json.loads(file.metadata()["facts"])
+    for name, module in modules.items():
+        prefix = f"module.{name}."
+        module.load_state_dict({key[len(prefix) :]: t for key, t in tensors.items() if key.startswith(prefix)})
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        if key.startswith("optimizer."):
+            _, index, field = key.split(".")
+            state.setdefault(int(index), {})[field] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    generator.set_state(tensors["generator"])
+    return facts
