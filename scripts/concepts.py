@@ -13,8 +13,7 @@ from mnemon.evaluation.prompts import PROMPTS
 from mnemon.library import Library
 from mnemon.methods import Method
 from mnemon.sampling import sample
-from mnemon.training import TrainingSettings, train
-from mnemon.training.tasks import examples_of
+from mnemon.training import TrainingSettings, make_tasks, train
 from mnemon.world import thing_concept
 from scripts.common import Bench, Result, exact, now, stand_ins
 
@@ -59,7 +58,7 @@ def _mean(title: str, unit: str, values: list[float], details: dict[int, Curve] 
 
 def _curve(bench: Bench, encoders: Encoders, method: Method, seed: int) -> Curve:
     thing = thing_concept("it", seed)
-    data = examples_of(bench.base, method, thing.photos(5, seed=1))
+    tasks = make_tasks(bench.base, method, [thing.photos(5, seed=1)])
     references = encoders.identity(photos_tensor(thing.photos(16, seed=2), bench.base.resolution))
     curve: Curve = []
     began = now(bench.base)
@@ -76,7 +75,7 @@ def _curve(bench: Bench, encoders: Encoders, method: Method, seed: int) -> Curve
     settings = TrainingSettings(
         steps=bench.sizes.learning_steps, seed=bench.seed, preview_every=bench.sizes.checkpoint_every
     )
-    train(bench.base, method, "it", thing.class_noun, data.latents, data.prompts, (), settings, on_preview=on_preview)
+    train(bench.base, method, tasks, settings=settings, on_preview=on_preview)
     return curve
 
 

@@ -7,9 +7,8 @@ from functools import partial
 from mnemon.benchmark.measuring import PeakMemory
 from mnemon.methods import Method, TrainedConcept
 from mnemon.sampling import Composed
-from mnemon.training import TrainingSettings, train
-from mnemon.training.generated import calibration, replay_images
-from mnemon.training.tasks import examples_of
+from mnemon.training import TrainingSettings, make_tasks, train
+from mnemon.training.generated import calibration_images
 from mnemon.world import thing_concept
 from scripts.common import Bench, Result, exact, median, now, seconds, stand_ins
 
@@ -50,19 +49,15 @@ def _costs(bench: Bench, name: str, method: Method) -> list[Result]:
 def _learn(bench: Bench, method: Method, earlier: list[TrainedConcept]) -> tuple[TrainedConcept, float, float]:
     """A concept of few steps, the median second of a step, and the seconds beside the steps."""
     concept = thing_concept("it", bench.sizes.learning_seeds[0]).photos(5, seed=1)
-    general = calibration(bench.base, method)  # once for a base: not counted
+    calibration = calibration_images(bench.base, method)  # once for a base: not counted
     ends = [now(bench.base)]
 
     def on_step(done: int, total: int, logs: Mapping[str, float]) -> None:
         ends.append(now(bench.base))
 
-    data = examples_of(bench.base, method, concept)
-    prior = replay_images(bench.base, method, earlier, bench.seed)
+    tasks = make_tasks(bench.base, method, [concept], earlier, seed=bench.seed, calibration=calibration)
     settings = TrainingSettings(steps=bench.sizes.lr_warmup_steps + bench.sizes.steps, seed=bench.seed)
-    learned = train(
-        bench.base, method, "it", concept.class_noun, data.latents, data.prompts, earlier, settings,
-        on_step=on_step, prior=prior, calibration=general,
-    )  # fmt: skip
+    (learned,) = train(bench.base, method, tasks, earlier, settings, on_step=on_step)
     whole = now(bench.base) - ends[0]
     taken = [after - before for before, after in zip(ends[1:], ends[2:], strict=False)]
     step = statistics.median(taken[bench.sizes.lr_warmup_steps - 1 :])

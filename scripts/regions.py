@@ -35,9 +35,7 @@ from mnemon.models import load_base
 from mnemon.sampling import Composed, to_image
 from mnemon.sampling.apart import draw_apart
 from mnemon.sampling.precision import bf16_autocast
-from mnemon.training import TrainingSettings, train
-from mnemon.training.generated import calibration, replay_images
-from mnemon.training.tasks import examples_of
+from mnemon.training import make_tasks, train
 from mnemon.world import WorldConcept, base_folder, thing_concept
 from scripts.common import machine, now
 from scripts.layouts import COUNTS, Layout, crops, layouts_of
@@ -124,11 +122,9 @@ class Measurement:
         return library
 
     def _learn(self, method: Method, thing: WorldConcept, library: Library) -> Any:
-        data, earlier, seed = examples_of(self.base, method, thing.photos(PHOTOS, seed=1)), library.learned(), 0
-        return train(
-            self.base, method, thing.name, thing.class_noun, data.latents, data.prompts, earlier, TrainingSettings(seed=seed),
-            prior=replay_images(self.base, method, earlier, seed), calibration=calibration(self.base, method),
-        )  # fmt: skip
+        earlier = library.learned()
+        tasks = make_tasks(self.base, method, [thing.photos(PHOTOS, seed=1)], earlier)
+        return train(self.base, method, tasks, earlier)[0]
 
     def run(self, name: str) -> dict[str, Any]:
         """The method's record; what it holds already is not drawn again."""

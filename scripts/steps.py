@@ -7,8 +7,7 @@ import torch
 
 from mnemon.methods import Method, TrainedConcept
 from mnemon.models import Base
-from mnemon.training import Examples, TrainingSettings, train
-from mnemon.training.tasks import examples_of
+from mnemon.training import Examples, TrainingSettings, make_tasks, train
 from mnemon.world import thing_concept
 from scripts.common import Bench, Result, median, now, stand_ins
 
@@ -77,9 +76,9 @@ def _round(bench: Bench, earlier: Mapping[str, list[TrainedConcept]]) -> dict[tu
 def _pairs(bench: Bench, method: Method, earlier: list[TrainedConcept]) -> Pairs:
     """Train with a bare step on the other copy of the base after every step; the first steps are not counted."""
     concept = thing_concept("it", bench.sizes.learning_seeds[0]).photos(5, seed=1)
-    data = examples_of(bench.base, method, concept)
+    tasks = make_tasks(bench.base, method, [concept])
     bench.bare.set_tokens({"it": _word(bench.bare, concept.class_noun or "it")})
-    bare = BareStep(bench.bare, data, method.batch, bench.seed)
+    bare = BareStep(bench.bare, tasks[0].examples, method.batch_size, bench.seed)
     pairs: Pairs = []
     began = now(bench.base)
 
@@ -92,7 +91,7 @@ def _pairs(bench: Bench, method: Method, earlier: list[TrainedConcept]) -> Pairs
         began = now(bench.base)
 
     settings = TrainingSettings(steps=bench.sizes.lr_warmup_steps + bench.sizes.steps, seed=bench.seed)
-    train(bench.base, method, "it", concept.class_noun, data.latents, data.prompts, earlier, settings, on_step=on_step)
+    train(bench.base, method, tasks, earlier, settings, on_step=on_step)
     bench.bare.denoiser.requires_grad_(False)
     return pairs[bench.sizes.lr_warmup_steps :]
 

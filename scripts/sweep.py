@@ -23,9 +23,7 @@ from mnemon.files import write_json
 from mnemon.methods import Method, TrainedConcept, method_from
 from mnemon.models import Base, load_base
 from mnemon.sampling import Composed
-from mnemon.training import ConceptTask, TrainingSettings, train_together
-from mnemon.training.generated import calibration, replay_images
-from mnemon.training.tasks import examples_of
+from mnemon.training import TrainingSettings, make_tasks, train
 from mnemon.world import WorldConcept, base_folder, thing_concept
 
 CONCEPTS = ("mug:301", "cat:302", "boat:303", "robot:304", "mug:305")
@@ -74,11 +72,9 @@ def run(
     settings = settings_for(encoders)
     for group in groups:
         photos = [one.photos(PHOTOS, seed=1) for one in group]
-        examples = [examples_of(base, method, one) for one in photos]
         began = time.monotonic()
-        prior, diverse = replay_images(base, method, learned, seed), calibration(base, method)
-        tasks = [ConceptTask(one.name, one.class_noun, own, prior) for one, own in zip(photos, examples, strict=True)]
-        latest = train_together(base, method, tasks, learned, TrainingSettings(seed=seed), calibration=diverse)
+        tasks = make_tasks(base, method, photos, learned, seed=seed)
+        latest = train(base, method, tasks, learned, TrainingSettings(seed=seed))
         seconds += time.monotonic() - began
         learned += latest
         with Composed(base, method, learned) as composed:

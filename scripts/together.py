@@ -4,8 +4,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 from mnemon.methods import Method, TrainedConcept
-from mnemon.training import ConceptTask, TrainingSettings, train_together
-from mnemon.training.tasks import examples_of
+from mnemon.training import ConceptTask, TrainingSettings, make_tasks, train
 from mnemon.world import thing_concept
 from scripts.common import Bench, Result, median, now
 
@@ -23,7 +22,9 @@ def together(bench: Bench) -> list[Result]:
     results = []
     for name, method in bench.methods.items():
         if method.on_bare_base and method.order_free:
-            tasks = [_lesson(bench, method, index) for index in range(CONCEPTS)]
+            first = bench.sizes.learning_seeds[0]
+            concepts = [thing_concept(f"c{index}", first + index).photos(5, seed=1) for index in range(CONCEPTS)]
+            tasks = make_tasks(bench.base, method, concepts)
             rounds = [_round(bench, method, tasks) for _ in range(bench.sizes.rounds)]
             gains = [apart / at_once for at_once, apart in rounds]
             milliseconds = {
@@ -35,14 +36,8 @@ def together(bench: Bench) -> list[Result]:
     return results
 
 
-def _lesson(bench: Bench, method: Method, index: int) -> ConceptTask:
-    seeds = bench.sizes.learning_seeds
-    concept = thing_concept(f"c{index}", seeds[0] + index).photos(5, seed=1)
-    return ConceptTask(concept.name, concept.class_noun, examples_of(bench.base, method, concept))
-
-
 def _round(bench: Bench, method: Method, tasks: Sequence[ConceptTask]) -> tuple[float, float]:
-    """Seconds that one step of every lesson takes: in the same step, and one after another."""
+    """Seconds that one step of every task takes: in the same step, and one after another."""
     at_once, _ = _seconds_a_step(bench, method, tasks, [])
     apart, earlier = 0.0, list[TrainedConcept]()
     for task in tasks:
@@ -63,6 +58,6 @@ def _seconds_a_step(
 
     steps = bench.sizes.lr_warmup_steps + bench.sizes.steps
     settings = TrainingSettings(steps=steps, batch_size=PICTURES, seed=bench.seed)
-    learned = train_together(bench.base, method, tasks, earlier, settings, on_step=on_step)
+    learned = train(bench.base, method, tasks, earlier, settings, on_step=on_step)
     counted = ends[bench.sizes.lr_warmup_steps - 1 :]
     return statistics.median(after - before for before, after in zip(counted, counted[1:], strict=False)), learned

@@ -16,8 +16,7 @@ from mnemon.evaluation import EvalSettings
 from mnemon.library import Library
 from mnemon.methods.lora import Lora
 from mnemon.models import Base, load_base
-from mnemon.training import Examples, TrainingSettings
-from mnemon.training import session as teaching
+from mnemon.training import Examples, TrainingSettings, session
 from mnemon.world import thing_concept
 
 METHOD = Lora(rank=2, steps=2, batch_size=2)
@@ -42,14 +41,14 @@ def tom() -> Concept:
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What the training loop is given: latents, prompts, prior."""
     calls: list[dict[str, Any]] = []
-    train = teaching.train_together
+    train = session.train
 
     def listen(*arguments: Any, **more: Any) -> Any:
         (task,) = arguments[2]
         calls.append({**vars(task.examples), "prior": task.prior})
         return train(*arguments, **more)
 
-    monkeypatch.setattr(teaching, "train_together", listen)
+    monkeypatch.setattr(session, "train", listen)
     return calls
 
 

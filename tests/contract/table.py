@@ -1,6 +1,7 @@
 """The table that every method passes: small settings for each, and what the tests do with them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ from mnemon.adapters import Delta
 from mnemon.methods import METHODS, Method, TrainedConcept, method_from
 from mnemon.models import Base
 from mnemon.sampling import Composed
-from mnemon.training import ConceptTask, Examples, TrainingSettings, train, train_together
-from mnemon.training.generated import calibration, replay_images
+from mnemon.training import ConceptTask, Examples, TrainingSettings, train
+from mnemon.training.generated import calibration_images, replay_images
 
 SMALL: dict[str, dict[str, Any]] = {
     "lora": {"rank": 2, "steps": 3, "batch_size": 2},
@@ -66,29 +67,20 @@ def learn(
     **settings: Any,
 ) -> TrainedConcept:
     """Learn one more concept. A method that learns all its concepts at once learns this one alone."""
-    known = [] if method.at_once else earlier
-    one = task(base, method, name, class_noun)
-    return train(
-        base,
-        method,
-        name,
-        one.class_noun,
-        one.examples.latents,
-        one.examples.prompts,
-        known,
-        TrainingSettings(**settings),
-        folder,
-        on_step,
-        prior=replay_images(base, method, known, seed=0),
-        calibration=calibration(base, method),
+    earlier = [] if method.at_once else earlier
+    one = replace(
+        task(base, method, name, class_noun),
+        prior=replay_images(base, method, earlier, seed=0),
+        calibration=calibration_images(base, method),
     )
+    return train(base, method, [one], earlier, TrainingSettings(**settings), folder, on_step=on_step)[0]
 
 
 def learn_all(base: Base, method: Method, names: Sequence[str], **settings: Any) -> list[TrainedConcept]:
     """Learn several concepts as the method does: one after another, or all at once."""
     if method.at_once:
         tasks = [task(base, method, name) for name in names]
-        return train_together(base, method, tasks, settings=TrainingSettings(**settings))
+        return train(base, method, tasks, settings=TrainingSettings(**settings))
     learned: list[TrainedConcept] = []
     for name in names:
         learned.append(learn(base, method, name, learned, **settings))

@@ -17,7 +17,7 @@ from mnemon.methods import Method, TrainedConcept, method_from, method_settings
 from mnemon.methods.textual_inversion import TextualInversion
 from mnemon.models import Base
 from mnemon.sampling import Composed, sample
-from mnemon.training import discard_checkpoint, train_together
+from mnemon.training import discard_checkpoint, train
 from tests.contract.table import (
     COMPARES,
     TOKEN_ONLY,
@@ -249,11 +249,11 @@ def test_concepts_learned_together_do_not_mind_their_order(base: Base, method: M
     tasks = [task(base, method, name) for name in ("rex", "kiki", "mug")]
     if not (method.at_once or (method.on_bare_base and method.order_free)):
         with pytest.raises(MnemonError, match="one concept after another"):
-            train_together(base, method, tasks)
+            train(base, method, tasks)
         return
     before = weights(base)
-    straight = train_together(base, method, tasks)
-    turned = train_together(base, method, tasks[::-1])
+    straight = train(base, method, tasks)
+    turned = train(base, method, tasks[::-1])
     assert [one.name for one in straight] == ["rex", "kiki", "mug"]
     for left, right in zip(straight, turned[::-1], strict=True):
         assert_same_learned(left, right)

@@ -28,7 +28,7 @@ class Adding(Method):
 
     rank: int = 2
     steps: int = 1
-    batch: int = 1
+    batch_size: int = 1
     name: ClassVar[str] = "adding"
     can_remove: ClassVar[bool] = True
 

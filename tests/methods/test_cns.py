@@ -58,8 +58,8 @@ def past(base: Base, earlier: list[TrainedConcept]) -> dict[str, torch.Tensor]:
 
 def by_gradient(base: Base, name: str, earlier: list[TrainedConcept], **settings: Any) -> TrainedConcept:
     method, images = Cns(**GRAD | settings), torch.randn(4, *base.latent_shape(), generator=generator())
-    one, general = task(base, method, name), Examples(images, ["a dog", "a red cat", "a mug", "a blue car"])
-    return train(base, method, name, "dog", one.examples.latents, one.examples.prompts, earlier, calibration=general)
+    general = Examples(images, ["a dog", "a red cat", "a mug", "a blue car"])
+    return train(base, method, [replace(task(base, method, name), calibration=general)], earlier)[0]
 
 
 def test_the_mask_is_the_base_neurons_without_the_general_ones(base: Base, two: list[TrainedConcept]) -> None:
@@ -154,9 +154,8 @@ def test_a_mask_from_gradients_is_trained_and_repeats(base: Base) -> None:
 def test_gradients_need_images_of_diverse_things_where_general_neurons_go(base: Base) -> None:
     assert [Cns(score="grad").needs_calibration, Cns(score="grad", mask="base").needs_calibration] == [True, False]
     assert not Cns().needs_calibration
-    one = task(base, Cns(), "rex")
     with pytest.raises(MnemonError, match="give `calibration`"):
-        train(base, Cns(**GRAD), "rex", "dog", one.examples.latents, one.examples.prompts)
+        train(base, Cns(**GRAD), [task(base, Cns(), "rex")])
     assert all(not layer._forward_hooks for layer in base.target_modules().values())
 
 

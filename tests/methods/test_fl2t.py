@@ -12,7 +12,7 @@ from mnemon.methods import TrainedConcept
 from mnemon.methods.fl2t import EMBEDDING, PROXY, Fl2t, Fl2tLearner
 from mnemon.methods.subspaces import overlaps
 from mnemon.models import Base
-from mnemon.training import TrainingSettings, train_together
+from mnemon.training import TrainingSettings, train
 from tests.contract.table import assert_same_learned, learn, task
 from tests.tiny import tiny_sd_base, tiny_sdxl_base
 
@@ -32,7 +32,7 @@ def earlier(base: Base) -> list[TrainedConcept]:
 def learn_together(
     base: Base, method: Fl2t, names: Sequence[str], earlier: Sequence[TrainedConcept] = (), **more: Any
 ) -> list[TrainedConcept]:
-    return train_together(base, method, [task(base, method, name) for name in names], earlier, **more)
+    return train(base, method, [task(base, method, name) for name in names], earlier, **more)
 
 
 def begin(base: Base, method: Fl2t, names: Sequence[str], earlier: Sequence[TrainedConcept]) -> list[Fl2tLearner]:

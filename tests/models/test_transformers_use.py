@@ -13,7 +13,7 @@ from mnemon.methods.base import TrainedConcept
 from mnemon.models import FAMILIES, load_base
 from mnemon.models.transformer import TransformerBase
 from mnemon.sampling import Composed, sample
-from mnemon.training import TrainingSettings, train
+from mnemon.training import ConceptTask, Examples, train
 from mnemon.training.loss import denoising_loss
 from tests.contract.table import images, learn_all, small
 from tests.tiny_transformers import PIPELINES, SIDE, tiny_base, tiny_sd3
@@ -61,7 +61,7 @@ def learn(base: TransformerBase, name: str, earlier: list[TrainedConcept], metho
     generator = torch.Generator().manual_seed(len(name))
     latents = base.encode_images(torch.rand(2, 3, SIDE, SIDE, generator=generator))
     prompts = [f"a photo of <{name}> dog", f"<{name}> dog in snow"]
-    return train(base, method, name, "dog", latents, prompts, earlier, TrainingSettings())
+    return train(base, method, [ConceptTask(name, "dog", Examples(latents, prompts))], earlier)[0]
 
 
 @pytest.mark.parametrize("method", ["lora", "textual-inversion"])
@@ -121,8 +121,8 @@ def test_learning_lowers_the_loss(family: str) -> None:
         return float(denoising_loss(base, clean, noise, times, base.encode_prompts([prompt] * 16)).mean())
 
     before = loss("a dog")
-    learned = train(base, method, "rex", "dog", latents, ["a <rex> dog"], [], TrainingSettings())
-    with Composed(base, method, [learned]):
+    learned = train(base, method, [ConceptTask("rex", "dog", Examples(latents, ["a <rex> dog"]))])
+    with Composed(base, method, learned):
         assert loss("a <rex> dog") < before
     assert loss("a dog") == before
 

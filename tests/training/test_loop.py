@@ -1,6 +1,7 @@
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from mnemon.methods import TrainedConcept
 from mnemon.methods.lora import Lora
 from mnemon.methods.stamina import Stamina
 from mnemon.models import Base
-from mnemon.training import ConceptTask, Examples, TrainingSettings, Until, discard_checkpoint, train, train_together
+from mnemon.training import ConceptTask, Examples, StoppingCriterion, TrainingSettings, discard_checkpoint, train
 from tests.contract.table import assert_same_learned, predict
 from tests.tiny import tiny_sd_base
 
@@ -28,11 +29,16 @@ def latents(base: Base, count: int = 3, seed: int = 0) -> torch.Tensor:
     return torch.randn(count, *base.latent_shape(), generator=torch.Generator().manual_seed(seed))
 
 
-def learn(base: Base, method=LORA, settings: dict | None = None, **more) -> TrainedConcept:
-    prompts = [f"a photo of {method.prompt_name('rex', 'dog')}"] * 3
-    return train(
-        base, method, "rex", "dog", latents(base), prompts, settings=TrainingSettings(**settings or {}), **more
-    )
+def task(
+    base: Base, prompts: Sequence[str] = ("a photo of <rex> dog",) * 3, name: str = "rex", **more: Any
+) -> ConceptTask:
+    return ConceptTask(name, "dog", Examples(latents(base, len(prompts)), prompts), **more)
+
+
+def learn(
+    base: Base, method=LORA, settings: dict | None = None, prior: Examples | None = None, **more
+) -> TrainedConcept:
+    return train(base, method, [task(base, prior=prior)], settings=TrainingSettings(**settings or {}), **more)[0]
 
 
 def assert_close(left: TrainedConcept, right: TrainedConcept) -> None:
@@ -46,9 +52,9 @@ def test_training_lowers_the_loss_on_one_image(base: Base) -> None:
     def hold(step: int, total: int, logs: dict[str, float]) -> None:
         losses.append(logs["loss"])
 
-    one = torch.ones(1, *base.latent_shape())
+    one = ConceptTask("rex", None, Examples(torch.ones(1, *base.latent_shape()), ["<rex>"]))
     settings = TrainingSettings(steps=150, batch_size=4)
-    train(base, Lora(rank=4, rate=5e-3), "rex", None, one, ["<rex>"], settings=settings, on_step=hold)
+    train(base, Lora(rank=4, learning_rate=5e-3), [one], settings=settings, on_step=hold)
     assert sum(losses[-20:]) < 0.97 * sum(losses[:20])
 
 
@@ -56,8 +62,8 @@ def test_progress_tells_steps_losses_and_rate(base: Base) -> None:
     seen: list[tuple[int, int, dict[str, float]]] = []
     learn(base, settings={"lr_warmup_steps": 1}, on_step=lambda *call: seen.append(call))
     assert [(step, total) for step, total, _ in seen] == [(step, 6) for step in range(1, 7)]
-    assert all(logs.keys() == {"loss", "penalty", "learning_rate"} for *_, logs in seen)
-    assert [logs["learning_rate"] for *_, logs in seen][:2] == [0.001, 0.002]
+    assert all(logs.keys() == {"loss", "penalty", "rate"} for *_, logs in seen)
+    assert [logs["rate"] for *_, logs in seen][:2] == [0.001, 0.002]
 
 
 def test_a_batch_in_parts_learns_what_the_whole_batch_does(base: Base) -> None:
@@ -117,32 +123,27 @@ def test_earlier_concepts_are_at_work_while_a_new_one_is_learned(base: Base) -> 
     prompts = ["a photo of <kiki> dog", "<kiki> dog and <rex> dog"]
     first: list[float] = []
     for known in ([], [earlier]):
-        train(
-            base,
-            LORA,
-            "kiki",
-            "dog",
-            latents(base, 2),
-            prompts if known else prompts[:1] * 2,
-            known,
-            TrainingSettings(steps=1, batch_size=8),
-            on_step=lambda step, total, logs: first.append(logs["loss"]),
-        )
+        kiki = task(base, prompts if known else prompts[:1] * 2, "kiki")
+        settings = TrainingSettings(steps=1, batch_size=8)
+        train(base, LORA, [kiki], known, settings, on_step=lambda step, total, logs: first.append(logs["loss"]))
     assert first[0] != first[1]
 
 
 def test_bad_input_is_refused_in_words(base: Base) -> None:
-    settings = TrainingSettings(steps=1)
+    def rex(images: torch.Tensor, prompts: Sequence[str]) -> list[TrainedConcept]:
+        one = ConceptTask("rex", None, Examples(images, prompts))
+        return train(base, LORA, [one], settings=TrainingSettings(steps=1))
+
     with pytest.raises(MnemonError, match="3 images and 2 prompts"):
-        train(base, LORA, "rex", None, latents(base), ["<rex>"] * 2, settings=settings)
+        rex(latents(base), ["<rex>"] * 2)
     with pytest.raises(MnemonError, match="3 images and 1 prompts"):
-        train(base, LORA, "rex", None, latents(base), "<x>", settings=settings)
+        rex(latents(base), "<x>")
     with pytest.raises(MnemonError, match="0 images"):
-        train(base, LORA, "rex", None, latents(base, 0), [], settings=settings)
+        rex(latents(base, 0), [])
     with pytest.raises(MnemonError, match="<kiki>.*not known"):
-        train(base, LORA, "rex", None, latents(base), ["<kiki>"] * 3, settings=settings)
+        rex(latents(base), ["<kiki>"] * 3)
     with pytest.raises(MnemonError, match="diverged"):
-        train(base, LORA, "rex", None, latents(base) * torch.inf, ["<rex>"] * 3, settings=settings)
+        rex(latents(base) * torch.inf, ["<rex>"] * 3)
 
 
 def test_a_run_that_diverges_keeps_its_last_good_snapshot(base: Base, tmp_path: Path) -> None:
@@ -151,7 +152,7 @@ def test_a_run_that_diverges_keeps_its_last_good_snapshot(base: Base, tmp_path: 
     with pytest.raises(MnemonError, match="loss of 'rex' is .* at step"):
         learn(
             base,
-            Lora(rank=2, rate=1e30, steps=6, batch_size=4),
+            Lora(rank=2, learning_rate=1e30, steps=6, batch_size=4),
             {"checkpoint_seconds": 0},
             folder=tmp_path,
             on_step=lambda *_: seen.append(checkpoint.read_bytes()),
@@ -226,7 +227,8 @@ def test_other_photos_or_earlier_concepts_start_anew(
 ) -> None:
     settings = TrainingSettings(steps=1, batch_size=1)
     for earlier, seed in (([], 0), ([], 1), ([learn(base)], 1)):
-        train(base, LORA, "kiki", "dog", latents(base, 1, seed), ["<kiki> dog"], earlier, settings, tmp_path)
+        kiki = ConceptTask("kiki", "dog", Examples(latents(base, 1, seed), ["<kiki> dog"]))
+        train(base, LORA, [kiki], earlier, settings, tmp_path)
     assert "another photos or prompts: training" in caplog.text and "another earlier concepts: training" in caplog.text
 
 
@@ -246,12 +248,12 @@ def test_a_damaged_snapshot_is_named(base: Base, tmp_path: Path) -> None:
         learn(base, folder=tmp_path)
 
 
-def goal(asked: list[int], stop: int, name: str = "goal") -> Until:
+def goal(asked: list[int], stop: int, name: str = "goal") -> StoppingCriterion:
     def reached(done: int) -> bool:
         asked.append(done)
         return done >= stop
 
-    return Until(reached, every=2, name=name)
+    return StoppingCriterion(reached, every=2, name=name)
 
 
 @pytest.mark.parametrize("method", [LORA, STAMINA], ids=["lora", "stamina"])
@@ -259,29 +261,23 @@ def goal(asked: list[int], stop: int, name: str = "goal") -> Until:
 def test_a_run_with_a_goal_stops_early_and_at_the_same_step_after_a_kill(
     base: Base, tmp_path: Path, method, killed: int
 ) -> None:
-    prompts = [f"a photo of {method.prompt_name('rex', 'dog')}"] * 3
-    tasks, settings = (
-        [ConceptTask("rex", "dog", Examples(latents(base), prompts))],
-        TrainingSettings(checkpoint_seconds=0),
-    )
+    tasks, settings = [task(base)], TrainingSettings(checkpoint_seconds=0)
     asked: list[int] = []
-    whole = train_together(base, method, tasks, settings=settings, until=goal(asked, 4))[0]
+    whole = train(base, method, tasks, settings=settings, stopping=goal(asked, 4))[0]
     assert asked == [2, 4]
     folder = tmp_path / "training"
     with pytest.raises(Killed):
-        train_together(
-            base, method, tasks, settings=settings, folder=folder, on_step=dying_at(killed), until=goal([], 4)
-        )
+        train(base, method, tasks, settings=settings, folder=folder, on_step=dying_at(killed), stopping=goal([], 4))
     for _ in range(2):  # a finished run is found finished
         asked.clear()
-        resumed = train_together(base, method, tasks, settings=settings, folder=folder, until=goal(asked, 4))[0]
+        resumed = train(base, method, tasks, settings=settings, folder=folder, stopping=goal(asked, 4))[0]
         assert asked == [4]
         assert_same_learned(resumed, whole)
     seen: list[int] = []
-    further = train_together(
-        base, method, tasks, settings=settings, folder=folder, on_step=lambda step, *_: seen.append(step)
-    )[0]
+    further = train(base, method, tasks, settings=settings, folder=folder, on_step=lambda step, *_: seen.append(step))[
+        0
+    ]
     assert seen == [5, 6]
     assert_same_learned(further, learn(base, method, {"checkpoint_seconds": 0}))
-    train_together(base, method, tasks, settings=settings, folder=folder, until=goal(asked, 4, "another goal"))
+    train(base, method, tasks, settings=settings, folder=folder, stopping=goal(asked, 4, "another goal"))
     assert asked[-2:] == [2, 4]

@@ -15,8 +15,7 @@ from mnemon.library import Library
 from mnemon.methods import method_from
 from mnemon.models import Base
 from mnemon.sampling import Composed
-from mnemon.training import OnStep, train
-from mnemon.training.tasks import examples_of
+from mnemon.training import OnStep, make_tasks, train
 
 
 def evaluate(
@@ -84,10 +83,9 @@ def single_lora_identity_ratio(
     ratios = []
     for seed in seeds:
         concept = thing_concept("it", seed)
-        data = examples_of(found, method, concept.photos(5, seed=1))
-        learned = train(found, method, "it", concept.class_noun, data.latents, data.prompts, on_step=on_step)
+        learned = train(found, method, make_tasks(found, method, [concept.photos(5, seed=1)]), on_step=on_step)
         references = {"it": reference_features(encoders, photos_tensor(concept.photos(16, seed=2), found.resolution))}
-        with Composed(found, method, [learned]) as composed:
+        with Composed(found, method, learned) as composed:
             scores = evaluate_composed(composed, references, encoders).concepts["it"]
         ratios.append(scores["identity_alignment"] / scores["identity_ceiling"])
     return sum(ratios) / len(ratios)

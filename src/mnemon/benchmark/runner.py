@@ -36,9 +36,8 @@ from mnemon.methods import method_from
 from mnemon.methods.base import Method, TrainedConcept
 from mnemon.models import Base
 from mnemon.sampling import Composed, image_strip
-from mnemon.training import ConceptTask, Examples, TrainingSettings, discard_checkpoint, train_together
-from mnemon.training.generated import calibration, replay_images
-from mnemon.training.tasks import examples_of
+from mnemon.training import Examples, TrainingSettings, discard_checkpoint, make_tasks, train
+from mnemon.training.generated import calibration_images
 
 TOGETHER = 5  # concepts that learn in the same steps, where a method lets them
 SHOWN = 4  # images in a strip; also images of each combination of concepts
@@ -101,30 +100,24 @@ class _Run:
         if all(one.name in known for one in group):
             return
         self._now("learning " + " ".join(f"<{one.name}>" for one in group))
-        calibrated = self._calibration
+        calibration = self._calibration
         began, clock = time.monotonic(), _StepClock()
-        earlier, training = self.learned[:start], TrainingSettings(seed=self.job.seed)
-        again = replay_images(self.base, self.method, earlier, self.job.seed)
-        tasks = [self._lesson(one, again) for one in group]
+        earlier, seed = self.learned[:start], self.job.seed
+        photos = [one.photos().trained for one in group]
+        tasks = make_tasks(self.base, self.method, photos, earlier, seed=seed, calibration=calibration)
 
         def on_step(done: int, steps: int, logs: Mapping[str, float]) -> None:
             clock.tick(steps)
             self._now(self.doing, len(group) * done / steps)
 
         folder = self.folder.path / "training"
-        found = train_together(
-            self.base, self.method, tasks, earlier, training, folder, on_step=on_step, calibration=calibrated
-        )
+        found = train(self.base, self.method, tasks, earlier, TrainingSettings(seed=seed), folder, on_step=on_step)
         seconds = (time.monotonic() - began + clock.missed) / len(group)
         for one, learned in zip(group, found, strict=True):
             if one.name not in known:
                 self._commit(one, learned, seconds)
         discard_checkpoint(folder)
         self.learned = self.library.learned()
-
-    def _lesson(self, one: ConceptSpec, again: Examples | None) -> ConceptTask:
-        examples = examples_of(self.base, self.method, one.photos().trained, seed=self.job.seed)
-        return ConceptTask(one.name, one.class_noun, examples, again)
 
     def _commit(self, one: ConceptSpec, learned: TrainedConcept, seconds: float) -> None:
         photos = one.photos()
@@ -277,7 +270,7 @@ def _calibrated(out: Path, base: Base, method: Method) -> Examples | None:
         return None
     path = out / "shared" / f"calibration-{base.fingerprint[:12]}.safetensors"
     if not path.exists():
-        drawn = calibration(base, method)
+        drawn = calibration_images(base, method)
         assert drawn is not None
         _share(path, {"latents": drawn.latents}, {"prompts": json.dumps(list(drawn.prompts))})
     with safe_open(str(path), framework="pt") as file:

@@ -12,6 +12,8 @@ from mnemon.library.sealed import RESTORE, SEAL, check_file, read_sealed, write_
 
 LEARN, REMOVE = "learn", "remove"
 DELTAS, TOKENS, EXTRA = "deltas.safetensors", "tokens.safetensors", "extra.safetensors"
+_KEYS = {"class_noun": "noun"}  # fields whose key on disk is another
+_FIELDS = {key: field for field, key in _KEYS.items()}
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,7 @@ def entry_path(library: Path, number: int) -> Path:
 
 def write_entry(library: Path, entry: Entry) -> Entry:
     """Append `entry`: from here on it is part of the history. Returns it with its seal."""
-    body = asdict(entry)
-    del body[SEAL]
+    body = {_KEYS.get(name, name): value for name, value in asdict(entry).items() if name != SEAL}
     return _entry(write_sealed(entry_path(library, entry.number), body))
 
 
@@ -144,4 +145,5 @@ def _read_entry(path: Path) -> Entry:
 
 
 def _entry(sealed: Mapping[str, Any]) -> Entry:
-    return Entry(**{**sealed, "files": {name: File(**file) for name, file in sealed["files"].items()}})
+    body = {_FIELDS.get(key, key): value for key, value in sealed.items()}
+    return Entry(**{**body, "files": {name: File(**file) for name, file in body["files"].items()}})

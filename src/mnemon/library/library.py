@@ -15,6 +15,7 @@ state; what a crashed commit left lying about is not looked at and is cleared aw
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -134,14 +135,16 @@ class Library:
             files = write_concept(self.path / "concepts" / entry.folder, learned)
             if references:
                 measured.write_references(self.path, entry, references)
-            details = {
-                "noun": learned.class_noun,
-                "files": files,
-                "photos": [dict(photo) for photo in photos],
-                "settings": dict(settings or {}),
-                "facts": dict(learned.facts),
-            }
-            return self._append(Entry(**{**vars(entry), **details}))
+            return self._append(
+                replace(
+                    entry,
+                    class_noun=learned.class_noun,
+                    files=files,
+                    photos=[dict(photo) for photo in photos],
+                    settings=dict(settings or {}),
+                    facts=dict(learned.facts),
+                )
+            )
 
     def remove(self, name: str) -> int:
         """Take a concept out of the model; returns the new state. Its files stay: past states still open.

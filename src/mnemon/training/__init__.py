@@ -1,24 +1,25 @@
-"""The one training loop, its settings, and going on after a kill."""
+"""The one recipe from photos to tasks, the one training loop, its settings, and resuming after a kill."""
 
 from mnemon.training.examples import Examples, joined
-from mnemon.training.learner_group import ConceptTask
-from mnemon.training.loop import OnPreview, OnStep, train, train_together
+from mnemon.training.loop import OnPreview, OnStep, train
 from mnemon.training.loss import denoising_loss, min_snr_weights
 from mnemon.training.resume import discard_checkpoint
-from mnemon.training.run import Until
+from mnemon.training.run import StoppingCriterion
 from mnemon.training.settings import TrainingSettings
+from mnemon.training.tasks import ConceptTask, PhotoSettings, make_tasks
 
 __all__ = [
-    "Examples",
     "ConceptTask",
+    "Examples",
     "OnPreview",
     "OnStep",
+    "PhotoSettings",
+    "StoppingCriterion",
     "TrainingSettings",
-    "Until",
     "denoising_loss",
     "discard_checkpoint",
     "joined",
+    "make_tasks",
     "min_snr_weights",
     "train",
-    "train_together",
 ]

@@ -18,7 +18,7 @@ from mnemon.evaluation.prompts import concept_prompts, prompt_set
 from mnemon.methods.base import Method
 from mnemon.models import Base
 from mnemon.sampling import sample
-from mnemon.training import Until
+from mnemon.training.run import StoppingCriterion
 
 STEPS = 20
 FIRST_SEED = 5000  # not those of the scores, which would then be chosen to be good
@@ -61,12 +61,12 @@ class Watch:
         self._share: float | None = None
         self._seconds = 0.0
 
-    def until(self) -> Until:
+    def until(self) -> StoppingCriterion:
         """For the training loop. All that decides an answer is in its name."""
         known = hashlib.sha256(self._known.numpy().tobytes()).hexdigest()
         settings = self._score.to_row_json(self._encoders.prompts)
         name = json.dumps([asdict(self._goal), self._encoders.name, settings, known])
-        return Until(self._reached, self._goal.every, name)
+        return StoppingCriterion(self._reached, self._goal.every, name)
 
     def facts(self, steps: int) -> dict[str, Any]:
         """The goal, the steps that were taken of `steps`, the checks they needed, and the share reached, None if the

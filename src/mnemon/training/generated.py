@@ -1,4 +1,4 @@
-"""Images that the model itself draws, to be trained on or looked at while a concept is learned."""
+"""Training images that the model generates itself: class images, generative replay, calibration."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from mnemon.methods.base import Method, TrainedConcept
 from mnemon.models.base import Base
 from mnemon.sampling.composing import Composed
 from mnemon.sampling.sampler import sample
-from mnemon.training import Examples
+from mnemon.training.examples import Examples
 
 GUIDANCE, STEPS = 4.0, 30
 CALIBRATION = 64  # images of diverse things
@@ -21,10 +21,9 @@ def class_images(base: Base, prompt: str, count: int, seed: int) -> Examples:
 
 
 def replay_images(base: Base, method: Method, earlier: Sequence[TrainedConcept], seed: int) -> Examples | None:
-    """`method.num_replay_images` images of every earlier concept, drawn by the model that has learned them; None for none."""
-    prompts = [
-        f"a photo of {method.prompt_name(one.name, one.class_noun)}" for one in earlier
-    ] * method.num_replay_images
+    """`method.num_replay_images` images of every earlier concept, by the model that has learned them; None for none."""
+    names = [method.prompt_name(concept.name, concept.class_noun) for concept in earlier]
+    prompts = [f"a photo of {name}" for name in names] * method.num_replay_images
     if not prompts:
         return None
     seeds = range(seed + 20_000, seed + 20_000 + len(prompts))
@@ -33,12 +32,11 @@ def replay_images(base: Base, method: Method, earlier: Sequence[TrainedConcept],
     return Examples(base.encode_images(images), prompts)
 
 
-def calibration(base: Base, method: Method, seed: int = 0) -> Examples | None:
-    """Images of diverse things by the bare base, for methods that ask for them; None for the others."""
+def calibration_images(base: Base, method: Method, seed: int = 0) -> Examples | None:
+    """Images of diverse things by the bare base, for methods that need them; None for the others."""
     if not method.needs_calibration:
         return None
     captions = diverse_captions(base.single_token_words, CALIBRATION, seed)
-    images = sample(
-        base, captions, seeds=range(30_000, 30_000 + CALIBRATION), guidance_scale=GUIDANCE, num_inference_steps=STEPS
-    )
+    seeds = range(30_000, 30_000 + CALIBRATION)
+    images = sample(base, captions, seeds=seeds, guidance_scale=GUIDANCE, num_inference_steps=STEPS)
     return Examples(base.encode_images(images), captions)

@@ -1,8 +1,7 @@
-"""Concepts that learn in the same steps: what each learns from, and how their learners share one model."""
+"""The learners of one run, and how they share one model."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,17 +10,6 @@ from torch import Tensor, nn
 from mnemon.adapters import Attached, Routed, attach
 from mnemon.methods.base import Learner, Losses, Step, TrainedConcept
 from mnemon.models.base import Base, Tokens
-from mnemon.training.examples import Examples
-
-
-@dataclass(frozen=True)
-class ConceptTask:
-    """One concept to be learned. `prior` are images of other things to keep, as many a step as of the concept."""
-
-    name: str
-    class_noun: str | None
-    examples: Examples
-    prior: Examples | None = None
 
 
 class LearnerGroup(nn.Module):

@@ -12,85 +12,62 @@ from mnemon.errors import MnemonError
 from mnemon.methods.base import Method, TrainedConcept
 from mnemon.models.base import Base, Tokens
 from mnemon.models.layers import every_layer
-from mnemon.training.examples import Examples
-from mnemon.training.learner_group import ConceptTask
-from mnemon.training.run import Run, Until
+from mnemon.training.run import Run, StoppingCriterion
 from mnemon.training.settings import TrainingSettings
+from mnemon.training.tasks import ConceptTask
 
 OnStep = Callable[[int, int, Mapping[str, float]], None]
 """Called after each step with the steps done, the steps in all, and {"loss", "penalty", "rate"}."""
 OnPreview = Callable[[int], None]
-"""Called with the steps done, while the base draws as if the concept had been finished now."""
+"""Called with the steps done, while the base generates as if the training had ended now."""
 
 
 def train(
-    base: Base,
-    method: Method,
-    name: str,
-    class_noun: str | None,
-    latents: Tensor,
-    prompts: Sequence[str],
-    earlier: Sequence[TrainedConcept] = (),
-    settings: TrainingSettings | None = None,
-    folder: Path | None = None,
-    on_step: OnStep | None = None,
-    on_preview: OnPreview | None = None,
-    prior: Examples | None = None,
-    calibration: Examples | None = None,
-) -> TrainedConcept:
-    """Learn one concept on top of `earlier` ones. When this returns or raises, the base is as it was before.
-
-    Args:
-        base: stays frozen; while training the earlier concepts are folded in and the learner's deltas attached.
-        method: says what is trained.
-        name, class_noun: the concept's.
-        latents: its images, (n, channels, height, width), from `base.encode_images`.
-        prompts: one for each of them, naming the concept as `method.prompt_name` does.
-        earlier: the concepts that the model has already, in order.
-        settings: of the loop.
-        folder: where snapshots are kept; None keeps none. A run that was killed goes on from there to the same weights,
-            bit for bit. When the concept is safe, call `discard_checkpoint(folder)`.
-        on_step, on_preview: for progress and images.
-        prior: class images for prior preservation (DreamBooth, arXiv 2208.12242), or rehearsed images of earlier
-            concepts, as many a step as of the concept.
-        calibration: images of diverse things, for methods that ask for them.
-
-    Raises:
-        MnemonError: the method cannot work on the base, images and prompts do not pair, a prompt names an unknown
-            concept, the loss is not finite, or the snapshot in `folder` is damaged.
-    """
-    task = ConceptTask(name, class_noun, Examples(latents, prompts), prior)
-    return train_together(base, method, [task], earlier, settings, folder, on_step, on_preview, calibration)[0]
-
-
-def train_together(
     base: Base,
     method: Method,
     tasks: Sequence[ConceptTask],
     earlier: Sequence[TrainedConcept] = (),
     settings: TrainingSettings | None = None,
     folder: Path | None = None,
+    *,
     on_step: OnStep | None = None,
     on_preview: OnPreview | None = None,
-    calibration: Examples | None = None,
-    until: Until | None = None,
+    stopping: StoppingCriterion | None = None,
 ) -> list[TrainedConcept]:
-    """Learn several concepts in the same steps; returns them in the order of `tasks`, which changes nothing else.
+    """Learn one concept, or several in the same steps, on top of `earlier` ones; returns them in the order of `tasks`.
 
-    For methods whose concepts do not wait for one another (`on_bare_base` and `order_free`): every step has a batch of
-    each, and an image passes the changes of its own concept only. And for those that learn all concepts `at_once`:
-    every step has one batch of all concepts' images mixed, and there are as many steps for each concept as alone.
-    Arguments and errors as for `train`; previews are drawn of a single lesson only, and `until` stops one early.
+    With methods whose concepts are independent (`on_bare_base` and `order_free`) every step has a batch of each task,
+    and an image passes its own concept's adapters only. With those that train all concepts jointly every step has one
+    batch of all concepts' images mixed, and there are as many steps for each concept as alone. The order of `tasks`
+    changes nothing else. When this returns or raises, the base is as it was before.
+
+    Args:
+        base: stays frozen; while training the earlier concepts are merged and the learners' deltas attached.
+        method: says what is trained.
+        tasks: from `make_tasks`, or with latents (n, channels, height, width) from `base.encode_images` and prompts
+            that name the concept as `method.prompt_name` does.
+        earlier: the concepts that the model has already, in order.
+        settings: of the loop.
+        folder: for checkpoints; None keeps none. A run that was killed goes on from there to the same weights, bit for
+            bit. When the concepts are committed, call `discard_checkpoint(folder)`.
+        on_step, on_preview: progress and preview images; previews are for a single task.
+        stopping: may end the run before its last step.
+
+    Raises:
+        MnemonError: the method cannot work on the base or not on several concepts, a prompt names an unknown concept,
+            the loss is not finite, or the checkpoint in `folder` is damaged.
     """
     method.check_base(base)
-    _check_together(method, tasks, earlier)
+    _check_concurrent(method, tasks, earlier)
     settings = settings or TrainingSettings()
     ordered = sorted(tasks, key=lambda task: task.name)
-    run = Run(base, method, ordered, earlier, settings, folder, calibration, until)
+    run = Run(
+        base=base, method=method, tasks=ordered, earlier=earlier, settings=settings, folder=folder, stopping=stopping
+    )
     with _prepared(base, method, run, earlier, settings):
         run.prepare()
         done = run.checkpoints.restore()
-        while done < run.steps and not run.reached(done):
+        while done < run.steps and not run.should_stop(done):
             logs = run.step(done)
             done += 1
             if done == run.steps or run.checkpoints.age >= settings.checkpoint_seconds:
@@ -111,7 +88,7 @@ def train_together(
 def _prepared(
     base: Base, method: Method, run: Run, earlier: Sequence[TrainedConcept], settings: TrainingSettings
 ) -> Iterator[None]:
-    """The base with the earlier concepts folded in and the learners' deltas attached; restored in any case."""
+    """The base with the earlier concepts merged and the learners' deltas attached; restored in any case."""
     tokens = base.tokens
     with ExitStack() as undo:
         undo.callback(base.set_tokens, tokens)
@@ -127,7 +104,7 @@ def _prepared(
         yield
 
 
-def _check_together(method: Method, tasks: Sequence[ConceptTask], earlier: Sequence[TrainedConcept]) -> None:
+def _check_concurrent(method: Method, tasks: Sequence[ConceptTask], earlier: Sequence[TrainedConcept]) -> None:
     if method.at_once and earlier:
         raise MnemonError(
             f"The method '{method.name}' learns all its concepts at once, and this library has some already: "

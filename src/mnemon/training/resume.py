@@ -23,9 +23,9 @@ from mnemon.methods import method_settings
 from mnemon.methods.base import Method, TrainedConcept
 from mnemon.models.base import Base
 from mnemon.training.checkpoint import load_checkpoint, save_checkpoint
-from mnemon.training.examples import Examples
-from mnemon.training.learner_group import ConceptTask, LearnerGroup
+from mnemon.training.learner_group import LearnerGroup
 from mnemon.training.settings import TrainingSettings
+from mnemon.training.tasks import ConceptTask
 
 SNAPSHOT = "training.safetensors"
 log = logging.getLogger("mnemon")
@@ -43,17 +43,16 @@ def run_identity(
     tasks: Sequence[ConceptTask],
     earlier: Sequence[TrainedConcept],
     settings: TrainingSettings,
-    calibration: Examples | None,
 ) -> dict[str, str]:
     """Everything that decides the outcome of a run, under names that an explanation can use."""
-    examples = [one for task in tasks for one in (task.examples, task.prior) if one is not None]
-    examples += [] if calibration is None else [calibration]
-    images = {str(index): one.latents for index, one in enumerate(examples)}
+    parts = [part for task in tasks for part in (task.examples, task.prior)] + [tasks[0].calibration]
+    examples = [part for part in parts if part is not None]
+    images = {str(index): part.latents for index, part in enumerate(examples)}
     return {
         "base": base.fingerprint,
         "method": json.dumps([method.name, method_settings(method)]),
         "concept": json.dumps([[task.name, task.class_noun] for task in tasks]),
-        "photos or prompts": _hash(images, [list(one.prompts) for one in examples]),
+        "photos or prompts": _hash(images, [list(part.prompts) for part in examples]),
         "earlier concepts": " ".join(
             _hash(save_deltas(one.deltas) | dict(one.tokens) | dict(one.extra), one.name) for one in earlier
         ),

@@ -16,23 +16,24 @@ from mnemon.methods.base import Losses, Method, Step, TrainedConcept
 from mnemon.models.base import Base, Tokens
 from mnemon.training.accelerator import make_accelerator
 from mnemon.training.examples import Batch, Examples, draw_batch, joined
-from mnemon.training.learner_group import ConceptTask, LearnerGroup
+from mnemon.training.learner_group import LearnerGroup
 from mnemon.training.loss import denoising_loss
 from mnemon.training.resume import Checkpoints, run_identity
 from mnemon.training.settings import TrainingSettings
+from mnemon.training.tasks import ConceptTask
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Until:
+class StoppingCriterion:
     """When to stop before the last step.
 
     Attributes:
-        reached: asked with the steps done, while the base draws as if the concept had been finished now. It must give
-            the same answer for the same weights: a run that goes on after a kill asks again.
-        every: steps from one question to the next.
-        name: what is asked for; a run that is asked something else starts anew.
+        reached: called with the steps done, while the base generates as if the training had ended now. It must give the
+            same answer for the same weights: a resumed run asks again.
+        every: steps from one check to the next.
+        name: identifies the criterion; a run with another one starts anew.
     """
 
     reached: Callable[[int], bool]
@@ -45,34 +46,35 @@ class Run:
 
     def __init__(
         self,
+        *,
         base: Base,
         method: Method,
         tasks: Sequence[ConceptTask],
         earlier: Sequence[TrainedConcept],
         settings: TrainingSettings,
         folder: Path | None,
-        calibration: Examples | None,
-        until: Until | None,
+        stopping: StoppingCriterion | None,
     ) -> None:
-        self.base, self.tasks, self.settings = base, tasks, settings
-        self.calibration, self.until = calibration, until
-        self.sources, self.steps, self.batch = _amounts(method, tasks, settings)
+        self.base, self.tasks, self.settings, self.stopping = base, tasks, settings, stopping
+        self.calibration = tasks[0].calibration
+        self.sources, self.steps, self.batch_size = _amounts(method, tasks, settings)
         self.group = self._learners(method, earlier)
         self.draws = self.generator(self._names, "draws")
         self.earlier: dict[str, Tokens] = {}
         self.progress = 0.0
         # The optimiser comes after the learners, whose parameters it holds.
         self.optimizer = torch.optim.AdamW(self.group.parameter_groups(), weight_decay=0.0, fused=True)
-        self.rates = [float(group["lr"]) for group in self.optimizer.param_groups]
+        self.base_lrs = [float(group["lr"]) for group in self.optimizer.param_groups]
         self.accelerator = make_accelerator(base.device, settings, folder)
         self.stepper = self.accelerator.prepare(self.optimizer)
         if settings.tensorboard:
             self.accelerator.init_trackers("tensorboard")
-        identity = run_identity(base, method, tasks, earlier, settings, calibration)
-        if until is not None:  # a run without may go on from the snapshot of one with it
-            identity["goal"] = until.name
-        scaler = self.accelerator.scaler  # of fp16
-        self.checkpoints = Checkpoints(folder, identity, self.group, self.optimizer, self.draws, scaler)
+        identity = run_identity(base, method, tasks, earlier, settings)
+        if stopping is not None:  # a run without may go on from the checkpoint of one with it
+            identity["goal"] = stopping.name
+        self.checkpoints = Checkpoints(
+            folder, identity, self.group, self.optimizer, self.draws, scaler=self.accelerator.scaler
+        )
 
     def _learners(self, method: Method, earlier: Sequence[TrainedConcept]) -> LearnerGroup:
         starts = [self.generator(task.name, "start") for task in self.tasks]
@@ -91,47 +93,45 @@ class Run:
     def step(self, step: int) -> dict[str, float]:
         """One step of the optimiser; returns what is worth logging."""
         self.progress = step / self.steps
-        factor = self.settings.rate_factor(step, self.steps)
-        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
-            group["lr"] = rate * factor
-        loss, regularization_loss = torch.zeros(()), torch.zeros(())
-        for part in self._draw().parts(self.settings.gradient_accumulation_steps):
+        factor = self.settings.lr_factor(step, self.steps)
+        for group, lr in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
+            group["lr"] = lr * factor
+        parts = self.settings.gradient_accumulation_steps
+        loss, penalty = torch.zeros(()), torch.zeros(())
+        for part in self._draw_batch().parts(parts):
             with self.accelerator.accumulate(self.group):
-                losses, seen = self._losses(part, self.draws)
-                extra = self.group.regularization_loss(seen)
+                denoising, state = self._loss(part, self.draws)
+                regularization = self.group.regularization_loss(state)
                 # accelerate divides by the number of parts, but the weights of a batch's rows add up over its parts.
-                self.accelerator.backward(losses * self.settings.gradient_accumulation_steps + extra)
-                loss, regularization_loss = (
-                    loss + losses.detach(),
-                    regularization_loss + extra.detach() / self.settings.gradient_accumulation_steps,
-                )
+                self.accelerator.backward(denoising * parts + regularization)
+                loss, penalty = loss + denoising.detach(), penalty + regularization.detach() / parts
                 self.stepper.step()
                 self.stepper.zero_grad()
         self.group.after_step()
         # Read only now: a GPU is waited for once a step. What a bad loss has done to the learner is not kept.
         logs = {
             "loss": loss.item(),
-            "penalty": regularization_loss.item(),
+            "penalty": penalty.item(),
             "rate": self.optimizer.param_groups[0]["lr"],
         }
         self._check(logs["loss"] + logs["penalty"], step)
         self.accelerator.log(logs, step=step)
         return logs
 
-    def reached(self, done: int) -> bool:
-        """Whether to stop after `done` steps. Asked before a step, so that a run that goes on asks it too."""
-        if self.until is None or done == 0 or done % self.until.every:
+    def should_stop(self, done: int) -> bool:
+        """Whether to stop after `done` steps. Asked before a step, so that a resumed run asks it too."""
+        if self.stopping is None or done == 0 or done % self.stopping.every:
             return False
-        return self.preview(partial(self.until.reached, done))
+        return self.preview(partial(self.stopping.reached, done))
 
-    def preview(self, draw: Callable[[], T]) -> T:
-        """Let `draw` see the base with the concept as it would be kept now; returns what it returns."""
+    def preview(self, look: Callable[[], T]) -> T:
+        """Call `look` with the concept in the base as it would be kept now; returns its result."""
         self.group.eval()
         with torch.no_grad():
-            self._say(self.draws)
-            drawn = draw()
+            self._update_base(self.draws)
+            result = look()
         self.group.train()
-        return drawn
+        return result
 
     def generator(self, name: str, purpose: str) -> torch.Generator:
         """Random numbers of their own for each concept and purpose: two concepts must not start at the same token."""
@@ -142,16 +142,16 @@ class Run:
     def _names(self) -> str:
         return " ".join(task.name for task in self.tasks)
 
-    def _draw(self) -> Batch:
+    def _draw_batch(self) -> Batch:
         """This step's rows: a batch from each source."""
-        weight = self.settings.prior_loss_weight
+        weight, size = self.settings.prior_loss_weight, self.batch_size
         return Batch.cat(
-            [draw_batch(self.base, own, prior, weight, self.batch, self.draws) for own, prior in self.sources]
+            [draw_batch(self.base, examples, prior, weight, size, self.draws) for examples, prior in self.sources]
         )
 
-    def _losses(self, part: Batch, generator: torch.Generator) -> tuple[Tensor, Step]:
+    def _loss(self, part: Batch, generator: torch.Generator) -> tuple[Tensor, Step]:
         """The weighted sum of the part's denoising losses, and what it was computed on."""
-        self._say(generator)
+        self._update_base(generator)
         self.group.route(part.tasks)
         base = self.base
         with self.accelerator.autocast():
@@ -166,16 +166,16 @@ class Run:
         return {task.name: self._probe(number, task.examples) for number, task in enumerate(self.tasks)}
 
     def _probe(self, number: int, examples: Examples) -> Losses:
-        """The loss of single draws from `examples`, under the changes of lesson `number`."""
+        """The loss of single draws from `examples`, under the adapters of task `number`."""
 
         def losses(generator: torch.Generator) -> Tensor:
             batch = draw_batch(self.base, examples, None, 0.0, 1, generator)
             batch.tasks.fill_(number)
-            return self._losses(batch, generator)[0]
+            return self._loss(batch, generator)[0]
 
         return losses
 
-    def _say(self, generator: torch.Generator) -> None:
+    def _update_base(self, generator: torch.Generator) -> None:
         """Put the learners' deltas and tokens of this moment into the base; in fp32, so outside of autocast."""
         self.group.before_step(generator)
         self.base.set_tokens({**self.earlier, **self.group.tokens()})

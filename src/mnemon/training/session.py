@@ -19,12 +19,10 @@ from mnemon.library import Library, Proposal
 from mnemon.methods.base import Method, TrainedConcept
 from mnemon.models import Base
 from mnemon.sampling import ImageMetadata, sample, sampler_name, save_image
-from mnemon.training import ConceptTask, Examples, TrainingSettings, discard_checkpoint, joined, train_together
+from mnemon.training import PhotoSettings, TrainingSettings, discard_checkpoint, make_tasks, train
 from mnemon.training.early_stopping import Goal, Watch
 from mnemon.training.forgetting_budget import Guard
-from mnemon.training.generated import calibration, class_images, replay_images
-from mnemon.training.prompts import class_prompt, preview_prompt
-from mnemon.training.tasks import PhotoSettings, examples_of
+from mnemon.training.prompts import preview_prompt
 
 OnStep = Callable[[int, int, Mapping[str, float]], None]
 """Called with the steps done, the steps in all, and what is logged."""
@@ -121,17 +119,8 @@ class TrainingSession:
     def _train(self, photos: PhotoSettings | None, prior: int, on_step: OnStep | None) -> list[TrainedConcept]:
         library, base, method, seed = self.library, self.base, self.library.method, self.training.seed
         earlier = library.learned()
-        again = replay_images(base, method, earlier, seed)
-        tasks = [
-            ConceptTask(
-                concept.name,
-                concept.class_noun,
-                examples_of(base, method, concept, photos, seed),
-                joined([_prior(base, concept, prior, seed), again]),
-            )
-            for concept in self.concepts
-        ]
-        return train_together(
+        tasks = make_tasks(base, method, self.concepts, earlier, seed=seed, photos=photos, num_class_images=prior)
+        return train(
             base,
             method,
             tasks,
@@ -140,8 +129,7 @@ class TrainingSession:
             library.path / "training",
             on_step=on_step,
             on_preview=lambda step: _preview(library.path, base, method, self.concepts[0], step),
-            calibration=calibration(base, method),
-            until=self.watch.until() if self.watch else None,
+            stopping=self.watch.until() if self.watch else None,
         )
 
     def _features(self, concept: Concept) -> dict[str, Tensor] | None:
@@ -155,10 +143,6 @@ class TrainingSession:
         began = time.monotonic()
         yield
         self.seconds[what] = time.monotonic() - began
-
-
-def _prior(base: Base, concept: Concept, number: int, seed: int) -> Examples | None:
-    return class_images(base, class_prompt(concept), number, seed) if number else None
 
 
 def _sources(concept: Concept) -> list[dict[str, str]]:

@@ -39,7 +39,7 @@ class TrainingSettings:
     prior_loss_weight: float = 1.0
     """Weight of the class images' loss, where class images are given."""
     checkpoint_seconds: float = 30.0
-    """Time between snapshots to go on from; 0 takes one after every step."""
+    """Time between checkpoints; 0 takes one after every step."""
     preview_every: int = 0
     """Steps between previews; 0 for none."""
     tensorboard: bool = False
@@ -63,7 +63,7 @@ class TrainingSettings:
         """The settings that change what is learned."""
         return {name: value for name, value in settings_to_json(self).items() if name not in HARMLESS}
 
-    def rate_factor(self, step: int, steps: int) -> float:
+    def lr_factor(self, step: int, steps: int) -> float:
         """What the learning rates are multiplied by at `step` (0-based) of `steps`, in 0..1."""
         if step < self.lr_warmup_steps:
             return (step + 1) / (self.lr_warmup_steps + 1)

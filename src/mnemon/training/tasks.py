@@ -1,5 +1,6 @@
-"""What a concept is trained on: its photos as latents, each with a prompt."""
+"""The one recipe from photos to what a training run learns from."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,10 +8,11 @@ import torch
 
 from mnemon.data import Concept, photos_tensor
 from mnemon.data.tensors import Fit
-from mnemon.methods.base import Method
+from mnemon.methods.base import Method, TrainedConcept
 from mnemon.models import Base
-from mnemon.training import Examples
-from mnemon.training.prompts import training_prompts
+from mnemon.training.examples import Examples, joined
+from mnemon.training.generated import calibration_images, class_images, replay_images
+from mnemon.training.prompts import class_prompt, training_prompts
 
 CROPS = 4  # of each photo, where random crops are asked for
 
@@ -23,6 +25,60 @@ class PhotoSettings:
     fit: Fit = "crop"
     flip: bool = False
     random_crop: bool = False
+
+
+@dataclass(frozen=True)
+class ConceptTask:
+    """One concept to be learned.
+
+    Attributes:
+        examples: its images.
+        prior: images that the model should go on generating (of the class, DreamBooth, arXiv 2208.12242, or of earlier
+            concepts, generative replay); a step has as many of them as of the concept.
+        calibration: images of diverse things for methods that need them, the same for all tasks of a run.
+    """
+
+    name: str
+    class_noun: str | None
+    examples: Examples
+    prior: Examples | None = None
+    calibration: Examples | None = None
+
+
+def make_tasks(
+    base: Base,
+    method: Method,
+    concepts: Sequence[Concept],
+    earlier: Sequence[TrainedConcept] = (),
+    *,
+    seed: int = 0,
+    photos: PhotoSettings | None = None,
+    num_class_images: int = 0,
+    calibration: Examples | None = None,
+) -> list[ConceptTask]:
+    """Encode the photos of `concepts` and generate whatever else the method trains on: what `train` takes.
+
+    Args:
+        earlier: concepts the model has already, for methods with generative replay.
+        seed: of crops and generated images.
+        num_class_images: class images from the bare base for each concept (prior preservation).
+        calibration: calibration images; without them they are generated, if the method needs any.
+
+    Raises:
+        MnemonError: class images are asked for, and a concept has no class noun.
+    """
+    replay = replay_images(base, method, earlier, seed)
+    calibration = calibration or calibration_images(base, method)
+    return [
+        ConceptTask(
+            concept.name,
+            concept.class_noun,
+            examples_of(base, method, concept, photos, seed),
+            joined([_class_images(base, concept, num_class_images, seed), replay]),
+            calibration,
+        )
+        for concept in concepts
+    ]
 
 
 def examples_of(
@@ -38,4 +94,8 @@ def examples_of(
     latents = torch.cat([base.encode_images(image[None]) for variant in variants for image in variant])
     rows, prompts = training_prompts(concept, method)
     count = len(concept.photos)
-    return Examples(latents[[row + count * sample for sample in range(draws) for row in rows]], prompts * draws)
+    return Examples(latents[[row + count * draw for draw in range(draws) for row in rows]], prompts * draws)
+
+
+def _class_images(base: Base, concept: Concept, count: int, seed: int) -> Examples | None:
+    return class_images(base, class_prompt(concept), count, seed) if count else None
