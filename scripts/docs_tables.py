@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from mnemon import METHODS, TrainingSettings
+from mnemon import METHODS, ScoreSettings, TrainingSettings
 from mnemon.evaluation.figures import FIGURES
 from mnemon.methods import Method
 
@@ -27,13 +27,22 @@ PART = re.compile(r"(<!-- generated: (?P<name>.+?) -->\n).*?(<!-- end -->)", re.
 
 
 def attribute_docs(cls: type) -> dict[str, str]:
-    """The string below each annotated attribute, by name; a class's own before those of its bases."""
+    """What is said of each attribute, below it or in the class's docstring; a class's own before those of its bases."""
     docs: dict[str, str] = {}
     for owner in reversed([each for each in cls.__mro__ if each.__module__.startswith("mnemon.")]):
         body = ast.parse(textwrap.dedent(inspect.getsource(owner))).body[0]
         assert isinstance(body, ast.ClassDef)
-        docs |= dict(_documented(body.body))
+        docs |= dict(_attributes_section(inspect.getdoc(owner) or "")) | dict(_documented(body.body))
     return docs
+
+
+def _attributes_section(docstring: str) -> Iterator[tuple[str, str]]:
+    """The entries `name: text` of a docstring's section "Attributes:"."""
+    section = re.search(r"^Attributes:\n((?: .*\n?|\n)*)", docstring, re.MULTILINE)
+    for entry in re.split(r"\n(?=    \S)", section[1] if section else ""):
+        name, colon, text = entry.partition(":")
+        if colon:
+            yield name.strip(), " ".join(text.split())
 
 
 def _documented(body: Sequence[ast.stmt]) -> Iterator[tuple[str, str]]:
@@ -52,10 +61,7 @@ def settings_rows(cls: type) -> list[Row]:
     undocumented = [field.name for field in fields(cls) if field.name not in docs]
     if undocumented:
         raise SystemExit(f"{cls.__name__} has settings without a docstring: {', '.join(undocumented)}.")
-    return [
-        (f"`{field.name}`", _default(field, hints[field.name]), docs[field.name])
-        for field in fields(cls)
-    ]
+    return [(f"`{field.name}`", _default(field, hints[field.name]), docs[field.name]) for field in fields(cls)]
 
 
 def settings_table(rows: Sequence[Row]) -> str:
@@ -132,6 +138,7 @@ def figures_table() -> str:
 PARTS: dict[str, Callable[[], str]] = {
     "methods": methods_table,
     **{f"method {name}": partial(method_part, cls) for name, cls in METHODS.items()},
+    "evaluation settings": lambda: settings_table(settings_rows(ScoreSettings)),
     "training settings": lambda: settings_table(settings_rows(TrainingSettings)),
     "figures": figures_table,
 }
