@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from mnemon import METHODS, ScoreSettings, TrainingSettings
+from mnemon import METHODS, EvalSettings, TrainingSettings
 from mnemon.evaluation.figures import FIGURES
 from mnemon.methods import Method
 
@@ -42,7 +42,8 @@ def _attributes_section(docstring: str) -> Iterator[tuple[str, str]]:
     for entry in re.split(r"\n(?=    \S)", section[1] if section else ""):
         name, colon, text = entry.partition(":")
         if colon:
-            yield name.strip(), " ".join(text.split())
+            text = " ".join(text.split())
+            yield name.strip(), text[:1].upper() + text[1:]
 
 
 def _documented(body: Sequence[ast.stmt]) -> Iterator[tuple[str, str]]:
@@ -138,7 +139,7 @@ def figures_table() -> str:
 PARTS: dict[str, Callable[[], str]] = {
     "methods": methods_table,
     **{f"method {name}": partial(method_part, cls) for name, cls in METHODS.items()},
-    "evaluation settings": lambda: settings_table(settings_rows(ScoreSettings)),
+    "evaluation settings": lambda: settings_table(settings_rows(EvalSettings)),
     "training settings": lambda: settings_table(settings_rows(TrainingSettings)),
     "figures": figures_table,
 }
