@@ -12,7 +12,7 @@ from mnemon.evaluation.alignment import mean_pairwise_cosine
 from mnemon.evaluation.prompts import PROMPTS
 from mnemon.library import Library
 from mnemon.methods import Method
-from mnemon.sampling import sample
+from mnemon.sampling import SamplingSettings, sample
 from mnemon.training import TrainingSettings, make_tasks, train
 from mnemon.world import thing_concept
 from scripts.common import Bench, Result, exact, now, stand_ins
@@ -86,11 +86,7 @@ def _images(bench: Bench, encoders: Encoders, method: Method, class_noun: str | 
     prompts = prompts[: bench.sizes.images]
     seeds = range(settings.first_seed, settings.first_seed + len(prompts))
     return sample(
-        bench.base,
-        prompts,
-        seeds=seeds,
-        guidance_scale=settings.guidance_scale,
-        num_inference_steps=bench.sizes.sampling_steps,
+        bench.base, prompts, seeds, SamplingSettings(settings.guidance_scale, bench.sizes.sampling_steps, batch_size=16)
     )
 
 

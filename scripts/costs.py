@@ -6,7 +6,7 @@ from functools import partial
 
 from mnemon.benchmark.measuring import PeakMemory
 from mnemon.methods import Method, TrainedConcept
-from mnemon.sampling import Composed
+from mnemon.sampling import Composed, SamplingSettings
 from mnemon.training import TrainingSettings, make_tasks, train
 from mnemon.training.generated import calibration_images
 from mnemon.world import thing_concept
@@ -31,9 +31,8 @@ def _costs(bench: Bench, name: str, method: Method) -> list[Result]:
     with PeakMemory(bench.base.device) as fusing:
         fusion = 0.0
         if method.fuses:
-            bench.base.set_tokens(method.tokens(concepts))
-            fusion = seconds(bench.base, lambda: method.compose(bench.base, concepts))
-            bench.base.set_tokens({})
+            with bench.base.using_tokens(method.tokens(concepts)):
+                fusion = seconds(bench.base, lambda: method.compose(bench.base, concepts))
     with PeakMemory(bench.base.device) as drawing:
         images = _draw(bench, method, concepts)
     return [
@@ -69,12 +68,6 @@ def _draw(bench: Bench, method: Method, learned: list[TrainedConcept]) -> list[f
     count = bench.sizes.images
     told = [f"a photo of {method.prompt_name('it', 'mug')} on the beach"] * count
     with Composed(bench.base, method, learned) as composed:
-        sample = partial(
-            composed.sample,
-            told,
-            seeds=range(count),
-            guidance_scale=4.0,
-            steps=bench.sizes.sampling_steps,
-            batch_size=count,
-        )
+        settings = SamplingSettings(num_inference_steps=bench.sizes.sampling_steps, batch_size=count)
+        sample = partial(composed.sample, told, range(count), settings)
         return [seconds(bench.base, sample) / count for _ in range(bench.sizes.rounds)]

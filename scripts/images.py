@@ -13,7 +13,7 @@ from mnemon.evaluation.prompts import PROMPTS
 from mnemon.methods import Method, TrainedConcept
 from mnemon.models import Base
 from mnemon.models.unet import UNetBase
-from mnemon.sampling import Composed, sample
+from mnemon.sampling import Composed, SamplingSettings, sample
 from mnemon.sampling.precision import bf16_autocast
 from scripts.common import Bench, Result, median, now, seconds, stand_ins
 
@@ -39,7 +39,7 @@ def drawing(bench: Bench) -> list[Result]:
         with Composed(bench.base, method, learned) as composed:
             composing = now(bench.base) - began
             pairs = _in_turn(
-                bench, partial(composed.sample, told, **options), partial(sample, bench.bare, bare, **options)
+                bench, partial(composed.sample, told, *options), partial(sample, bench.bare, bare, *options)
             )
         details = {
             "composing_seconds": composing,
@@ -71,14 +71,16 @@ def drawing_by_prompt(bench: Bench) -> list[Result]:
     return results
 
 
-def _options(bench: Bench) -> dict[str, Any]:
-    return {"seeds": range(bench.sizes.images), "guidance": 4.0, "steps": bench.sizes.sampling_steps}
+def _options(bench: Bench) -> tuple[Sequence[int], SamplingSettings]:
+    """Seeds and settings."""
+    settings = SamplingSettings(num_inference_steps=bench.sizes.sampling_steps, batch_size=16)
+    return range(bench.sizes.images), settings
 
 
 def _afresh(bench: Bench, base: Base, method: Method, learned: list[TrainedConcept], told: list[str]) -> None:
     """Draw with the concepts, none of them combined yet."""
     with Composed(base, method, learned) as composed:
-        composed.sample(told, **_options(bench))
+        composed.sample(told, *_options(bench))
 
 
 def _in_turn(bench: Bench, ours: Callable[[], object], peer: Callable[[], object]) -> list[tuple[float, float]]:
@@ -96,19 +98,15 @@ def scoring(bench: Bench, encoders: Encoders) -> list[Result]:
     prompts = list(PROMPTS[settings.prompts].general)[: bench.sizes.images]
     assert isinstance(bench.bare, UNetBase)
     pipeline = bench.bare.pipeline()
-    pipeline.scheduler = bench.bare.sampling_scheduler()
+    pipeline.scheduler = bench.bare.schedule.sampling_scheduler()
     pipeline.set_progress_bar_config(disable=True)
 
     def batched() -> Tensor:
         with bf16_autocast(bench.bare):
-            return sample(
-                bench.bare,
-                prompts,
-                seeds=range(len(prompts)),
-                guidance_scale=settings.guidance_scale,
-                num_inference_steps=bench.sizes.sampling_steps,
-                batch_size=settings.batch,
+            sampling = SamplingSettings(
+                settings.guidance_scale, bench.sizes.sampling_steps, batch_size=settings.batch_size
             )
+            return sample(bench.bare, prompts, range(len(prompts)), sampling)
 
     def singly() -> Tensor:
         images = [_one(pipeline, prompt, seed, bench.sizes.sampling_steps, settings.guidance_scale)

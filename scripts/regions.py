@@ -32,8 +32,8 @@ from mnemon.files import write_json
 from mnemon.library import Library
 from mnemon.methods import METHODS, Method, method_from, method_settings
 from mnemon.models import load_base
-from mnemon.sampling import Composed, to_image
-from mnemon.sampling.apart import draw_apart
+from mnemon.sampling import Composed, SamplingSettings, to_image
+from mnemon.sampling.per_region import sample_per_region
 from mnemon.sampling.precision import bf16_autocast
 from mnemon.training import make_tasks, train
 from mnemon.world import WorldConcept, base_folder, thing_concept
@@ -162,14 +162,14 @@ class Measurement:
 
     def _draw(self, composed: Composed, layouts: Sequence[Layout], arm: str) -> Tensor:
         called = {one.name: composed.method.prompt_name(one.name, one.class_noun) for one in composed.learned}
-        options: dict[str, Any] = {"guidance": GUIDANCE, "steps": self.asked.sampling_steps, "batch_size": BATCH}
-        options["seeds"] = [layout.seed for layout in layouts]
+        settings = SamplingSettings(GUIDANCE, self.asked.sampling_steps, batch_size=BATCH)
+        seeds = [layout.seed for layout in layouts]
         if arm == "plain":
-            return composed.sample([layout.prompt(called) for layout in layouts], **options)
+            return composed.sample([layout.prompt(called) for layout in layouts], seeds, settings)
         prompts, regions = [layout.around for layout in layouts], [layout.regions(called) for layout in layouts]
         if arm == "apart":
-            return draw_apart(composed.sample, prompts, regions=regions, **options)
-        return composed.sample(prompts, regions=regions, **options)
+            return sample_per_region(composed.sample, prompts, seeds, settings, regions=regions)
+        return composed.sample(prompts, seeds, settings, regions=regions)
 
     def _cost(self, composed: Composed) -> dict[str, Any]:
         """Seconds an image with no region, and with two, three and four, in turn; the first round is not counted.
@@ -203,10 +203,8 @@ class Measurement:
             f"a photo of {composed.method.prompt_name(layout.names[0], layout.nouns[0])} {layout.scene}"
             for layout in layouts
         ]
-        seeds, steps = [layout.seed for layout in layouts], self.asked.sampling_steps
-        return composed.sample(
-            prompts, seeds=seeds, guidance_scale=GUIDANCE, num_inference_steps=steps, batch_size=BATCH
-        )
+        settings = SamplingSettings(GUIDANCE, self.asked.sampling_steps, batch_size=BATCH)
+        return composed.sample(prompts, [layout.seed for layout in layouts], settings)
 
     def _seconds(self, work: Callable[[], object]) -> float:
         began = now(self.base)

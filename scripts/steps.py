@@ -34,10 +34,10 @@ class BareStep:
         rows = torch.randint(len(self.data.latents), (self.batch,), generator=self.generator, device=device).cpu()
         latents = self.data.latents[rows.to(self.data.latents.device)].to(device)
         noise = torch.randn(latents.shape, generator=self.generator, device=device)
-        timesteps = self.base.sample_timesteps(self.batch, self.generator)
+        timesteps = self.base.schedule.sample_timesteps(self.batch, self.generator)
         condition = self.base.encode_prompts([self.data.prompts[row] for row in rows])
-        answer = self.base.predict(self.base.add_noise(latents, noise, timesteps), timesteps, condition)
-        torch.nn.functional.mse_loss(answer, self.base.target(latents, noise, timesteps)).backward()
+        answer = self.base.predict(self.base.schedule.add_noise(latents, noise, timesteps), timesteps, condition)
+        torch.nn.functional.mse_loss(answer, self.base.schedule.target(latents, noise, timesteps)).backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
 

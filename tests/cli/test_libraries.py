@@ -6,7 +6,7 @@ import pytest
 
 from mnemon.library import Library
 from mnemon.methods import METHODS
-from mnemon.sampling.images import read_facts
+from mnemon.sampling.images import read_metadata
 from tests.cli.conftest import Command
 
 LIB = ("--library", "lib")
@@ -17,7 +17,7 @@ def test_images_say_how_they_were_made(mnemon: Command, taught: Path) -> None:
     prompts = ("a photo of <sip> mug", "<tom> cat in the snow")
     result = mnemon("generate", *prompts, *LIB, "--steps", 2, "-n", 2, "--seed", 5, "--negative", "night")
     assert result.code == 0 and "pictures/00000.png to pictures/00003.png" in result.out
-    facts = [read_facts(Path("pictures") / f"{index:05d}.png") for index in range(4)]
+    facts = [read_metadata(Path("pictures") / f"{index:05d}.png") for index in range(4)]
     assert [fact.prompt for fact in facts] == [prompts[0]] * 2 + [prompts[1]] * 2
     assert [fact.seed for fact in facts] == [5, 6, 5, 6]
     assert {(fact.steps, fact.negative, fact.state, fact.library) for fact in facts} == {(2, "night", 2, "lib")}
@@ -39,7 +39,7 @@ def test_an_unknown_concept_is_answered_with_the_known_ones(mnemon: Command, tau
 
 def test_a_past_state_knows_what_it_knew(mnemon: Command, taught: Path) -> None:
     assert mnemon("generate", "<sip>", *LIB, *FEW, "--at", 1).code == 0
-    assert read_facts(Path("pictures/00000.png")).state == 1
+    assert read_metadata(Path("pictures/00000.png")).revision == 1
     assert mnemon("generate", "<tom>", *LIB, *FEW, "--at", 1).code == 1
     assert [one["name"] for one in mnemon("list", *LIB, "--at", 1, "--json").json] == ["sip"]
     gone = mnemon("list", *LIB, "--at", 7)
@@ -48,7 +48,7 @@ def test_a_past_state_knows_what_it_knew(mnemon: Command, taught: Path) -> None:
 
 def test_the_bare_base_draws_too(mnemon: Command, world_folder: Path) -> None:
     assert mnemon("generate", "a red mug", "--base", world_folder, *FEW).code == 0
-    assert read_facts(Path("pictures/00000.png")).library is None
+    assert read_metadata(Path("pictures/00000.png")).library is None
 
 
 def test_list(mnemon: Command, taught: Path) -> None:
@@ -166,11 +166,15 @@ def test_regions_say_what_is_heard_where(mnemon: Command, taught: Path, tmp_path
         "generate", "two things on the beach", "--region", "0,0,0.5,1:<sip>", "--region", "0.5,0,1,1:a red cat",
         "--number", 1, "--steps", 1, "--json", *LIB,
     )  # fmt: skip
-    facts = read_facts(Path(drawn.json[0]))
+    facts = read_metadata(Path(drawn.json[0]))
     assert facts.regions == ("0,0,0.5,1:a photo of <sip> mug on the beach", "0.5,0,1,1:a red cat")
     spread = mnemon("generate", "<sip> mug in snow", "--auto", "--apart", "--steps", 1, "--json", *LIB)
-    facts = read_facts(Path(spread.json[0]))
-    assert facts.apart and facts.prompt == "mug in snow" and facts.regions == ("0,0,1,1:a photo of <sip> mug in snow",)
+    facts = read_metadata(Path(spread.json[0]))
+    assert (
+        facts.per_region
+        and facts.prompt == "mug in snow"
+        and facts.regions == ("0,0,1,1:a photo of <sip> mug in snow",)
+    )
     for wrong, said in (
         (["--region", "0,0,2,1:<sip>"], "not inside the image"),
         (["--region", "0,0,1,1:<rex>"], "<rex>"),

@@ -11,7 +11,7 @@ from torch import Tensor
 from mnemon.adapters import Delta
 from mnemon.methods import METHODS, Method, TrainedConcept, method_from
 from mnemon.models import Base
-from mnemon.sampling import Composed
+from mnemon.sampling import Composed, SamplingSettings
 from mnemon.training import ConceptTask, Examples, TrainingSettings, train
 from mnemon.training.generated import calibration_images, replay_images
 
@@ -92,9 +92,8 @@ def images(
 ) -> Tensor:
     """What the base draws with the concepts in it, in two steps."""
     with Composed(base, method, learned) as composed:
-        return composed.sample(
-            prompts, seeds=range(len(prompts)), guidance_scale=2.0, num_inference_steps=2, batch_size=batch_size
-        )
+        settings = SamplingSettings(guidance_scale=2.0, num_inference_steps=2, batch_size=batch_size)
+        return composed.sample(prompts, range(len(prompts)), settings)
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from mnemon.library import Library
 from mnemon.methods import Method, TrainedConcept, method_from, method_settings
 from mnemon.methods.textual_inversion import TextualInversion
 from mnemon.models import Base
-from mnemon.sampling import Composed, sample
+from mnemon.sampling import Composed, SamplingSettings, sample
 from mnemon.training import discard_checkpoint, train
 from tests.contract.table import (
     COMPARES,
@@ -57,7 +57,7 @@ def test_only_a_method_that_trains_weights_changes_weights(
     prompt = [f"a photo of {method.prompt_name('kiki', 'dog')}"]
     without = [replace(one, deltas={}) for one in two]
     with Composed(base, TextualInversion(), without) as told:  # the tokens alone
-        said = told.sample(prompt, seeds=[0], guidance_scale=2.0, num_inference_steps=2)
+        said = told.sample(prompt, [0], SamplingSettings(2.0, 2))
     unchanged = torch.equal(said, images(base, method, two, prompt))
     assert unchanged == (method.name in TOKEN_ONLY)
 
@@ -120,7 +120,7 @@ def test_zero_steps_say_what_the_model_says(base: Base, method: Method, two: lis
     if method.on_bare_base or method.at_once:
         assert torch.equal(
             images(base, method, [], PROMPTS),
-            sample(base, PROMPTS, seeds=range(3), guidance_scale=2.0, num_inference_steps=2),
+            sample(base, PROMPTS, range(3), SamplingSettings(2.0, 2)),
         )
         return
     fresh = learn(base, method, "mug", two, steps=0)

@@ -19,11 +19,11 @@ from mnemon.library import Library
 from mnemon.methods import method_from
 from mnemon.methods.base import TrainedConcept
 from mnemon.models import Base, load_base
-from mnemon.sampling import Composed, sample
+from mnemon.sampling import Composed, SamplingSettings, sample
 from tests.tiny import tiny_sd, tiny_sdxl
 from tests.tiny_transformers import PIPELINES, SIDE
 
-HOW: dict[str, Any] = {"guidance_scale": 3.0, "num_inference_steps": 3}
+SAMPLING = SamplingSettings(guidance_scale=3.0, num_inference_steps=3)
 SEED = 5
 PLAIN = Path(__file__).with_name("plain.py")
 
@@ -99,21 +99,24 @@ def drawn(library: Library, base: Base, prompt: str, names: tuple[str, ...] = ()
     """The image (3, side, side) as mnemon draws it with these concepts alone in the base."""
     learned = [one for one in library.learned() if not names or one.name in names]
     with Composed(base, library.method, learned) as composed:
-        return composed.sample([prompt], seeds=[SEED], **HOW)[0]
+        return composed.sample([prompt], [SEED], HOW)[0]
 
 
 def bare(base: Base, prompt: str) -> Tensor:
-    return sample(base, [prompt], seeds=[SEED], **HOW)[0]
+    return sample(base, [prompt], [SEED], HOW)[0]
 
 
 def how_of(base: Base) -> dict[str, Any]:
     """What a family's pipeline has to be told to draw as `drawn` does."""
-    how: dict[str, Any] = {"num_inference_steps": HOW["num_inference_steps"], "guidance_scale": HOW["guidance_scale"]}
+    how: dict[str, Any] = {
+        "num_inference_steps": SAMPLING.num_inference_steps,
+        "guidance_scale": SAMPLING.guidance_scale,
+    }
     if base.family in ("sd", "sdxl"):
         return how
     how |= {"height": base.resolution, "width": base.resolution}
     if base.family == "z-image":
-        how |= {"guidance_scale": HOW["guidance_scale"] - 1}
+        how |= {"guidance_scale": SAMPLING.guidance_scale - 1}
     if base.family == "qwen-image":
         how |= {"true_cfg_scale": how.pop("guidance_scale"), "negative_prompt": ""}
     return how

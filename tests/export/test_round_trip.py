@@ -83,7 +83,9 @@ def test_a_method_that_combines_per_prompt_goes_out_one_concept_at_a_time(
 
 def test_layerwise_tokens_are_refused_with_the_reason(sd: Base, library_of: Libraries, tmp_path: Path) -> None:
     one = concept(sd, "rex", 1)
-    tokens = {encoder: vectors.expand(len(sd.layers()), -1, -1) for encoder, vectors in one.tokens.items()}
+    tokens = {
+        encoder: vectors.expand(len(sd.cross_attention_layers()), -1, -1) for encoder, vectors in one.tokens.items()
+    }
     library = library_of(sd, replace(one, tokens=tokens))
     with pytest.raises(MnemonError, match="<rex> has vectors of its own for every layer"):
         export(library, sd, tmp_path / "out")

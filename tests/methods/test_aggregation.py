@@ -26,7 +26,7 @@ def random_concept(base: Base, name: str) -> TrainedConcept:
     deltas = {
         target: LowRank(sample(layer.out_features, 2), sample(2, 32)) for target, layer in base.target_modules().items()
     }
-    tokens = {"text_encoder": sample(len(base.layers()), 2, 32)}
+    tokens = {"text_encoder": sample(len(base.cross_attention_layers()), 2, 32)}
     return TrainedConcept(name, "dog", deltas, tokens, extra={ENCODING: encode_alone(base, name, tokens)})
 
 
@@ -65,16 +65,16 @@ def test_weights_in_closed_form() -> None:
 @pytest.mark.parametrize("settings", [{}, CODE, SHARP])
 def test_the_weights_name_the_prompted_concept(base: Base, learned: list[TrainedConcept], name: str, settings) -> None:
     weights = Cidm(**settings).weights(base, learned, f"a photo of <{name}> on the beach")
-    assert weights.shape == (len(base.layers()), 3)
+    assert weights.shape == (len(base.cross_attention_layers()), 3)
     assert (weights.argmax(1) == NAMES.index(name)).all()
     size = weights.sum(1) if settings == CODE else weights.norm(dim=1)
-    torch.testing.assert_close(size, torch.ones(len(base.layers())))
+    torch.testing.assert_close(size, torch.ones(len(base.cross_attention_layers())))
 
 
 @pytest.mark.parametrize("settings", [{}, CODE, SHARP])
 def test_a_concept_that_is_the_only_one_weighs_one(base: Base, learned: list[TrainedConcept], settings) -> None:
     weights = Cidm(**settings).weights(base, learned[:1], "a photo of <rex> on the beach")
-    torch.testing.assert_close(weights, torch.ones(len(base.layers()), 1))
+    torch.testing.assert_close(weights, torch.ones(len(base.cross_attention_layers()), 1))
 
 
 def test_the_order_of_concepts_counts_only_when_they_are_encoded_jointly(
@@ -95,7 +95,7 @@ def test_what_is_composed_is_the_weighted_sum_of_products_in_any_order(
     composed, turned = (method.compose(base, order, prompt) for order in (learned, learned[::-1]))
     assert composed.keys() == base.target_modules().keys()
     for target, delta in composed.items():
-        layer = base.layers().index(target.rpartition(".")[0])
+        layer = base.cross_attention_layers().index(target.rpartition(".")[0])
         expected = sum(0.8 * weights[layer, i] * one.deltas[target].matrix() for i, one in enumerate(learned))
         torch.testing.assert_close(delta.matrix(), expected)
         torch.testing.assert_close(delta.matrix(), turned[target].matrix())

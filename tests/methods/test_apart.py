@@ -12,7 +12,7 @@ from mnemon.methods.lora_compose import LoraCompose
 from mnemon.methods.lora_merge import LoraMerge
 from mnemon.methods.single import Single
 from mnemon.models import Base
-from mnemon.sampling import Composed, sample
+from mnemon.sampling import Composed, SamplingSettings, sample
 from tests.contract.table import assert_same_learned, images, learn
 from tests.tiny import tiny_sd_base
 
@@ -37,7 +37,7 @@ def two(base: Base) -> list[TrainedConcept]:
 
 
 def bare(base: Base) -> torch.Tensor:
-    return sample(base, [NONE], seeds=[0], guidance_scale=2.0, num_inference_steps=2)
+    return sample(base, [NONE], [0], SamplingSettings(2.0, 2))
 
 
 @pytest.mark.parametrize("kind", [Single, LoraMerge, LoraCompose])
@@ -89,7 +89,7 @@ class Apart(LoraCompose):
 def latents(base: Base, method: Method, learned: list[TrainedConcept], prompt: str) -> torch.Tensor:
     with pytest.MonkeyPatch.context() as patch, Composed(base, method, learned) as composed:
         patch.setattr(type(base), "decode_latents", lambda self, latents: latents)
-        return composed.sample([prompt], seeds=[0], guidance_scale=1.0, num_inference_steps=1)
+        return composed.sample([prompt], [0], SamplingSettings(1.0, 1))
 
 
 def test_over_the_prompted_concepts_or_over_all(base: Base, two: list[TrainedConcept]) -> None:

@@ -14,8 +14,8 @@ def test_a_token_is_a_random_vector_and_the_noun_for_every_layer() -> None:
     base = tiny_sdxl_base()
     start, class_noun = start_tokens(base, "dog", generator()), base.word_embeddings("dog")
     for encoder, (width, *_) in base.embedding_statistics().items():
-        assert start[encoder].shape == (len(base.layers()), 2, width)
-        assert torch.equal(start[encoder][:, 1], class_noun[encoder].expand(len(base.layers()), -1))
+        assert start[encoder].shape == (len(base.cross_attention_layers()), 2, width)
+        assert torch.equal(start[encoder][:, 1], class_noun[encoder].expand(len(base.cross_attention_layers()), -1))
         assert not torch.allclose(start[encoder][0, 0], class_noun[encoder], atol=1e-3)
     nameless = start_tokens(base, None, generator())
     assert torch.equal(nameless["text_encoder"][:, 0], start["text_encoder"][:, 0])

@@ -145,7 +145,7 @@ def test_the_network_is_held_once_and_is_not_stored(base: Base) -> None:
     assert [len(one.parameter_groups()) for one in learners] == [3, 2, 2]
     for one in learners:
         assert {key: tuple(tensor.shape) for key, tensor in one.finish().extra.items()} == {
-            "encoding": (len(base.layers()), 2, 32),
+            "encoding": (len(base.cross_attention_layers()), 2, 32),
             EMBEDDING: (32,),
             PROXY: (32,),
         }

@@ -36,7 +36,7 @@ def test_the_text_score_is_the_weights_size_times_the_norm_of_what_it_reads() ->
 def test_a_concept_is_scored_on_its_name_and_the_end_mark_alone(base: Base) -> None:
     base.set_tokens({"rex": {"text_encoder": torch.zeros(1, 32)}})
     words = importance.concept_words(base, "<rex> dog")
-    alone = base.heard(["<rex> dog"])[0]
+    alone = base.token_features(["<rex> dog"])[0]
     base.set_tokens({})
     assert words.shape == (3 * len(alone), 32)  # of three prompts, the last of which is the name alone
     torch.testing.assert_close(words[-len(alone) :], alone)
@@ -46,7 +46,7 @@ def test_the_gradient_score_is_the_weight_times_the_losss_derivative(base: Base)
     target_modules, latents = base.target_modules(), torch.randn(1, *base.latent_shape(), generator=generator())
 
     def losses(numbers: torch.Generator) -> Tensor:
-        noise, times = torch.randn(latents.shape, generator=numbers), base.sample_timesteps(1, numbers)
+        noise, times = torch.randn(latents.shape, generator=numbers), base.schedule.sample_timesteps(1, numbers)
         return denoising_loss(base, latents, noise, times, base.encode_prompts(["a dog"]), None).sum()
 
     (scores,) = importance.gradient_scores(target_modules, losses, 1, generator(1))

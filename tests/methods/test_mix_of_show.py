@@ -75,9 +75,11 @@ def test_a_fused_model_hears_each_concept_as_its_own_model_does(base: Base, two:
         fused = method.compose(base, two)
         for one in two:
             layers = own_features(base, one)
-            assert len(layers) == len(base.layers()) and not torch.allclose(layers[0], layers[1])
+            assert len(layers) == len(base.cross_attention_layers()) and not torch.allclose(layers[0], layers[1])
             for target, delta in fused.items():
-                (index,) = [n for n, layer in enumerate(base.layers()) if target.startswith(f"{layer}.")]
+                (index,) = [
+                    n for n, layer in enumerate(base.cross_attention_layers()) if target.startswith(f"{layer}.")
+                ]
                 wanted = layers[index] @ one.deltas[target].matrix().double().T
                 error = (layers[index] @ delta.matrix().double().T - wanted).norm() / wanted.norm()
                 errors[one.name] = max(errors[one.name], error.item())

@@ -34,11 +34,11 @@ def test_a_saved_pipeline_opens_as_what_it_was(saved: Path, family: str, pipelin
     fresh = FAMILIES[family](pipeline(), name="fresh")
     assert base.family == family and base.name == str(saved / family) and base.resolution == 16
     condition, expected = base.encode_prompts(["a photo of a dog"]), fresh.encode_prompts(["a photo of a dog"])
-    assert torch.equal(condition.hidden, expected.hidden)
+    assert torch.equal(condition.prompt_embeds, expected.prompt_embeds)
     noisy, timesteps = torch.randn(1, 4, 8, 8), torch.tensor([500])
     again, drawn = base.predict(noisy, timesteps, condition), fresh.predict(noisy, timesteps, expected)
     torch.testing.assert_close(again, drawn)  # the same weights, mapped from a file, may round otherwise
-    assert base.noise.sampling_scheduler().config.beta_schedule == "scaled_linear"
+    assert base.schedule.sampling_scheduler().config.beta_schedule == "scaled_linear"
 
 
 def test_the_fingerprint_is_that_of_the_files(saved: Path, tmp_path: Path) -> None:

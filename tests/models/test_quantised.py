@@ -75,7 +75,8 @@ def test_two_concepts_are_learned_on_a_packed_base_and_drawn_on_either(
     for name, seed, class_noun in (("sip", 201, "mug"), ("tom", 202, "cat")):
         thing_concept(name, seed, class_noun).write(tmp_path / name, 2, seed=1)
         api.learn(
-            tmp_path / "lib", concept_from_folder(tmp_path / name, class_noun=class_noun), base=packed, method=Lora(rank=2),
+            tmp_path / "lib", concept_from_folder(tmp_path / name, class_noun=class_noun), base=packed,
+            method=Lora(rank=2),
             training=TrainingSettings(steps=2, batch_size=2, gradient_checkpointing=True), scored=False,
         )  # fmt: skip
     assert all(torch.equal(value, before[key]) for key, value in packed.denoiser.state_dict().items())

@@ -1,7 +1,5 @@
 """Regions in transformers, where text and image attend together: what sees what, and under which changes."""
 
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -13,12 +11,12 @@ from mnemon.methods import method_from
 from mnemon.methods.base import TrainedConcept
 from mnemon.models.regional_joint import attending, attention_bias, changed_apart, text_shares
 from mnemon.models.transformer import TransformerBase
-from mnemon.sampling import Composed, sample
+from mnemon.sampling import Composed, SamplingSettings, sample
 from mnemon.sampling.regions import Region
 from tests.tiny_transformers import PIPELINES, tiny_base
 
 ALL, LEFT, RIGHT = (0.0, 0.0, 1.0, 1.0), (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0)
-OPTIONS: dict[str, Any] = {"seeds": [1], "guidance": 2, "steps": 2}
+SETTINGS = SamplingSettings(guidance_scale=2, num_inference_steps=2)
 
 
 @pytest.fixture(params=PIPELINES, name="base")
@@ -27,21 +25,23 @@ def _base(request: pytest.FixtureRequest) -> TransformerBase:
 
 
 def test_a_region_all_over_the_image_is_the_plain_image(base: TransformerBase) -> None:
-    plain = sample(base, ["a photo of a dog"], **OPTIONS)
+    plain = sample(base, ["a photo of a dog"], [1], SETTINGS)
     regions = [[Region("a photo of a dog", ALL)]]
-    torch.testing.assert_close(sample(base, ["a photo of a dog"], regions=regions, **OPTIONS), plain, atol=1e-4, rtol=0)
-    assert torch.equal(sample(base, ["a photo of a dog"], **OPTIONS), plain), "regions leave nothing behind"
+    torch.testing.assert_close(
+        sample(base, ["a photo of a dog"], [1], SETTINGS, regions=regions), plain, atol=1e-4, rtol=0
+    )
+    assert torch.equal(sample(base, ["a photo of a dog"], [1], SETTINGS), plain), "regions leave nothing behind"
 
 
 def test_the_order_of_regions_and_the_batch_make_no_difference(base: TransformerBase) -> None:
     cat, dog = Region("a cat", LEFT), Region("a photo of a dog in snow", (0.4, 0.0, 1.0, 1.0))
-    (one,) = sample(base, ["in snow"], regions=[[cat, dog]], **OPTIONS)
-    (other,) = sample(base, ["in snow"], regions=[[dog, cat]], **OPTIONS)
-    (plain,) = sample(base, ["in snow"], **OPTIONS)
+    (one,) = sample(base, ["in snow"], [1], SETTINGS, regions=[[cat, dog]])
+    (other,) = sample(base, ["in snow"], [1], SETTINGS, regions=[[dog, cat]])
+    (plain,) = sample(base, ["in snow"], [1], SETTINGS)
     torch.testing.assert_close(one, other, atol=1e-4, rtol=0)
     assert not torch.allclose(one, plain, atol=1e-4)
     longer = Region("a photo of a dog and a cat and a photo of a dog in snow", RIGHT)
-    both = sample(base, ["in snow"] * 2, regions=[[cat, dog], [cat, longer]], **OPTIONS | {"seeds": [1, 2]})
+    both = sample(base, ["in snow"] * 2, [1, 2], SETTINGS, regions=[[cat, dog], [cat, longer]])
     torch.testing.assert_close(both[0], one, atol=1e-4, rtol=0)
 
 
@@ -56,7 +56,7 @@ def test_a_text_changes_its_own_place_only(base: TransformerBase) -> None:
     places = torch.zeros(1, 3, 16, 16)
     places[:, 1, :, :8], places[:, 2, :, 8:] = 1, 1
     noisy = torch.randn(1, *base.latent_shape(), generator=torch.Generator().manual_seed(0))
-    told = base.encode_prompts(["in snow", "a dog", "a cat", "a photo"]).guided(2)
+    told = base.encode_prompts(["in snow", "a dog", "a cat", "a photo"]).with_guidance(2)
     for right in (2, 3):
         with base.regional_prompts([told[torch.tensor([1])], told[torch.tensor([right])]], places):
             base.predict(noisy, torch.tensor([500.0]), told[:1])
@@ -80,16 +80,18 @@ def test_a_region_is_drawn_under_its_own_changes(base: TransformerBase) -> None:
     concepts = [learned(base, "rex"), learned(base, "mimi")]
     rex, mimi, both = "a photo of <rex> dog", "a photo of <mimi> dog", [Region("a dog", LEFT), Region("a dog", RIGHT)]
     with Composed(base, method_from("lora-compose", {"rank": 2}), concepts) as composed:
-        plain = composed.sample([rex], **OPTIONS)
-        everywhere = composed.sample([rex], regions=[[Region(rex, ALL)]], **OPTIONS)
+        plain = composed.sample([rex], [1], SETTINGS)
+        everywhere = composed.sample([rex], [1], SETTINGS, regions=[[Region(rex, ALL)]])
         torch.testing.assert_close(everywhere, plain, atol=1e-4, rtol=0)
-        if base.encode_prompts([rex]).pooled is None:  # else the image's prompt is heard as a whole as well
-            within = composed.sample(["in snow"], regions=[[Region(rex, ALL)]], **OPTIONS)
+        if (
+            base.encode_prompts([rex]).pooled_prompt_embeds is None
+        ):  # else the image's prompt is heard as a whole as well
+            within = composed.sample(["in snow"], [1], SETTINGS, regions=[[Region(rex, ALL)]])
             torch.testing.assert_close(within, plain, atol=1e-4, rtol=0)
-        there = composed.sample(["a dog"], regions=[[Region(rex, LEFT), Region(mimi, RIGHT)]], **OPTIONS)
-        back = composed.sample(["a dog"], regions=[[Region(mimi, RIGHT), Region(rex, LEFT)]], **OPTIONS)
+        there = composed.sample(["a dog"], [1], SETTINGS, regions=[[Region(rex, LEFT), Region(mimi, RIGHT)]])
+        back = composed.sample(["a dog"], [1], SETTINGS, regions=[[Region(mimi, RIGHT), Region(rex, LEFT)]])
         torch.testing.assert_close(there, back, atol=1e-4, rtol=0)
-        assert not torch.allclose(there, composed.sample(["a dog"], regions=[both], **OPTIONS), atol=1e-4)
+        assert not torch.allclose(there, composed.sample(["a dog"], [1], SETTINGS, regions=[both]), atol=1e-4)
 
 
 def test_a_text_that_a_place_belongs_to_in_part_is_counted_in_part() -> None:

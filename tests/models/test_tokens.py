@@ -34,24 +34,24 @@ def table_row(base: Base, word: str) -> dict[str, torch.Tensor]:
 def test_prompts_are_encoded_as_the_pipelines_do() -> None:
     pipeline, base = tiny_sd(), tiny_sd_base()
     expected, empty = pipeline.encode_prompt("a photo of a dog", "cpu", 1, True, "")
-    assert torch.equal(base.encode_prompts(["a photo of a dog"]).hidden, expected)
-    assert torch.equal(base.encode_prompts([""]).hidden, empty)
+    assert torch.equal(base.encode_prompts(["a photo of a dog"]).prompt_embeds, expected)
+    assert torch.equal(base.encode_prompts([""]).prompt_embeds, empty)
 
 
 def test_prompts_are_encoded_as_the_sdxl_pipeline_does() -> None:
     pipeline, base = tiny_sdxl(), tiny_sdxl_base()
     hidden, empty, pooled, empty_pooled = pipeline.encode_prompt("a photo of a dog", device="cpu")
     said = base.encode_prompts(["a photo of a dog", ""])
-    torch.testing.assert_close(said.hidden, torch.cat([hidden, empty]))
-    torch.testing.assert_close(said.pooled, torch.cat([pooled, empty_pooled]))
+    torch.testing.assert_close(said.prompt_embeds, torch.cat([hidden, empty]))
+    torch.testing.assert_close(said.pooled_prompt_embeds, torch.cat([pooled, empty_pooled]))
 
 
 def test_a_token_with_a_words_vector_is_that_word(base: Base) -> None:
     base.set_tokens({"rex": table_row(base, "dog")})
     told, expected = base.encode_prompts(["a red <rex> on the beach"]), base.encode_prompts(["a red dog on the beach"])
-    assert torch.equal(told.hidden, expected.hidden)
-    if expected.pooled is not None:
-        assert torch.equal(told.pooled, expected.pooled)
+    assert torch.equal(told.prompt_embeds, expected.prompt_embeds)
+    if expected.pooled_prompt_embeds is not None:
+        assert torch.equal(told.pooled_prompt_embeds, expected.pooled_prompt_embeds)
 
 
 def test_several_vectors_stand_for_as_many_words(base: Base) -> None:
@@ -59,14 +59,14 @@ def test_several_vectors_stand_for_as_many_words(base: Base) -> None:
     base.set_tokens({"rex": {name: torch.cat([word[name] for word in words]) for name in words[0]}})
     told = base.encode_prompts(["a photo of <rex> in snow"])
     expected = base.encode_prompts(["a photo of red dog in snow"])
-    assert torch.equal(told.hidden, expected.hidden)
+    assert torch.equal(told.prompt_embeds, expected.prompt_embeds)
 
 
 def test_text_after_a_token_changes_the_pooled_vector() -> None:
     """With `eos_token_id` 2 a token at an id above the table's would be taken for the end of the text."""
     base = tiny_sdxl_base(eos_token_id=2)
     base.set_tokens({"rex": tokens(base, seed=1)})
-    pooled = base.encode_prompts(["<rex> on the beach", "<rex> in snow"]).pooled
+    pooled = base.encode_prompts(["<rex> on the beach", "<rex> in snow"]).pooled_prompt_embeds
     assert pooled is not None and not torch.allclose(pooled[0], pooled[1])
 
 
@@ -75,7 +75,9 @@ def test_the_legacy_end_mark_gives_the_same_as_the_true_one() -> None:
     for base in (old, new):
         base.set_tokens({"rex": tokens(base, seed=1, vectors=3)})
     prompts = ["a photo of <rex> in snow"]
-    assert torch.equal(old.encode_prompts(prompts).pooled, new.encode_prompts(prompts).pooled)
+    assert torch.equal(
+        old.encode_prompts(prompts).pooled_prompt_embeds, new.encode_prompts(prompts).pooled_prompt_embeds
+    )
 
 
 def test_gradients_reach_only_the_vectors_in_the_prompt(base: Base) -> None:
@@ -96,7 +98,7 @@ def test_a_prompt_does_not_hear_the_others_of_its_batch(base: Base) -> None:
     prompts = ["a photo of <mia>", "a <rex> and a <mia>", "a dog", "<rex> in snow"]
     together = base.encode_prompts(prompts)
     for row, prompt in enumerate(prompts):
-        torch.testing.assert_close(together.hidden[row], base.encode_prompts([prompt]).hidden[0])
+        torch.testing.assert_close(together.prompt_embeds[row], base.encode_prompts([prompt]).prompt_embeds[0])
 
 
 def test_removing_tokens_leaves_no_trace(base: Base) -> None:
@@ -107,7 +109,9 @@ def test_removing_tokens_leaves_no_trace(base: Base) -> None:
     during = base.encode_prompts(prompts)
     base.set_tokens({})
     after = base.encode_prompts(prompts)
-    assert torch.equal(before.hidden, during.hidden) and torch.equal(before.hidden, after.hidden)
+    assert torch.equal(before.prompt_embeds, during.prompt_embeds) and torch.equal(
+        before.prompt_embeds, after.prompt_embeds
+    )
     with pytest.raises(MnemonError, match="<rex>"):
         base.encode_prompts(["a photo of <rex>"])
 
@@ -120,7 +124,9 @@ def test_an_unknown_concept_is_named_with_the_known_ones(base: Base) -> None:
 
 def test_names_are_read_as_clip_reads_words(base: Base) -> None:
     base.set_tokens({"rex-2_b": tokens(base, seed=1)})
-    assert torch.equal(base.encode_prompts(["a <Rex-2_B>"]).hidden, base.encode_prompts(["a <rex-2_b>"]).hidden)
+    assert torch.equal(
+        base.encode_prompts(["a <Rex-2_B>"]).prompt_embeds, base.encode_prompts(["a <rex-2_b>"]).prompt_embeds
+    )
     assert concepts_in("<Rex> and <mia>, <rex> again, <|endoftext|> < 3") == ["rex", "mia"]
 
 
@@ -136,7 +142,7 @@ def test_words_too_many_are_ignored_with_a_warning(base: Base) -> None:
     start = " ".join(["a", "photo", "of", "a", "dog", "in"] * 3)  # 18 words: just fits
     with pytest.warns(UserWarning, match="'snow beach' is ignored"):
         long = base.encode_prompts([f"{start} snow beach"])
-    assert torch.equal(long.hidden, base.encode_prompts([start]).hidden)
+    assert torch.equal(long.prompt_embeds, base.encode_prompts([start]).prompt_embeds)
 
 
 def test_a_concept_is_never_cut_off(base: Base) -> None:

@@ -8,10 +8,10 @@ import torch
 
 from mnemon.errors import MnemonError
 from mnemon.models import FAMILIES
-from mnemon.models.base import Conditioning
-from mnemon.models.noise import TRAINED_STEPS
+from mnemon.models.conditioning import Conditioning
+from mnemon.models.noise_schedule import TRAINING_SHIFT_STEPS
 from mnemon.models.transformer import TransformerBase, as_latents, as_tokens, patched, unpatched
-from mnemon.sampling import sample
+from mnemon.sampling import SamplingSettings, sample
 from mnemon.training.loss import denoising_loss
 from tests.tiny_transformers import (
     LENGTHS,
@@ -56,11 +56,11 @@ def test_prompts_are_encoded_as_the_pipeline_does(family: str) -> None:
     prompts = [*PROMPTS[:2], "", "  a  cat <3"]
     condition = base.encode_prompts(prompts)
     for row, (hidden, pooled) in enumerate(said(family, PIPELINES[family](), prompts)):
-        own = condition.hidden[row]
-        own = own if condition.mask is None else own[condition.mask[row]]
+        own = condition.prompt_embeds[row]
+        own = own if condition.attention_mask is None else own[condition.attention_mask[row]]
         torch.testing.assert_close(own, hidden, atol=1e-5, rtol=1e-4)
         if pooled is not None:
-            torch.testing.assert_close(condition.pooled[row], pooled)
+            torch.testing.assert_close(condition.pooled_prompt_embeds[row], pooled)
 
 
 @torch.no_grad()
@@ -71,7 +71,9 @@ def test_long_prompts_are_cut_as_the_pipeline_does(family: str) -> None:
     prompt = " ".join(["dog on the beach"] * 150)
     condition = base.encode_prompts([prompt])
     hidden, _ = said(family, PIPELINES[family](), [prompt])[0]
-    torch.testing.assert_close(condition.hidden[0], hidden[: condition.hidden.shape[1]], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        condition.prompt_embeds[0], hidden[: condition.prompt_embeds.shape[1]], atol=1e-5, rtol=1e-4
+    )
 
 
 def images_of(pipeline: Any, guidance: float, negative: str | None, prompts: list[str], seeds: list[int]) -> Any:
@@ -98,9 +100,7 @@ def images_of(pipeline: Any, guidance: float, negative: str | None, prompts: lis
 def test_images_are_those_of_the_pipeline(base: TransformerBase, guidance: float) -> None:
     negative = "a blue car" if base.family in ("sd3", "qwen-image", "z-image") else ""
     expected = images_of(PIPELINES[base.family](), guidance, negative, PROMPTS, SEEDS)
-    drawn = sample(
-        base, PROMPTS, seeds=SEEDS, guidance_scale=guidance, num_inference_steps=STEPS, negative_prompt=negative
-    )
+    drawn = sample(base, PROMPTS, SEEDS, SamplingSettings(guidance, STEPS, negative))
     torch.testing.assert_close(drawn, expected, atol=1e-5, rtol=0)
     assert drawn.std() > 0.01
 
@@ -117,9 +117,7 @@ def test_images_of_other_checkpoints_of_a_family(family: str, build: Any) -> Non
     """FLUX.1 schnell has no guidance, klein may be distilled, SD 3 may come without T5."""
     pipeline = {"flux": tiny_flux, "flux2-klein": tiny_flux2_klein, "sd3": tiny_sd3}[family](**build())
     expected = images_of(pipeline, 3.5, None, PROMPTS[:1], SEEDS[:1])
-    drawn = sample(
-        tiny_base(family, **build()), PROMPTS[:1], seeds=SEEDS[:1], guidance_scale=3.5, num_inference_steps=STEPS
-    )
+    drawn = sample(tiny_base(family, **build()), PROMPTS[:1], SEEDS[:1], SamplingSettings(3.5, STEPS))
     torch.testing.assert_close(drawn, expected, atol=1e-5, rtol=0)
 
 
@@ -130,9 +128,9 @@ def test_the_schedule_follows_the_size_of_the_image() -> None:
         levels = []
         for side in (SIDE, 2 * SIDE):
             base.resolution = side
-            scheduler = base.sampling_scheduler()
-            scheduler.set_timesteps(TRAINED_STEPS)
-            drawn = base.sample_timesteps(2000, torch.Generator().manual_seed(0))
+            scheduler = base.schedule.sampling_scheduler()
+            scheduler.set_timesteps(TRAINING_SHIFT_STEPS)
+            drawn = base.schedule.sample_timesteps(2000, torch.Generator().manual_seed(0))
             levels.append((scheduler.timesteps.mean(), drawn.mean()))
             assert base.latent_shape()[1] * (4 if "flux2" in family else 2) == side
         assert (levels[1][0] > levels[0][0]) == dynamic and (levels[1][1] > levels[0][1]) == dynamic
@@ -149,15 +147,15 @@ def test_a_side_between_two_steps_is_refused(base: TransformerBase) -> None:
 def test_the_true_flow_has_no_loss(base: TransformerBase, monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps along the target lead from noise to image, at every timestep that is trained."""
     clean, noise = torch.randn(4, *base.latent_shape()), torch.randn(4, *base.latent_shape())
-    times = base.sample_timesteps(4, torch.Generator().manual_seed(0))
+    times = base.schedule.sample_timesteps(4, torch.Generator().manual_seed(0))
     assert ((times > 0) & (times <= 1000)).all()
-    target = base.target(clean, noise, times)
-    noisy = base.add_noise(clean, noise, times)
+    target = base.schedule.target(clean, noise, times)
+    noisy = base.schedule.add_noise(clean, noise, times)
     torch.testing.assert_close(noisy - (times / 1000)[:, None, None, None] * target, clean, atol=1e-5, rtol=1e-5)
     monkeypatch.setattr(base, "predict", lambda *_: target)
     condition = base.encode_prompts(["a dog"] * 4)
     assert denoising_loss(base, clean, noise, times, condition).max() == 0
-    scheduler = base.sampling_scheduler()
+    scheduler = base.schedule.sampling_scheduler()
     scheduler.set_timesteps(5)
     latents = noise
     for time in scheduler.timesteps:
@@ -170,7 +168,7 @@ def test_sites_turn_text_into_keys_and_values(base: TransformerBase) -> None:
     assert target_modules and all(base.denoiser.get_submodule(path) is layer for path, layer in target_modules.items())
     names = {path.rpartition(".")[2] for path in target_modules}
     assert names <= {"add_k_proj", "add_v_proj", "to_k", "to_v"}
-    assert len(base.layers()) * 2 == len(target_modules)
+    assert len(base.cross_attention_layers()) * 2 == len(target_modules)
     # What a target module gives changes with the prompt.
     noisy, times = torch.randn(1, *base.latent_shape()), torch.tensor([500.0])
     outputs: list[dict[str, torch.Tensor]] = []
@@ -246,8 +244,8 @@ def test_gradient_checkpointing_changes_no_gradient(base: TransformerBase) -> No
     gradients = []
     for on in (False, True, False):
         base.gradient_checkpointing(on)
-        hidden = condition.hidden.clone().requires_grad_()
-        told = Conditioning(hidden, condition.pooled, condition.mask)
+        hidden = condition.prompt_embeds.clone().requires_grad_()
+        told = Conditioning(hidden, condition.pooled_prompt_embeds, condition.attention_mask)
         base.predict(noisy, times, told).square().mean().backward()
         gradients.append(hidden.grad)
     torch.testing.assert_close(gradients[0], gradients[1])
@@ -261,7 +259,7 @@ def test_a_prompt_in_a_processors_chat_is_the_pipelines() -> None:
     pipeline.tokenizer = Processor(pipeline.tokenizer)
     base = type(tiny_base("flux2"))(pipeline, name="dev")
     expected, _ = pipeline.encode_prompt(["a photo of a dog"])
-    torch.testing.assert_close(base.encode_prompts(["a photo of a dog"]).hidden, expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(base.encode_prompts(["a photo of a dog"]).prompt_embeds, expected, atol=1e-5, rtol=1e-4)
 
 
 class Processor:
@@ -279,18 +277,30 @@ class Processor:
 
 
 def test_conditions_of_different_lengths_are_put_together() -> None:
-    short = Conditioning(torch.randn(1, 2, 4), pooled=torch.randn(1, 3))
+    short = Conditioning(torch.randn(1, 2, 4), pooled_prompt_embeds=torch.randn(1, 3))
     long = Conditioning(
-        torch.randn(2, 3, 4), pooled=torch.randn(2, 3), mask=torch.tensor([[1, 1, 1], [1, 0, 0]]).bool()
+        torch.randn(2, 3, 4),
+        pooled_prompt_embeds=torch.randn(2, 3),
+        attention_mask=torch.tensor([[1, 1, 1], [1, 0, 0]]).bool(),
     )
     both = Conditioning.cat([short, long])
-    assert both.mask is not None and both.mask.tolist() == [[1, 1, 0], [1, 1, 1], [1, 0, 0]]
-    assert torch.equal(both.hidden[0, :2], short.hidden[0]) and not both.hidden[0, 2].any()
-    alike = Conditioning.cat([Conditioning(torch.randn(1, 3, 4)), Conditioning(long.hidden, mask=long.mask)])
-    assert alike.mask is not None and alike.mask.sum(1).tolist() == [3, 3, 1] and alike.pooled is None
-    assert Conditioning.cat([short, short]).mask is None
-    half = both.guided(3.5).to(torch.bfloat16)
-    assert half.hidden.dtype == torch.bfloat16 and half.mask is not None and half.mask.dtype == torch.bool
+    assert both.attention_mask is not None and both.attention_mask.tolist() == [[1, 1, 0], [1, 1, 1], [1, 0, 0]]
+    assert torch.equal(both.prompt_embeds[0, :2], short.prompt_embeds[0]) and not both.prompt_embeds[0, 2].any()
+    alike = Conditioning.cat(
+        [Conditioning(torch.randn(1, 3, 4)), Conditioning(long.prompt_embeds, attention_mask=long.attention_mask)]
+    )
+    assert (
+        alike.attention_mask is not None
+        and alike.attention_mask.sum(1).tolist() == [3, 3, 1]
+        and alike.pooled_prompt_embeds is None
+    )
+    assert Conditioning.cat([short, short]).attention_mask is None
+    half = both.with_guidance(3.5).to(torch.bfloat16)
+    assert (
+        half.prompt_embeds.dtype == torch.bfloat16
+        and half.attention_mask is not None
+        and half.attention_mask.dtype == torch.bool
+    )
 
 
 def test_patches_and_tokens_come_back() -> None:
@@ -301,9 +311,7 @@ def test_patches_and_tokens_come_back() -> None:
 
 def test_a_base_with_guidance_built_in_hears_no_negative_prompt() -> None:
     with pytest.raises(MnemonError, match="guidance built in.*leave it out"):
-        sample(
-            tiny_base("flux"), PROMPTS[:1], seeds=[1], guidance_scale=3, num_inference_steps=1, negative_prompt="blurry"
-        )
+        sample(tiny_base("flux"), PROMPTS[:1], [1], SamplingSettings(3, 1, "blurry"))
 
 
 def test_a_denoiser_that_edits_images_is_refused() -> None:

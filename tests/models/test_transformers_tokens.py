@@ -5,7 +5,7 @@ import torch
 
 from mnemon.adapters import Dense, merge
 from mnemon.errors import MnemonError
-from mnemon.models.base import Conditioning
+from mnemon.models.conditioning import Conditioning
 from mnemon.models.layers import every_layer
 from mnemon.models.prompt_cache import RememberedPrompts
 from mnemon.models.transformer import TransformerBase
@@ -32,10 +32,10 @@ def word(base: TransformerBase, said: str) -> dict[str, torch.Tensor]:
 
 
 def assert_same(told: Conditioning, expected: Conditioning) -> None:
-    assert told.hidden.shape == expected.hidden.shape
-    torch.testing.assert_close(told.hidden, expected.hidden, atol=1e-5, rtol=1e-5)
-    if expected.pooled is not None:
-        torch.testing.assert_close(told.pooled, expected.pooled, atol=1e-5, rtol=1e-5)
+    assert told.prompt_embeds.shape == expected.prompt_embeds.shape
+    torch.testing.assert_close(told.prompt_embeds, expected.prompt_embeds, atol=1e-5, rtol=1e-5)
+    if expected.pooled_prompt_embeds is not None:
+        torch.testing.assert_close(told.pooled_prompt_embeds, expected.pooled_prompt_embeds, atol=1e-5, rtol=1e-5)
 
 
 @pytest.fixture(name="counted")
@@ -92,11 +92,13 @@ def test_concepts_of_other_families_are_refused(base: TransformerBase) -> None:
 
 
 def test_layerwise_tokens_and_solving_from_words_are_refused(base: TransformerBase) -> None:
-    layerwise = {name: value.expand(len(base.layers()), 1, -1) for name, value in tokens(base, seed=1).items()}
+    layerwise = {
+        name: value.expand(len(base.cross_attention_layers()), 1, -1) for name, value in tokens(base, seed=1).items()
+    }
     with pytest.raises(MnemonError, match=r"<rex>.*each layer.*plain tokens"):
         base.set_tokens({"rex": layerwise})
     with pytest.raises(MnemonError, match=f"In a {base.family} base.*Choose another"):
-        base.heard(["a dog"])
+        base.token_features(["a dog"])
 
 
 def test_words_the_base_was_made_for(base: TransformerBase) -> None:
@@ -110,7 +112,7 @@ def test_words_too_many_are_ignored_and_a_concept_never(base: TransformerBase) -
     with pytest.warns(UserWarning, match="is ignored"):
         long = base.encode_prompts([" ".join(["dog"] * (room + 5))])
     if base.family in LENGTHS:
-        assert long.hidden.shape[1] == room
+        assert long.prompt_embeds.shape[1] == room
     with pytest.raises(MnemonError, match="concept would be cut off"):
         base.encode_prompts([" ".join(["dog"] * room) + " <rex>"])
 
@@ -128,16 +130,16 @@ def test_what_changed_is_encoded_anew(base: TransformerBase, counted: list[str])
     prompt = ["a photo of <rex>"]
     vectors = tokens(base, seed=1)
     base.set_tokens({"rex": vectors})
-    before = base.encode_prompts(prompt).hidden
+    before = base.encode_prompts(prompt).prompt_embeds
     for value in vectors.values():
         value.mul_(2)  # in place
-    assert not torch.allclose(base.encode_prompts(prompt).hidden, before)
+    assert not torch.allclose(base.encode_prompts(prompt).prompt_embeds, before)
     base.set_tokens({"rex": tokens(base, seed=1)})
-    assert torch.equal(base.encode_prompts(prompt).hidden, before)
+    assert torch.equal(base.encode_prompts(prompt).prompt_embeds, before)
     learned = {name: value.requires_grad_() for name, value in tokens(base, seed=1).items()}
     base.set_tokens({"rex": learned})
     for _ in range(2):
-        assert base.encode_prompts(prompt).hidden.requires_grad
+        assert base.encode_prompts(prompt).prompt_embeds.requires_grad
     assert len(counted) == 5
 
 
@@ -150,8 +152,10 @@ def test_changed_text_encoders_are_heard(base: TransformerBase) -> None:
         change = Dense(torch.randn(layer.weight.shape, generator=torch.Generator().manual_seed(seed)))
         with merge({path: layer}, {path: change}):
             changed = base.encode_prompts(prompt)
-            heard = changed.hidden if before.pooled is None else changed.pooled
-            assert not torch.allclose(heard, before.hidden if before.pooled is None else before.pooled)
+            heard = changed.prompt_embeds if before.pooled_prompt_embeds is None else changed.pooled_prompt_embeds
+            assert not torch.allclose(
+                heard, before.prompt_embeds if before.pooled_prompt_embeds is None else before.pooled_prompt_embeds
+            )
     assert_same(base.encode_prompts(prompt), before)
 
 
@@ -181,7 +185,7 @@ def test_offloaded_text_encoders_come_back_only_for_new_prompts(
     base.encode_prompts(["a cat"])
     assert len(moved) == 3, "there and back"
     base.set_tokens({"rex": {name: value.requires_grad_() for name, value in tokens(base, seed=1).items()}})
-    base.encode_prompts(["a <rex>"]).hidden.sum().backward()
+    base.encode_prompts(["a <rex>"]).prompt_embeds.sum().backward()
     assert len(moved) == 4, "it stays while a token learns"
     base.offload_text_encoders(False)
     assert len(moved) == 5

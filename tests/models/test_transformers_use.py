@@ -12,7 +12,7 @@ from mnemon.methods import METHODS, method_from
 from mnemon.methods.base import TrainedConcept
 from mnemon.models import FAMILIES, load_base
 from mnemon.models.transformer import TransformerBase
-from mnemon.sampling import Composed, sample
+from mnemon.sampling import Composed, SamplingSettings, sample
 from mnemon.training import ConceptTask, Examples, train
 from mnemon.training.loss import denoising_loss
 from tests.contract.table import images, learn_all, small
@@ -36,7 +36,7 @@ def test_a_saved_pipeline_opens_as_what_it_was(family: str, tmp_path: Path) -> N
     assert base.resolution == {"sd3": SIDE, "z-image": 1024}.get(family, 128 * 2), "what the pipeline draws by default"
     base.resolution = SIDE
     condition, expected = base.encode_prompts(["a photo of a dog"]), fresh.encode_prompts(["a photo of a dog"])
-    torch.testing.assert_close(condition.hidden, expected.hidden)
+    torch.testing.assert_close(condition.prompt_embeds, expected.prompt_embeds)
     noisy, times = torch.randn(1, *base.latent_shape()), torch.tensor([500.0])
     torch.testing.assert_close(base.predict(noisy, times, condition), fresh.predict(noisy, times, expected))
 
@@ -67,22 +67,20 @@ def learn(base: TransformerBase, name: str, earlier: list[TrainedConcept], metho
 @pytest.mark.parametrize("method", ["lora", "textual-inversion"])
 def test_two_concepts_are_learned_and_drawn(base: TransformerBase, method: str) -> None:
     weights = {path: layer.weight.clone() for path, layer in base.target_modules().items()}
-    plain = sample(base, PROMPTS[1:], seeds=[1], guidance_scale=2, num_inference_steps=2)
+    plain = sample(base, PROMPTS[1:], [1], SamplingSettings(2, 2))
     rex = learn(base, "rex", [], method)
     mia = learn(base, "mia", [rex], method)
     assert set(rex.tokens) == {encoder.name for encoder in base.encoders}
     assert (set(rex.deltas) == set(base.target_modules())) == (method == "lora")
     assert all(delta.matrix().abs().sum() > 0 for delta in mia.deltas.values())
     with Composed(base, method_from(method), [rex, mia]) as composed:
-        images = composed.sample(PROMPTS, seeds=[1, 1], guidance_scale=2, num_inference_steps=2)
-        assert torch.equal(images, composed.sample(PROMPTS, seeds=[1, 1], guidance_scale=2, num_inference_steps=2))
-        swapped = composed.sample(
-            [PROMPTS[0].replace("<mia>", "<rex>")], seeds=[1], guidance_scale=2, num_inference_steps=2
-        )
+        images = composed.sample(PROMPTS, [1, 1], SamplingSettings(2, 2))
+        assert torch.equal(images, composed.sample(PROMPTS, [1, 1], SamplingSettings(2, 2)))
+        swapped = composed.sample([PROMPTS[0].replace("<mia>", "<rex>")], [1], SamplingSettings(2, 2))
     assert images.isfinite().all() and not torch.equal(images[:1], swapped)
     assert torch.allclose(images[1:], plain, atol=1e-5) == (method == "textual-inversion")
     assert all(torch.equal(layer.weight, weights[path]) for path, layer in base.target_modules().items())
-    assert torch.equal(sample(base, PROMPTS[1:], seeds=[1], guidance_scale=2, num_inference_steps=2), plain)
+    assert torch.equal(sample(base, PROMPTS[1:], [1], SamplingSettings(2, 2)), plain)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -117,7 +115,7 @@ def test_learning_lowers_the_loss(family: str) -> None:
     def loss(prompt: str) -> float:
         draws = torch.Generator().manual_seed(0)
         clean = latents.expand(16, -1, -1, -1)
-        noise, times = torch.randn(clean.shape, generator=draws), base.sample_timesteps(16, draws)
+        noise, times = torch.randn(clean.shape, generator=draws), base.schedule.sample_timesteps(16, draws)
         return float(denoising_loss(base, clean, noise, times, base.encode_prompts([prompt] * 16)).mean())
 
     before = loss("a dog")

@@ -5,7 +5,8 @@ import torch
 from torch.nn.functional import mse_loss
 
 from mnemon.errors import MnemonError
-from mnemon.models.base import Base, Conditioning
+from mnemon.models.base import Base
+from mnemon.models.conditioning import Conditioning
 from mnemon.models.sd import StableDiffusion
 from tests.tiny import tiny_sd, tiny_sd_base, tiny_sdxl, tiny_sdxl_base, tiny_unet
 
@@ -26,7 +27,7 @@ def test_everything_is_frozen(base: Base) -> None:
 
 def test_sites_are_the_cross_attention_keys_and_values(base: Base) -> None:
     target_modules = base.target_modules()
-    width = base.encode_prompts(["a dog"]).hidden.shape[-1]
+    width = base.encode_prompts(["a dog"]).prompt_embeds.shape[-1]
     assert target_modules and all(path.endswith(("attn2.to_k", "attn2.to_v")) for path in target_modules)
     assert all(layer.in_features == width for layer in target_modules.values())
     assert all(base.denoiser.get_submodule(path) is layer for path, layer in target_modules.items())
@@ -53,8 +54,8 @@ def test_sdxl_hears_pooled_text() -> None:
     base = tiny_sdxl_base()
     noisy, timesteps = torch.randn(1, *base.latent_shape()), torch.tensor([500])
     condition = base.encode_prompts(["a dog"])
-    assert condition.pooled is not None
-    deaf = Conditioning(condition.hidden, torch.zeros_like(condition.pooled))
+    assert condition.pooled_prompt_embeds is not None
+    deaf = Conditioning(condition.prompt_embeds, torch.zeros_like(condition.pooled_prompt_embeds))
     assert not torch.allclose(base.predict(noisy, timesteps, condition), base.predict(noisy, timesteps, deaf))
 
 
@@ -72,8 +73,8 @@ def test_gradient_checkpointing_changes_no_gradient(base: Base) -> None:
     gradients = []
     for on in (False, True, False):
         base.gradient_checkpointing(on)
-        hidden = condition.hidden.clone().requires_grad_()
-        answer = base.predict(noisy, timesteps, Conditioning(hidden, condition.pooled))
+        hidden = condition.prompt_embeds.clone().requires_grad_()
+        answer = base.predict(noisy, timesteps, Conditioning(hidden, condition.pooled_prompt_embeds))
         mse_loss(answer, noisy).backward()
         gradients.append(hidden.grad)
     torch.testing.assert_close(gradients[0], gradients[1])
@@ -84,7 +85,7 @@ def test_the_plain_pipeline_draws_with_what_is_in_the_base_now(base: Base) -> No
     def image() -> torch.Tensor:
         generator = torch.Generator().manual_seed(1)
         pipeline = base.pipeline()
-        pipeline.scheduler = base.sampling_scheduler()
+        pipeline.scheduler = base.schedule.sampling_scheduler()
         pipeline.set_progress_bar_config(disable=True)
         return torch.as_tensor(pipeline("a dog", num_inference_steps=2, output_type="np", generator=generator).images)
 

@@ -5,7 +5,7 @@ import torch
 
 from mnemon.errors import MnemonError
 from mnemon.models.base import Base
-from mnemon.sampling import sample
+from mnemon.sampling import SamplingSettings, sample
 from tests.tiny import tiny_sd, tiny_sd_base, tiny_sdxl, tiny_sdxl_base
 
 BASES = {"sd": tiny_sd_base, "sdxl": tiny_sdxl_base}
@@ -19,7 +19,7 @@ def _base(request: pytest.FixtureRequest) -> Base:
 
 
 def images_of(pipeline: object, base: Base, negative_prompt: str | None, guidance_scale: float) -> torch.Tensor:
-    pipeline.scheduler = base.sampling_scheduler()
+    pipeline.scheduler = base.schedule.sampling_scheduler()
     result = pipeline(
         PROMPTS,
         negative_prompt=None if negative_prompt is None else [negative_prompt] * len(PROMPTS),
@@ -38,14 +38,7 @@ def test_images_are_those_of_the_stable_diffusion_pipeline(
 ) -> None:
     base = tiny_sd_base(prediction_type=prediction_type)
     expected = images_of(tiny_sd(prediction_type=prediction_type), base, negative_prompt, guidance_scale)
-    drawn = sample(
-        base,
-        PROMPTS,
-        seeds=SEEDS,
-        guidance_scale=guidance_scale,
-        num_inference_steps=4,
-        negative_prompt=negative_prompt,
-    )
+    drawn = sample(base, PROMPTS, SEEDS, SamplingSettings(guidance_scale, 4, negative_prompt))
     torch.testing.assert_close(drawn, expected, atol=1e-4, rtol=0)
 
 
@@ -53,21 +46,14 @@ def test_images_are_those_of_the_stable_diffusion_pipeline(
 def test_images_are_those_of_the_sdxl_pipeline(negative_prompt: str, guidance_scale: float) -> None:
     base = tiny_sdxl_base()
     expected = images_of(tiny_sdxl(), base, negative_prompt or None, guidance_scale)
-    drawn = sample(
-        base,
-        PROMPTS,
-        seeds=SEEDS,
-        guidance_scale=guidance_scale,
-        num_inference_steps=4,
-        negative_prompt=negative_prompt,
-    )
+    drawn = sample(base, PROMPTS, SEEDS, SamplingSettings(guidance_scale, 4, negative_prompt))
     torch.testing.assert_close(drawn, expected, atol=1e-4, rtol=0)
 
 
 def test_a_image_does_not_depend_on_its_batch(base: Base) -> None:
-    together = sample(base, PROMPTS, seeds=SEEDS, guidance_scale=4, num_inference_steps=3)
-    in_pairs = sample(base, PROMPTS, seeds=SEEDS, guidance_scale=4, num_inference_steps=3, batch_size=2)
-    turned = sample(base, PROMPTS[::-1], seeds=SEEDS[::-1], guidance_scale=4, num_inference_steps=3).flip(0)
+    together = sample(base, PROMPTS, SEEDS, SamplingSettings(4, 3))
+    in_pairs = sample(base, PROMPTS, SEEDS, SamplingSettings(4, 3, batch_size=2))
+    turned = sample(base, PROMPTS[::-1], SEEDS[::-1], SamplingSettings(4, 3)).flip(0)
     torch.testing.assert_close(together, in_pairs, atol=1e-5, rtol=0)
     torch.testing.assert_close(together, turned, atol=1e-5, rtol=0)
     assert not torch.allclose(together[0], together[2]), "one prompt, two seeds"
@@ -75,7 +61,7 @@ def test_a_image_does_not_depend_on_its_batch(base: Base) -> None:
 
 
 def test_the_same_call_gives_the_same_bits(base: Base) -> None:
-    first, second = (sample(base, PROMPTS, seeds=SEEDS, guidance_scale=4, num_inference_steps=3) for _ in range(2))
+    first, second = (sample(base, PROMPTS, SEEDS, SamplingSettings(4, 3)) for _ in range(2))
     assert torch.equal(first, second)
 
 
@@ -88,53 +74,38 @@ def test_every_distinct_prompt_is_encoded_once_and_guidance_one_hears_no_negativ
     rows: list[int] = []
     predict = base.predict
     monkeypatch.setattr(base, "predict", lambda x, t, c: rows.append(len(x)) or predict(x, t, c))
-    sample(
-        base,
-        PROMPTS * 2,
-        seeds=range(6),
-        guidance_scale=4,
-        num_inference_steps=2,
-        negative_prompt="grass",
-        batch_size=4,
-    )
+    sample(base, PROMPTS * 2, range(6), SamplingSettings(4, 2, "grass", batch_size=4))
     assert sorted(heard) == sorted([*set(PROMPTS), "grass"]) and rows == [8, 8, 4, 4]
     heard.clear()
     rows.clear()
-    sample(base, PROMPTS, seeds=SEEDS, guidance_scale=1, num_inference_steps=2, negative_prompt="grass")
+    sample(base, PROMPTS, SEEDS, SamplingSettings(1, 2, "grass"))
     assert sorted(heard) == sorted(set(PROMPTS)) and rows == [3, 3]
 
 
 def test_progress_counts_every_step_of_every_batch(base: Base) -> None:
     seen: list[tuple[int, int]] = []
-    sample(
-        base,
-        PROMPTS,
-        seeds=SEEDS,
-        guidance_scale=1,
-        num_inference_steps=2,
-        batch_size=2,
-        on_step=lambda *counts: seen.append(counts),
-    )
+    settings = SamplingSettings(1, 2, batch_size=2)
+    sample(base, PROMPTS, SEEDS, settings, on_step=lambda *counts: seen.append(counts))
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
 def test_no_prompts_give_no_images(base: Base) -> None:
-    assert sample(base, [], seeds=[], guidance_scale=4, num_inference_steps=2).shape == (0, 3, 16, 16)
+    assert sample(base, [], [], SamplingSettings(4, 2)).shape == (0, 3, 16, 16)
 
 
 def test_bad_requests_are_refused(base: Base) -> None:
     with pytest.raises(MnemonError, match="2 prompts came with 1 seeds"):
-        sample(base, PROMPTS[:2], seeds=[1], guidance_scale=4, num_inference_steps=2)
+        sample(base, PROMPTS[:2], [1], SamplingSettings(4, 2))
     for num_inference_steps in (0, 1000):
         with pytest.raises(MnemonError, match=f"{num_inference_steps} denoising steps.*1 to 999"):
-            sample(base, PROMPTS, seeds=SEEDS, guidance_scale=4, num_inference_steps=num_inference_steps)
+            sample(base, PROMPTS, SEEDS, SamplingSettings(4, num_inference_steps))
     with pytest.raises(MnemonError, match="batch of 0"):
-        sample(base, PROMPTS, seeds=SEEDS, guidance_scale=4, num_inference_steps=2, batch_size=0)
+        sample(base, PROMPTS, SEEDS, SamplingSettings(4, 2, batch_size=0))
     with pytest.raises(MnemonError, match="<rex>"):
-        sample(base, ["a photo of <rex>"], seeds=[1], guidance_scale=4, num_inference_steps=2)
+        sample(base, ["a photo of <rex>"], [1], SamplingSettings(4, 2))
 
 
 def test_the_most_steps_can_be_taken() -> None:
-    scheduler = tiny_sd_base().sampling_scheduler()
+    scheduler = tiny_sd_base().schedule.sampling_scheduler()
     scheduler.set_timesteps(999)
     assert scheduler.timesteps.max() <= 999

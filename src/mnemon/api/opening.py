@@ -81,12 +81,8 @@ def kept_fusion(library: Library, base: Base) -> dict[str, Delta]:
 
 def composed_changes(method: Method, learned: Sequence[TrainedConcept], base: Base) -> dict[str, Delta]:
     """The change of each layer with all of `learned` in the model, composed without a prompt."""
-    before = base.tokens
-    base.set_tokens(method.tokens(learned))
-    try:
+    with base.using_tokens(method.tokens(learned)):
         return method.compose(base, learned)
-    finally:
-        base.set_tokens(before)
 
 
 @contextmanager

@@ -12,11 +12,10 @@ from mnemon.library import Library
 from mnemon.methods.base import TrainedConcept
 from mnemon.models import Base
 from mnemon.report import page
-from mnemon.sampling import Composed
-from mnemon.sampling.images import to_image
+from mnemon.sampling import Composed, SamplingSettings, to_image
 
 PROMPTS = ("a photo of {}", "a photo of {} in the snow", "a photo of {} on the beach")
-GUIDANCE, STEPS, BATCH = 4.0, 20, 8
+SAMPLING = SamplingSettings(num_inference_steps=20)
 
 Rows = Mapping[str, Mapping[str, str]]
 """Concept -> heading of a column -> HTML; a column may be missing."""
@@ -74,9 +73,7 @@ def _drawn(library: Library, base: Base, prompts: Sequence[str], number: int) ->
 
 def _images(composed: Composed, one: TrainedConcept, prompt: str, number: int) -> str:
     text = prompt.replace("{}", composed.method.prompt_name(one.name, one.class_noun))
-    images = composed.sample(
-        [text] * number, seeds=range(number), guidance_scale=GUIDANCE, num_inference_steps=STEPS, batch_size=BATCH
-    )
+    images = composed.sample([text] * number, range(number), SAMPLING)
     return page.cell([to_image(image) for image in images], text)
 
 

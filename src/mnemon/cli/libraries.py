@@ -22,26 +22,36 @@ def generate(
     prompt: Annotated[list[str], typer.Argument(help='Prompts; <name> stands for a concept: "a photo of <rex> dog".')],
     library: LibraryPath = DEFAULT_LIBRARY,
     to: Annotated[Path, typer.Option("--out", "-o", help="Folder for the PNG files.")] = Path("pictures"),
-    number_: Annotated[int, typer.Option("--number", "-n", min=1, help="Images of each prompt.")] = 4,
+    num_images_per_prompt: Annotated[
+        int, typer.Option("--num-images-per-prompt", "--number", "-n", min=1, help="Images of each prompt.")
+    ] = 4,
     seed: Annotated[int, typer.Option(help="Of the first image; the next ones count on.")] = 0,
-    negative_prompt: Annotated[str, typer.Option(help="What should not be in the image.")] = "",
+    negative_prompt: Annotated[
+        str, typer.Option("--negative-prompt", "--negative", help="What should not be in the image.")
+    ] = "",
     guidance_scale: Annotated[
-        float, typer.Option(help="How closely to follow the prompt; 1 switches guidance off.")
+        float,
+        typer.Option("--guidance-scale", "--guidance", help="Of classifier-free guidance; 1 switches it off."),
     ] = 4.0,
-    steps: Annotated[int, typer.Option(min=1, help="Denoising steps.")] = 30,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images drawn at once.")] = 8,
+    num_inference_steps: Annotated[
+        int, typer.Option("--num-inference-steps", "--steps", min=1, help="Denoising steps.")
+    ] = 30,
+    batch_size: Annotated[int, typer.Option("--batch-size", "--batch", min=1, help="Images sampled at once.")] = 8,
     region: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="BOX:PROMPT", help='Where a prompt is heard: "0,0,0.5,1:<rex>" (left, top, right, bottom in 0..1).'
+            metavar="BOX:PROMPT", help='A prompt for a region: "0,0,0.5,1:<rex>" (left, top, right, bottom in 0..1).'
         ),
     ] = None,
-    auto: Annotated[
-        bool, typer.Option("--auto", help="Give each concept of the prompt a region, spread over the image.")
+    auto_layout: Annotated[
+        bool,
+        typer.Option(
+            "--auto-layout", "--auto", help="Give each concept of the prompt a region, spread over the image."
+        ),
     ] = False,
-    feather: Annotated[float, typer.Option(min=0, max=1, help="Fading at the regions' edges, share of a side.")] = 0.0,
-    apart: Annotated[
-        bool, typer.Option("--apart", help="Draw each region on a canvas of its own first, then put them together.")
+    feather: Annotated[float, typer.Option(min=0, max=1, help="Width of the regions' edges, share of a side.")] = 0.0,
+    per_region: Annotated[
+        bool, typer.Option("--per-region", "--apart", help="Generate each region on its own first (collage + SDEdit).")
     ] = False,
     at: At = None,
     base: Annotated[str | None, typer.Option(help="Draw from a bare base instead of a library.")] = None,
@@ -60,7 +70,7 @@ def generate(
     from mnemon.library import Library
     from mnemon.sampling.regions import region_from_text
 
-    if region and auto:
+    if region and auto_layout:
         raise MnemonError("--auto places the concepts itself: leave out --region, or --auto.")
     opened = None if base else Library.open(library, at)
     regions = [region_from_text(text) for text in region or []]
@@ -68,9 +78,10 @@ def generate(
     before = set(to.glob("*.png"))
     with progress("drawing") as bar:
         api.generate(
-            opened, prompt, base=where, negative_prompt=negative_prompt, seed=seed, num_images_per_prompt=number_, guidance_scale=guidance_scale,
-            num_inference_steps=steps,
-            batch_size=batch_size, regions=regions, spread=auto, feather=feather, apart=apart, out=to,
+            opened, prompt, base=where, negative_prompt=negative_prompt, seed=seed,
+            num_images_per_prompt=num_images_per_prompt, guidance_scale=guidance_scale,
+            num_inference_steps=num_inference_steps, batch_size=batch_size, regions=regions,
+            auto_layout=auto_layout, feather=feather, per_region=per_region, out=to,
             on_step=lambda done, total: bar(done, total, {}),
         )  # fmt: skip
     files = sorted(str(file) for file in set(to.glob("*.png")) - before)

@@ -173,13 +173,7 @@ class _Evaluator:
     def _sample(self, prompts: list[str], seeds: list[int]) -> Tensor:
         began = time.perf_counter()
         with bf16_autocast(self.composed.base):
-            images = self.composed.sample(
-                prompts,
-                seeds=seeds,
-                guidance_scale=self.settings.guidance_scale,
-                num_inference_steps=self.settings.num_inference_steps,
-                batch_size=self.settings.batch_size,
-            )
+            images = self.composed.sample(prompts, seeds, self.settings.sampling)
         self.row.seconds += time.perf_counter() - began
         self.row.num_images += len(images)
         return images

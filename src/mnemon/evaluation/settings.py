@@ -5,6 +5,7 @@ from typing import Any
 
 from mnemon.errors import MnemonError
 from mnemon.evaluation.prompts import prompt_set
+from mnemon.sampling import SamplingSettings
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,10 @@ class EvalSettings:
 
     def seeds(self, count: int) -> list[int]:
         return list(range(self.first_seed, self.first_seed + count))
+
+    @property
+    def sampling(self) -> SamplingSettings:
+        return SamplingSettings(self.guidance_scale, self.num_inference_steps, batch_size=self.batch_size)
 
     def to_json(self) -> dict[str, Any]:
         """With the keys of results that exist."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
@@ -11,10 +10,10 @@ from mnemon.export.metadata import expands, trigger
 from mnemon.export.naming import CLIP, COMFY, DIFFUSERS, KOHYA, Naming, embedding_key, words_of
 from mnemon.export.selection import Selection
 from mnemon.models.loading import HUB_ID
-from mnemon.sampling import Composed, ImageMetadata, sampler_name, save_image
+from mnemon.sampling import Composed, ImageMetadata, SamplingSettings, save_image
 
 PICTURES = "pictures"
-GUIDANCE, STEPS = 4.0, 30
+SAMPLING = SamplingSettings(batch_size=16)
 
 
 def draw_gallery(selection: Selection, folder: Path, number: int) -> list[tuple[str, str]]:
@@ -30,17 +29,11 @@ def draw_gallery(selection: Selection, folder: Path, number: int) -> list[tuple[
     if not wanted:
         return []
     with Composed(base, library.method, selection.learned, selection.deltas) as composed:
-        images = composed.sample(
-            [prompt for _, prompt, _ in wanted],
-            seeds=[seed for *_, seed in wanted],
-            guidance_scale=GUIDANCE,
-            num_inference_steps=STEPS,
-        )
-    made: dict[str, Any] = {"concepts": tuple(selection.names), "sampler": sampler_name(base)}
+        images = composed.sample([prompt for _, prompt, _ in wanted], [seed for *_, seed in wanted], SAMPLING)
     shown = []
     for (name, prompt, seed), image in zip(wanted, images, strict=True):
         file = f"{PICTURES}/{name}-{seed}.png"
-        facts = ImageMetadata(prompt, seed, GUIDANCE, STEPS, base.name, **made)
+        facts = ImageMetadata.of(base, prompt, seed, SAMPLING, concepts=tuple(selection.names))
         save_image(folder / file, image, facts)
         shown.append((prompt, file))
     return shown

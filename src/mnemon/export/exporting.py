@@ -148,5 +148,5 @@ def _notes(file: LoraFile, fit: Fit) -> list[str]:
 
 
 def _prediction(base: Base) -> dict[str, str]:
-    kind = base.sampling_scheduler().config.prediction_type  # type: ignore[attr-defined]
+    kind = base.schedule.sampling_scheduler().config.prediction_type
     return {"modelspec.prediction_type": "v" if kind == "v_prediction" else str(kind)}

@@ -211,14 +211,11 @@ def _check_composed(base: Base, method: Method, learned: TrainedConcept) -> None
             f"The method '{method.name}' changes weights from prompt to prompt, in the layers that hear text alone; "
             f"this concept changes {len(wider)} others, such as {_listed(wider)}. {ELSEWHERE}"
         )
-    before = base.tokens
-    base.set_tokens(method.tokens([learned]))
     try:
-        composed = _composed(base, method, learned)
+        with base.using_tokens(method.tokens([learned])):
+            composed = _composed(base, method, learned)
     except (KeyError, AttributeError, ValueError, RuntimeError):
         composed = None
-    finally:
-        base.set_tokens(before)
     if composed is None or any(_unlike(delta, composed.get(target)) for target, delta in learned.deltas.items()):
         raise MnemonError(
             f"The method '{method.name}' composes concepts in a way of its own, which leaves out or alters a change "

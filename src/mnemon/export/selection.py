@@ -63,9 +63,7 @@ def select(library: Library, base: Base, names: Sequence[str] = ()) -> Selection
 
 
 def _compose(method: Method, base: Base, learned: Sequence[TrainedConcept]) -> dict[str, Delta]:
-    before = base.tokens
-    base.set_tokens(method.tokens(learned))
-    try:
+    with base.using_tokens(method.tokens(learned)):
         if not method.per_prompt:
             return method.compose(base, learned)
         if len(learned) > 1:
@@ -81,8 +79,6 @@ def _compose(method: Method, base: Base, learned: Sequence[TrainedConcept]) -> d
                 "which no file of another tool can hold."
             )
         return ways[0]
-    finally:
-        base.set_tokens(before)
 
 
 def _refuse_layerwise(tokens: Mapping[str, Mapping[str, Tensor]]) -> None:

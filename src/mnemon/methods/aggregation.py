@@ -36,12 +36,8 @@ TINY = 1e-12
 def encode_alone(base: Base, name: str, tokens: Tokens) -> Tensor:
     """What each layer hears where the concept's vectors stand in the prompt "<name>": (layers, vectors, width), fp32 on
     the CPU. It depends on nothing but the concept."""
-    known = base.tokens
-    base.set_tokens({name: tokens})
-    try:
+    with base.using_tokens({name: tokens}):
         return encode_jointly(base, [(name, tokens)])[0].cpu().clone()
-    finally:
-        base.set_tokens(known)
 
 
 @torch.no_grad()
@@ -53,7 +49,7 @@ def encode_jointly(base: Base, concepts: Sequence[tuple[str, Tokens]]) -> list[T
     """
     counts = [next(iter(tokens.values())).shape[-2] for _, tokens in concepts]
     try:
-        (heard,) = base.heard([" ".join(f"<{name}>" for name, _ in concepts)])
+        (heard,) = base.token_features([" ".join(f"<{name}>" for name, _ in concepts)])
     except MnemonError as error:
         raise MnemonError(
             f"{len(concepts)} concepts do not fit into one prompt: set encoding to per_concept."
@@ -87,7 +83,7 @@ def aggregate(base: Base, deltas: Sequence[Mapping[str, Delta]], weights: Tensor
     One product a target module, of all concepts' factors side by side: (w_1 A_1 | w_2 A_2 | ...) (B_1; B_2; ...). The sum is
     kept dense, so that a step of drawing costs the same however many concepts there are.
     """
-    layers = base.layers()
+    layers = base.cross_attention_layers()
     total: dict[str, Delta] = {}
     for target in {target: None for change in deltas for target in change}:
         own = weights[next(number for number, layer in enumerate(layers) if target.startswith(f"{layer}."))]
@@ -108,7 +104,7 @@ def _weighted_sum(deltas: Sequence[Delta], weights: Tensor) -> Tensor:
 def _layerwise(heard: Tensor, base: Base) -> Tensor:
     """(layers, words, width) also of a prompt that all layers hear alike."""
     heard = heard.float()
-    return heard if heard.ndim == 3 else heard.expand(len(base.layers()), -1, -1)
+    return heard if heard.ndim == 3 else heard.expand(len(base.cross_attention_layers()), -1, -1)
 
 
 class ElasticLearner(EdLoraLearner):
@@ -171,7 +167,7 @@ class Elastic(EdLora, ABC):
             encodings = encode_jointly(base, [(one.name, one.tokens) for one in learned])
         else:
             encodings = [one.extra[ENCODING].to(base.device) for one in learned]
-        words = _layerwise(base.heard([prompt])[0], base)
+        words = _layerwise(base.token_features([prompt])[0], base)
         return elastic_weights(similarities(words, encodings, self.normalisation), self.normalisation)
 
     def compose(self, base: Base, learned: Sequence[TrainedConcept], prompt: str | None = None) -> dict[str, Delta]:

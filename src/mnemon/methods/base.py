@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from mnemon.adapters import Delta, sum_deltas
 from mnemon.errors import MnemonError
-from mnemon.models.base import Base, Conditioning, Tokens
+from mnemon.models.base import Base, Tokens
+from mnemon.models.conditioning import Conditioning
 from mnemon.models.tokens import concepts_in
 
 Losses = Callable[[torch.Generator], Tensor]
@@ -24,7 +25,7 @@ Over = Literal["prompted", "all"]
 class TrainedConcept:
     """What is kept of one concept: its deltas by target module, its token's vectors by text encoder, and its noun.
 
-    A token's vectors are (vectors, width), or (layers, vectors, width) with a set for each of `Base.layers()`.
+    A token's vectors are (vectors, width), or (layers, vectors, width) with a set for each of `Base.cross_attention_layers()`.
     """
 
     name: str

@@ -19,7 +19,7 @@ from mnemon.methods import importance, parts
 from mnemon.methods.base import Losses, Method, Step, TrainedConcept
 from mnemon.methods.importance import Masks, Scope
 from mnemon.methods.token_learner import TokenLearner
-from mnemon.models.base import Base, Tokens
+from mnemon.models.base import Base
 from mnemon.settings import check_settings
 
 DRAWS = 64
@@ -105,7 +105,7 @@ class CnsLearner(TokenLearner):
     def _text_scores(self, past: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """S of W_{t-1} and the concept's own words, its token at the start."""
         weights = {target: weight.float() + past[target] for target, weight in self.bare.items()}
-        with torch.no_grad(), _knowing(self.base, {self.name: self.token()}):
+        with torch.no_grad(), self.base.using_tokens({self.name: self.token()}):
             words = importance.concept_words(self.base, self.method.prompt_name(self.name, self.class_noun))
         return importance.text_scores(weights, words)
 
@@ -164,17 +164,6 @@ class CnsLearner(TokenLearner):
 def _under(masks: Masks, matrices: Mapping[str, Tensor]) -> Tensor:
     """The entries of the matrices under the masks, all target modules in one vector, in fp32."""
     return torch.cat([matrices[target][mask] for target, mask in masks.items()]).float()
-
-
-@contextmanager
-def _knowing(base: Base, tokens: Mapping[str, Tokens]) -> Iterator[None]:
-    """Within the block the base knows these tokens, and no others."""
-    before = base.tokens
-    base.set_tokens(tokens)
-    try:
-        yield
-    finally:
-        base.set_tokens(before)
 
 
 @contextmanager

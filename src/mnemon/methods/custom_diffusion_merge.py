@@ -70,7 +70,7 @@ class CustomDiffusionMerge(CustomDiffusion):
         # Without captions of two things nothing holds the word between them, and it goes wherever the solution likes.
         known, count = base.single_token_words, self.captions
         captions = diverse_captions(known, count, seed=0) + captions_of_two(known, count, seed=0)
-        texts = torch.cat(base.heard(captions)).double().cpu()
+        texts = torch.cat(base.token_features(captions)).double().cpu()
         words = [concept_words(base, self.prompt_name(one.name, one.class_noun)) for one in learned]
         heights = [layer.out_features for layer in base.target_modules().values()]
         # All layers hear the same words, so they are solved together: a concept's changes one above the other.
@@ -84,8 +84,8 @@ class CustomDiffusionMerge(CustomDiffusion):
 def concept_words(base: Base, called: str) -> Tensor:
     """What the words of the concept become, (words, width) in fp64: those of "V* dog", and of "a photo of V* dog" from
     V* on, with the end marks."""
-    opening = len(base.heard([OPENING])[0]) - 1  # without its end mark
-    alone, shown = base.heard([called, f"{OPENING} {called}"])
+    opening = len(base.token_features([OPENING])[0]) - 1  # without its end mark
+    alone, shown = base.token_features([called, f"{OPENING} {called}"])
     return torch.cat([alone, shown[opening:]]).double().cpu()
 
 

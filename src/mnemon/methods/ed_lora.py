@@ -30,7 +30,7 @@ def start_tokens(base: Base, class_noun: str | None, generator: torch.Generator)
     if class_noun is not None:
         nouns = parts.word_embeddings(base, class_noun, 1)
         random = {encoder: torch.cat([both[:1], nouns[encoder]]) for encoder, both in random.items()}
-    layers = len(base.layers())
+    layers = len(base.cross_attention_layers())
     return {encoder: both.repeat(layers, 1, 1) for encoder, both in random.items()}
 
 

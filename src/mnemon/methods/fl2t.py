@@ -173,9 +173,9 @@ class Fl2tLearner(ElasticLearner):
         if not circle.met:
             circle.meet()
         condition = step.condition
-        hidden = condition.hidden.detach().float()
+        hidden = condition.prompt_embeds.detach().float()
         text = hidden.mean(1) if hidden.ndim == 4 else hidden
-        return circle.regularization_loss(text, condition.mask, step.tasks)
+        return circle.regularization_loss(text, condition.attention_mask, step.tasks)
 
     def finish(self) -> TrainedConcept:
         learned, circle = super().finish(), self.circle

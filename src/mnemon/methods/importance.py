@@ -29,8 +29,8 @@ _general: dict[tuple[object, ...], dict[str, Tensor]] = {}  # the last few that 
 def concept_words(base: Base, called: str) -> Tensor:
     """What a concept's own words and the end mark become in the prompts about it: (rows, d_in). The base knows its
     token."""
-    own = len(base.heard([called])[0])
-    heard = base.heard([prompt.format(called) for prompt in STIMULI])
+    own = len(base.token_features([called])[0])
+    heard = base.token_features([prompt.format(called) for prompt in STIMULI])
     return torch.cat([words[-own:] for words in heard])
 
 
@@ -96,7 +96,7 @@ def general_by_text(base: Base, fraction: float, tau: float, scope: Scope) -> di
     like = next(iter(weights.values()))
     key = (base.fingerprint, like.device, like.dtype, fraction, tau, scope)
     if key not in _general:
-        scores = (text_scores(weights, words) for words in base.heard(_captions(base)))
+        scores = (text_scores(weights, words) for words in base.token_features(_captions(base)))
         while len(_general) >= 4:
             del _general[next(iter(_general))]
         _general[key] = voted(scores, fraction, tau, scope)

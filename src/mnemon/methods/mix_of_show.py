@@ -44,7 +44,7 @@ def fuse(changes: Sequence[Tensor], features: Sequence[Tensor], ridge: float) ->
 def own_features(base: Base, one: TrainedConcept) -> Tensor:
     """X_i^T of every layer, (layers, rows, D2) in fp64: the concept's own places and the end mark, in both prompts."""
     own = next(iter(one.tokens.values())).shape[-2] + 1
-    heard = base.heard([prompt.format(one.name) for prompt in PROMPTS])
+    heard = base.token_features([prompt.format(one.name) for prompt in PROMPTS])
     return torch.cat([words[..., -own:, :] for words in heard], dim=-2).cpu().double()
 
 
@@ -87,7 +87,7 @@ class MixOfShow(EdLora):
             return dict(mean_deltas([one.deltas for one in learned]))
         features = [own_features(base, one) for one in learned]
         fused: dict[str, Delta] = {}
-        for index, layer in enumerate(base.layers()):
+        for index, layer in enumerate(base.cross_attention_layers()):
             heard = [rows[index] for rows in features]
             for target in (target for target in base.target_modules() if learned and target.startswith(f"{layer}.")):
                 fused[target] = Dense(fuse([one.deltas[target].matrix() for one in learned], heard, self.ridge))

@@ -2,7 +2,8 @@
 
 import torch
 
-from mnemon.models.base import Base, Conditioning, Tokens
+from mnemon.models.base import Base, Tokens
+from mnemon.models.conditioning import Conditioning
 from mnemon.models.flux import Flux
 from mnemon.models.flux2 import Flux2, Flux2Klein
 from mnemon.models.loading import load

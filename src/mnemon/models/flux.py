@@ -6,7 +6,7 @@ import torch
 from diffusers import FluxPipeline
 from torch import Tensor
 
-from mnemon.models.base import Conditioning
+from mnemon.models.conditioning import Conditioning
 from mnemon.models.encoders import T5Encoder
 from mnemon.models.tokens import PromptEncoder
 from mnemon.models.transformer import TransformerBase, as_latents, as_tokens, patched, positions, unpatched
@@ -43,11 +43,11 @@ class Flux(TransformerBase):
         places = torch.nn.functional.pad(positions(height, width, noisy.device), (1, 0))  # which image, row, column
         answer = self.denoiser(
             as_tokens(patches),
-            encoder_hidden_states=condition.hidden,
-            pooled_projections=condition.pooled,
-            timestep=timesteps.to(noisy) / self.noise.steps,
+            encoder_hidden_states=condition.prompt_embeds,
+            pooled_projections=condition.pooled_prompt_embeds,
+            timestep=timesteps.to(noisy) / self.schedule.num_train_timesteps,
             img_ids=places.to(noisy),
-            txt_ids=noisy.new_zeros(condition.hidden.shape[1], 3),
+            txt_ids=noisy.new_zeros(condition.prompt_embeds.shape[1], 3),
             guidance=self._told_guidance(condition),
             return_dict=False,
         )[0]

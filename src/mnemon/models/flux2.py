@@ -7,7 +7,7 @@ import torch
 from diffusers import Flux2KleinPipeline, Flux2Pipeline
 from torch import Tensor
 
-from mnemon.models.base import Conditioning
+from mnemon.models.conditioning import Conditioning
 from mnemon.models.encoders import LanguageEncoder, chat_frame
 from mnemon.models.tokens import PromptEncoder
 from mnemon.models.transformer import TransformerBase, as_latents, as_tokens, patched, positions, unpatched
@@ -73,11 +73,11 @@ class Flux2(TransformerBase):
         height, width = noisy.shape[2:]
         places = torch.nn.functional.pad(positions(height, width, noisy.device), (1, 1))  # image, row, column, word
         texts = 1 + len(self._inside[0]) if self._inside else 1  # each begins at place 0
-        words = torch.arange(condition.hidden.shape[1] // texts, device=noisy.device).repeat(texts)[:, None]
+        words = torch.arange(condition.prompt_embeds.shape[1] // texts, device=noisy.device).repeat(texts)[:, None]
         answer = self.denoiser(
             as_tokens(noisy),
-            encoder_hidden_states=condition.hidden,
-            timestep=timesteps.to(noisy) / self.noise.steps,
+            encoder_hidden_states=condition.prompt_embeds,
+            timestep=timesteps.to(noisy) / self.schedule.num_train_timesteps,
             img_ids=places.expand(len(noisy), -1, -1),
             txt_ids=torch.nn.functional.pad(words, (3, 0)).expand(len(noisy), -1, -1),
             guidance=self._told_guidance(condition),

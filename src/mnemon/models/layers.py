@@ -1,5 +1,5 @@
-"""Every layer of a base whose weight can be changed: wider than the target modules that methods train, for changes that were
-learned elsewhere and touch queries, outputs, feed-forward layers, convolutions or text encoders."""
+"""Every layer of a base that can be adapted: beyond the target modules that methods train, for adapters that were trained
+elsewhere and touch queries, outputs, feed-forward layers, convolutions or text encoders."""
 
 from torch import Tensor, nn
 
@@ -10,8 +10,8 @@ Layer = nn.Linear | nn.Conv2d
 
 
 def every_layer(base: Base) -> dict[str, Layer]:
-    """The denoiser's linear layers and convolutions by module path, `Base.target_modules()` among them, and the text encoders'
-    as `<encoder>.<path>`, such as `text_encoder.encoder.layers.0.self_attn.k_proj`.
+    """The denoiser's linear layers and convolutions by module path, target modules included, and the text encoders' as
+    `<encoder>.<path>`, such as `text_encoder.encoder.layers.0.self_attn.k_proj`.
 
     The level `text_model` is left out of paths: depending on the version of transformers, CLIP has it or not.
     """

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from mnemon.errors import MnemonError
-from mnemon.models.base import Base, Conditioning, Tokens
+from mnemon.models.base import Base, Tokens
+from mnemon.models.conditioning import Conditioning
 from mnemon.models.fingerprint import fingerprint_of_modules
-from mnemon.models.noise import NoiseSchedule
+from mnemon.models.noise_schedule import NoiseSchedule
 from mnemon.models.tokens import PromptEncoder
 
 
@@ -41,7 +42,7 @@ class PipelineBase(Base):
         self.vae: Any = pipeline.vae
         for module in modules.values():
             module.requires_grad_(False).eval()
-        self.noise = self._noise()
+        self.schedule = self._noise_schedule()
         self.fingerprint = fingerprint or fingerprint_of_modules(modules)
         self.encoders = self._encoders()
         self.tokens = {}
@@ -51,7 +52,7 @@ class PipelineBase(Base):
         """The text encoders, in the order of the pipeline."""
 
     @abstractmethod
-    def _noise(self) -> NoiseSchedule: ...
+    def _noise_schedule(self) -> NoiseSchedule: ...
 
     @abstractmethod
     def _scaled(self, images: Tensor) -> Tensor:
@@ -84,9 +85,6 @@ class PipelineBase(Base):
             denoiser.enable_gradient_checkpointing()
         else:
             denoiser.disable_gradient_checkpointing()
-
-    def layers(self) -> list[str]:
-        return list(dict.fromkeys(target.rpartition(".")[0] for target in self.target_modules()))
 
     def set_tokens(self, tokens: Mapping[str, Tokens]) -> None:
         for encoder in self.encoders:
@@ -125,18 +123,3 @@ class PipelineBase(Base):
     @torch.no_grad()
     def decode_latents(self, latents: Tensor) -> Tensor:
         return (self._images(latents.to(self.device, self.vae.dtype)).float() / 2 + 0.5).clamp(0, 1)
-
-    def sample_timesteps(self, batch: int, generator: torch.Generator) -> Tensor:
-        return self.noise.sample_timesteps(batch, generator).to(self.device)
-
-    def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        return self.noise.add_noise(latents, noise, timesteps)
-
-    def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        return self.noise.target(latents, noise, timesteps)
-
-    def snr(self, timesteps: Tensor) -> Tensor:
-        return self.noise.snr(timesteps)
-
-    def sampling_scheduler(self) -> Any:
-        return self.noise.sampling_scheduler()

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mnemon.models.base import Conditioning, Tokens
+from mnemon.models.base import Tokens
+from mnemon.models.conditioning import Conditioning
 from mnemon.models.tokens import PromptEncoder, concepts_in
 
 LIMIT = 2**30
@@ -81,7 +82,7 @@ class RememberedPrompts:
         # Cloned, since a row of a batch would keep the whole batch.
         own = row.detach().to(torch.device("cpu")).clone()
         self._kept[key] = vectors, own
-        while len(self._kept) > 1 and sum(condition.size for _, condition in self._kept.values()) > LIMIT:
+        while len(self._kept) > 1 and sum(condition.num_bytes for _, condition in self._kept.values()) > LIMIT:
             self._kept.popitem(last=False)
 
     def _weights(self) -> Iterator[Tensor]:

@@ -6,8 +6,7 @@ each product and again in the backward pass, so nothing is kept of it between. I
 LLM.int8 (arXiv 2208.07339) rounds them too, and bitsandbytes' layer keeps them for the backward pass, where gradient
 checkpointing does not reach them.
 
-The layers that methods change (`Base.target_modules()`) keep their weights: changes fold into them, and whatever a method reads
-in them is there.
+The target modules (`Base.target_modules()`) keep their weights: adapters are merged into them, and methods read them.
 """
 
 from collections.abc import Collection
@@ -83,7 +82,7 @@ class _Product(torch.autograd.Function):
 
 
 def quantise(base: PipelineBase, how: Quantised, device: torch.device | str) -> PipelineBase:
-    """The base on `device`, with the linear layers of its denoiser and text encoders packed; target modules keep their weights.
+    """The base on `device` with the linear layers of denoiser and text encoders quantized, except target modules.
 
     `base` shares its modules and is not to be used any more.
 

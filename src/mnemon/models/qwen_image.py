@@ -7,7 +7,7 @@ import torch
 from diffusers import QwenImagePipeline
 from torch import Tensor, nn
 
-from mnemon.models.base import Conditioning
+from mnemon.models.conditioning import Conditioning
 from mnemon.models.encoders import LanguageEncoder, squeezed
 from mnemon.models.tokens import PromptEncoder
 from mnemon.models.transformer import TransformerBase, as_latents, as_tokens, patched, unpatched
@@ -33,16 +33,16 @@ class QwenImage(TransformerBase):
     def _encode(self, prompts: Sequence[str]) -> Conditioning:
         states, mask = self.encoders[0](prompts)
         hidden, mask = squeezed(states[-1], mask, skip=self._pipeline.prompt_template_encode_start_idx)
-        return Conditioning(hidden, mask=mask)
+        return Conditioning(hidden, attention_mask=mask)
 
     def _flow(self, noisy: Tensor, timesteps: Tensor, condition: Conditioning) -> Tensor:
         patches = patched(noisy)
         height, width = patches.shape[2:]
         answer = self.denoiser(
             as_tokens(patches),
-            encoder_hidden_states=condition.hidden,
-            encoder_hidden_states_mask=condition.mask,
-            timestep=timesteps.to(noisy) / self.noise.steps,
+            encoder_hidden_states=condition.prompt_embeds,
+            encoder_hidden_states_mask=condition.attention_mask,
+            timestep=timesteps.to(noisy) / self.schedule.num_train_timesteps,
             img_shapes=[[(1, height, width)]] * len(noisy),
             guidance=self._told_guidance(condition),
             return_dict=False,
@@ -50,7 +50,7 @@ class QwenImage(TransformerBase):
         return unpatched(as_latents(answer, height))
 
     def _flow_apart(self, noisy: Tensor, timesteps: Tensor, texts: Sequence[Conditioning], places: Tensor) -> Tensor:
-        length = texts[0].hidden.shape[1]
+        length = texts[0].prompt_embeds.shape[1]
 
         def beginning_anew(_: nn.Module, inputs: object, output: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
             image, words = output  # rotations
@@ -63,10 +63,10 @@ class QwenImage(TransformerBase):
         finally:
             handle.remove()
 
-    def guided(self, without: Tensor, along: Tensor, guidance: float) -> Tensor:
-        """Classifier-free guidance; each patch keeps the length it has in the prediction along the prompt."""
-        plain, beyond = patched(along), patched(super().guided(without, along, guidance))
-        return unpatched(beyond * (plain.norm(dim=1, keepdim=True) / beyond.norm(dim=1, keepdim=True)))
+    def classifier_free_guidance(self, uncond: Tensor, cond: Tensor, scale: float) -> Tensor:
+        """Classifier-free guidance, rescaled: each patch keeps the norm of the conditional prediction."""
+        original, guided = patched(cond), patched(super().classifier_free_guidance(uncond, cond, scale))
+        return unpatched(guided * (original.norm(dim=1, keepdim=True) / guided.norm(dim=1, keepdim=True)))
 
     def _latent_channels(self) -> int:
         return self.vae.config.z_dim

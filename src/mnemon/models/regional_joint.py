@@ -89,7 +89,7 @@ class _Telling(TorchFunctionMode):
 @contextmanager
 def changed_apart(target_modules: Iterable[nn.Module], share: Tensor) -> Iterator[None]:
     """Within the block routed changes see the rows of a batch once for each text, (rows · texts, tokens, width), and
-    what they make of a token counts by its s (rows, texts, tokens). Target modules that nothing is attached to stay as they are.
+    what they make of a token counts by its s (rows, texts, tokens).
     """
     texts = share.shape[1]
 

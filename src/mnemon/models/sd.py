@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from diffusers import StableDiffusionPipeline
 
-from mnemon.models.base import Conditioning
+from mnemon.models.conditioning import Conditioning
 from mnemon.models.tokens import PromptEncoder
 from mnemon.models.unet import UNetBase
 

@@ -6,7 +6,7 @@ import torch
 from diffusers import StableDiffusion3Pipeline
 from torch import Tensor, nn
 
-from mnemon.models.base import Conditioning
+from mnemon.models.conditioning import Conditioning
 from mnemon.models.encoders import T5Encoder
 from mnemon.models.tokens import PromptEncoder
 from mnemon.models.transformer import TransformerBase
@@ -50,5 +50,9 @@ class StableDiffusion3(TransformerBase):
 
     def _flow(self, noisy: Tensor, timesteps: Tensor, condition: Conditioning) -> Tensor:
         return self.denoiser(
-            noisy, condition.hidden, condition.pooled, timestep=timesteps.to(noisy.device), return_dict=False
+            noisy,
+            condition.prompt_embeds,
+            condition.pooled_prompt_embeds,
+            timestep=timesteps.to(noisy.device),
+            return_dict=False,
         )[0]

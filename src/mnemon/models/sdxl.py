@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from diffusers import StableDiffusionXLPipeline
 
-from mnemon.models.base import Conditioning
+from mnemon.models.conditioning import Conditioning
 from mnemon.models.tokens import PromptEncoder
 from mnemon.models.unet import UNetBase
 
@@ -42,6 +42,11 @@ class StableDiffusionXL(UNetBase):
         """The pooled text, and as time ids (batch, 6): original size, top left of the crop, target size, in pixels."""
         size = [self.resolution, self.resolution]
         ids = torch.tensor([[*size, 0, 0, *size]], device=self.device, dtype=self.dtype)
-        rows = len(condition.hidden)
-        assert condition.pooled is not None
-        return {"added_cond_kwargs": {"text_embeds": condition.pooled.to(self.dtype), "time_ids": ids.expand(rows, -1)}}
+        rows = len(condition.prompt_embeds)
+        assert condition.pooled_prompt_embeds is not None
+        return {
+            "added_cond_kwargs": {
+                "text_embeds": condition.pooled_prompt_embeds.to(self.dtype),
+                "time_ids": ids.expand(rows, -1),
+            }
+        }

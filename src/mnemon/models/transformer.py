@@ -12,8 +12,9 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor, nn
 
 from mnemon.errors import MnemonError
-from mnemon.models.base import Conditioning, Tokens
-from mnemon.models.noise import Flow
+from mnemon.models.base import Tokens
+from mnemon.models.conditioning import Conditioning
+from mnemon.models.noise_schedule import Flow
 from mnemon.models.pipeline import PipelineBase
 from mnemon.models.prompt_cache import RememberedPrompts
 from mnemon.models.regional import on_grid
@@ -79,7 +80,7 @@ class TransformerBase(PipelineBase):
         """Side of the latents that the pipeline draws by default."""
         return self._pipeline.default_sample_size
 
-    def _noise(self) -> Flow:
+    def _noise_schedule(self) -> Flow:
         scheduler = self._pipeline.scheduler
         if not isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
             raise MnemonError(
@@ -114,7 +115,7 @@ class TransformerBase(PipelineBase):
                 )
         super().set_tokens(tokens)
 
-    def heard(self, prompts: Sequence[str]) -> list[Tensor]:
+    def token_features(self, prompts: Sequence[str]) -> list[Tensor]:
         raise MnemonError(
             f"In a {self.family} base the text changes from layer to layer, so no layer reads the words as encoded, "
             "and a method that works on encoded words cannot run. Choose another, such as lora."
@@ -136,7 +137,7 @@ class TransformerBase(PipelineBase):
         denoiser: Any = self.denoiser
         if not denoiser.config.guidance_embeds:
             return None
-        ones = torch.ones(len(condition.hidden), device=self.device)
+        ones = torch.ones(len(condition.prompt_embeds), device=self.device)
         return ones if condition.guidance is None else condition.guidance
 
     def predict(self, noisy: Tensor, timesteps: Tensor, condition: Conditioning) -> Tensor:
@@ -150,14 +151,14 @@ class TransformerBase(PipelineBase):
 
     def _flow_apart(self, noisy: Tensor, timesteps: Tensor, texts: Sequence[Conditioning], places: Tensor) -> Tensor:
         """As `_flow`, with several texts; `places` (rows, texts, tokens of the image) says where which is heard."""
-        hidden = torch.cat([text.hidden for text in texts], dim=1)
-        masks = [text.mask for text in texts if text.mask is not None]
+        hidden = torch.cat([text.prompt_embeds for text in texts], dim=1)
+        masks = [text.attention_mask for text in texts if text.attention_mask is not None]
         heard = torch.cat(masks, dim=1) if masks else torch.ones(hidden.shape[:2], dtype=torch.bool, device=self.device)
-        words = text_shares(len(texts), texts[0].hidden.shape[1], heard)
+        words = text_shares(len(texts), texts[0].prompt_embeds.shape[1], heard)
         share = torch.cat([words, places] if self.text_first else [places, words], dim=2)
         start = words.shape[2] if self.text_first else 0
         bias = attention_bias(share, slice(start, start + places.shape[2]))
-        joined = replace(texts[0], hidden=hidden, mask=heard if masks else None)
+        joined = replace(texts[0], prompt_embeds=hidden, attention_mask=heard if masks else None)
         with attending(self._modules_at(self.joint_layers), bias), self._changed_apart(words, share):
             return self._flow(noisy, timesteps, joined)
 

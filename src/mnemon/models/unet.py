@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from mnemon.errors import MnemonError
-from mnemon.models.base import Conditioning
-from mnemon.models.noise import NoiseSchedule, noise_from
+from mnemon.models.conditioning import Conditioning
+from mnemon.models.noise_schedule import NoiseSchedule, noise_schedule
 from mnemon.models.pipeline import PipelineBase
 from mnemon.models.regional import listening_apart
 
@@ -33,8 +33,8 @@ class UNetBase(PipelineBase):
         """What the U-Net is given beside the hidden states."""
         return {}
 
-    def _noise(self) -> NoiseSchedule:
-        return noise_from(self._pipeline.scheduler)
+    def _noise_schedule(self) -> NoiseSchedule:
+        return noise_schedule(self._pipeline.scheduler)
 
     def target_modules(self) -> dict[str, nn.Linear]:
         return {
@@ -60,17 +60,19 @@ class UNetBase(PipelineBase):
 
     def _encode_layerwise(self, prompts: Sequence[str]) -> Conditioning:
         """Each prompt once for every layer: hidden (batch, layers, length, width); the pooled vector is their mean."""
-        count = len(self.layers())
+        count = len(self.cross_attention_layers())
         copies = [prompt for prompt in prompts for _ in range(count)]
         condition = self._encode(copies, [layer for _ in prompts for layer in range(count)])
-        pooled = condition.pooled
+        pooled = condition.pooled_prompt_embeds
         return Conditioning(
-            condition.hidden.unflatten(0, (len(prompts), count)),
+            condition.prompt_embeds.unflatten(0, (len(prompts), count)),
             None if pooled is None else pooled.unflatten(0, (len(prompts), count)).mean(1),
         )
 
-    def heard(self, prompts: Sequence[str]) -> list[Tensor]:
-        conditions = [self.encode_prompts([prompt]).hidden[0] for prompt in prompts]  # each ([layers,] length, width)
+    def token_features(self, prompts: Sequence[str]) -> list[Tensor]:
+        conditions = [
+            self.encode_prompts([prompt]).prompt_embeds[0] for prompt in prompts
+        ]  # each ([layers,] length, width)
         counts = [self.encoders[0].words(prompt) for prompt in prompts]
         return [hidden[..., 1 : 1 + words, :] for hidden, words in zip(conditions, counts, strict=True)]
 
@@ -82,7 +84,7 @@ class UNetBase(PipelineBase):
 
     def predict(self, noisy: Tensor, timesteps: Tensor, condition: Conditioning) -> Tensor:
         """The U-Net's answer in the dtype of `noisy`, which is cast to the U-Net's on the way."""
-        hidden = condition.hidden.to(self.dtype)
+        hidden = condition.prompt_embeds.to(self.dtype)
         told = self._heard(condition)
         with self._apart(condition):
             first = hidden if hidden.ndim == 3 else hidden[:, 0]
@@ -92,15 +94,15 @@ class UNetBase(PipelineBase):
     def _apart(self, condition: Conditioning) -> AbstractContextManager[None]:
         """Within the block each cross-attention layer hears its own: for layer-wise tokens, and in regions."""
         inside, places = self._inside or ([], None)
-        texts = [self._by_layer(one.hidden.to(self.dtype)) for one in [condition, *inside]]
-        layers = [self.denoiser.get_submodule(layer) for layer in self.layers()]
+        texts = [self._by_layer(one.prompt_embeds.to(self.dtype)) for one in [condition, *inside]]
+        layers = [self.denoiser.get_submodule(layer) for layer in self.cross_attention_layers()]
         if places is not None:
             return listening_apart(layers, [torch.stack(told, dim=1) for told in zip(*texts, strict=True)], places)
-        return _told_apart(layers, texts[0]) if condition.hidden.ndim == 4 else nullcontext()
+        return _told_apart(layers, texts[0]) if condition.prompt_embeds.ndim == 4 else nullcontext()
 
     def _by_layer(self, hidden: Tensor) -> Sequence[Tensor]:
         """For each cross-attention layer (batch, length, width)."""
-        return hidden.unbind(1) if hidden.ndim == 4 else [hidden] * len(self.layers())
+        return hidden.unbind(1) if hidden.ndim == 4 else [hidden] * len(self.cross_attention_layers())
 
     def latent_shape(self) -> tuple[int, int, int]:
         unet: Any = self.denoiser

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 from torch.nn.utils.rnn import pad_sequence
 
-from mnemon.models.base import Conditioning
+from mnemon.models.conditioning import Conditioning
 from mnemon.models.encoders import LanguageEncoder, chat_frame, squeezed
 from mnemon.models.regional_joint import attending, attention_bias, changed_apart
 from mnemon.models.tokens import PromptEncoder
@@ -45,12 +45,14 @@ class ZImage(TransformerBase):
     def _encode(self, prompts: Sequence[str]) -> Conditioning:
         states, mask = self.encoders[0](prompts)
         hidden, mask = squeezed(states[-2], mask, skip=0)
-        return Conditioning(hidden, mask=mask)
+        return Conditioning(hidden, attention_mask=mask)
 
     def _flow(self, noisy: Tensor, timesteps: Tensor, condition: Conditioning) -> Tensor:
         words = _words(condition)
         images = list(noisy[:, :, None])  # (channels, 1, height, width) each
-        clean = 1 - timesteps.to(noisy.device) / self.noise.steps  # its clock runs the other way, and so does its flow
+        clean = (
+            1 - timesteps.to(noisy.device) / self.schedule.num_train_timesteps
+        )  # its clock runs the other way, and so does its flow
         answer = self.denoiser(images, clean, words, return_dict=False)[0]
         return -torch.stack(list(answer)).squeeze(2)
 
@@ -102,8 +104,8 @@ class ZImage(TransformerBase):
 
 def _words(condition: Conditioning) -> list[Tensor]:
     """For each row the states of its words, (words, width)."""
-    assert condition.mask is not None
-    return [hidden[heard] for hidden, heard in zip(condition.hidden, condition.mask, strict=True)]
+    assert condition.attention_mask is not None
+    return [hidden[heard] for hidden, heard in zip(condition.prompt_embeds, condition.attention_mask, strict=True)]
 
 
 def _filled(length: int) -> int:

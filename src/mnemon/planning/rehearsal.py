@@ -83,7 +83,7 @@ def _forward_and_back(
 
 
 def _clock(base: PipelineBase) -> torch.dtype:
-    return base.noise.sample_timesteps(1, torch.Generator().manual_seed(0)).dtype
+    return base.schedule.sample_timesteps(1, torch.Generator().manual_seed(0)).dtype
 
 
 def encoding(base: PipelineBase) -> int:
@@ -108,7 +108,7 @@ def drawing(base: PipelineBase) -> int:
         held.peak = held.now
         latents = torch.empty(rows, *base.latent_shape(), device=base.device)
         timesteps = torch.full((rows,), 500.0, device=base.device).to(_clock(base))
-        base.predict(latents, timesteps, condition.guided(1.0) if base.distilled else condition)
+        base.predict(latents, timesteps, condition.with_guidance(1.0) if base.distilled else condition)
     return held.peak
 
 
@@ -127,12 +127,8 @@ def prompts(rows: int, concept: bool = True) -> list[str]:
 
 @contextmanager
 def _attached(base: PipelineBase, learner: Learner) -> Iterator[None]:
-    before = base.tokens
-    with attach(base.target_modules(), learner.deltas()):
-        try:
-            yield
-        finally:
-            base.set_tokens(before)
+    with attach(base.target_modules(), learner.deltas()), base.using_tokens(base.tokens):
+        yield
 
 
 @contextmanager

@@ -1,7 +1,17 @@
 """Images from a base, bare or with the concepts of a library in it."""
 
 from mnemon.sampling.composing import Composed
-from mnemon.sampling.images import ImageMetadata, image_strip, read_facts, sampler_name, save_image, to_image
-from mnemon.sampling.sampler import sample
+from mnemon.sampling.images import ImageMetadata, image_strip, read_metadata, sampler_name, save_image, to_image
+from mnemon.sampling.sampler import SamplingSettings, sample
 
-__all__ = ["Composed", "ImageMetadata", "image_strip", "sample", "read_facts", "sampler_name", "save_image", "to_image"]
+__all__ = [
+    "Composed",
+    "ImageMetadata",
+    "SamplingSettings",
+    "image_strip",
+    "read_metadata",
+    "sample",
+    "sampler_name",
+    "save_image",
+    "to_image",
+]

@@ -1,26 +1,28 @@
 """A base with learned concepts in it, for as long as a `with` block lasts."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from contextlib import ExitStack
 
 from torch import Tensor
 
-from mnemon.adapters import Delta, Merged, merge
+from mnemon.adapters import Delta, merge
 from mnemon.methods.base import Method, TrainedConcept
-from mnemon.models.base import Base, Tokens
+from mnemon.models.base import Base
 from mnemon.models.layers import every_layer
-from mnemon.sampling.sampler import sample
+from mnemon.sampling.prompt_adapters import no_adapters
+from mnemon.sampling.regions import Region
+from mnemon.sampling.sampler import DEFAULTS, OnStep, SamplingSettings, sample
 
 
 class Composed:
-    """Within the block the base knows exactly these concepts' tokens, and `sample` draws with the composed weights.
+    """Within the block prompts may name exactly these concepts, and `sample` uses the composed weights.
 
-    A method that composes once for all prompts is folded in on entering, so the plain `sample(base, ...)` shows the
-    concepts too. One that works per prompt (`per_prompt`) composes each distinct prompt once, in this class's `sample`.
-    On leaving, weights and tokens are what they were, bit for bit.
+    A method that composes once for all prompts is merged into the base on entering, so plain `sample(base, ...)` shows
+    the concepts too. One that works per prompt (`per_prompt`) composes each distinct prompt once, in this class's
+    `sample`. On leaving, weights and tokens are restored bit for bit.
 
     Args:
-        fused: what `method.compose` gave for these concepts earlier, where that took a fusion.
+        fused: the result of an earlier `method.compose` for these concepts, where that took a fusion.
     """
 
     def __init__(
@@ -30,34 +32,44 @@ class Composed:
         self.method = method
         self.learned = list(learned)
         self._fused = fused
-        self._before: Mapping[str, Tokens] = {}
-        self._folded = Merged([])
-        self._ways: dict[str, list[dict[str, Delta]]] = {}
+        self._undo = ExitStack()
+        self._adapter_sets: dict[str, list[dict[str, Delta]]] = {}
 
     def __enter__(self) -> "Composed":
-        self._before = self.base.tokens
-        try:
-            self.base.set_tokens(self.method.tokens(self.learned))
+        with ExitStack() as undo:
+            undo.enter_context(self.base.using_tokens(self.method.tokens(self.learned)))
             if not self.method.per_prompt:
                 fused = self._fused if self._fused is not None else self.method.compose(self.base, self.learned)
-                self._folded = merge(every_layer(self.base), fused)
-        except BaseException:
-            self.base.set_tokens(self._before)
-            raise
+                undo.enter_context(merge(every_layer(self.base), fused))
+            self._undo = undo.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._folded.unmerge()
-        self.base.set_tokens(self._before)
+        self._undo.close()
 
-    def sample(self, prompts: Sequence[str], **options: Any) -> Tensor:
-        """As `mnemon.sampling.sample`, with its options and the concepts in the base."""
-        # Changes of many prompts are many weights: only those of prompts that are drawn again are kept.
-        self._ways = {prompt: ways for prompt, ways in self._ways.items() if prompt in prompts}
-        return sample(self.base, prompts, branches=self._branches if self.method.per_prompt else None, **options)
+    def sample(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        settings: SamplingSettings = DEFAULTS,
+        *,
+        regions: Sequence[Sequence[Region]] | None = None,
+        feather: float = 0.0,
+        init_images: Tensor | None = None,
+        strength: float = 1.0,
+        on_step: OnStep | None = None,
+    ) -> Tensor:
+        """As `mnemon.sampling.sample`, with the concepts in the base."""
+        # Adapters of many prompts are many weights: only those of prompts that are sampled again are kept.
+        self._adapter_sets = {prompt: sets for prompt, sets in self._adapter_sets.items() if prompt in prompts}
+        adapter_sets = self._adapters_of if self.method.per_prompt else no_adapters
+        return sample(
+            self.base, prompts, seeds, settings, regions=regions, feather=feather, init_images=init_images,
+            strength=strength, adapter_sets=adapter_sets, on_step=on_step,
+        )  # fmt: skip
 
-    def _branches(self, prompt: str) -> list[dict[str, Delta]]:
-        """A prompt is composed once, however many images are drawn of it."""
-        if prompt not in self._ways:
-            self._ways[prompt] = self.method.branches(self.base, self.learned, prompt)
-        return self._ways[prompt]
+    def _adapters_of(self, prompt: str) -> list[dict[str, Delta]]:
+        """A prompt is composed once, for however many images."""
+        if prompt not in self._adapter_sets:
+            self._adapter_sets[prompt] = self.method.branches(self.base, self.learned, prompt)
+        return self._adapter_sets[prompt]

@@ -1,4 +1,4 @@
-"""Where in an image a prompt is heard: boxes and masks, what happens at their edges and where they overlap."""
+"""Regions of an image with prompts of their own: boxes and masks, their edges and overlaps."""
 
 import re
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, pad
+from torch.nn.functional import avg_pool2d, interpolate, pad
 
 from mnemon.errors import MnemonError
 from mnemon.models.tokens import TOKEN
@@ -21,22 +21,22 @@ SCENE = re.compile(r"\b(in|on|at|under|near|by|beside|behind|inside|before)\b.*$
 
 @dataclass(frozen=True)
 class Region:
-    """A part of the image and the prompt heard there: a box, or a mask (height, width) of weights in 0..1."""
+    """A part of the image and its prompt: a box, or a mask (height, width) of weights in 0..1."""
 
     prompt: str
     where: Box | Tensor
 
     def coverage(self, side: int) -> Tensor:
-        """How much of each pixel belongs to the region, (side, side) in 0..1."""
+        """The share of each pixel that belongs to the region, (side, side) in 0..1."""
         if isinstance(self.where, Tensor):
             mask = self.where.float()[None, None]
-            return torch.nn.functional.interpolate(mask, (side, side), mode="area")[0, 0]
+            return interpolate(mask, (side, side), mode="area")[0, 0]
         left, top, right, bottom = self.where
-        return _span(top, bottom, side)[:, None] * _span(left, right, side)[None, :]
+        return _overlap(top, bottom, side)[:, None] * _overlap(left, right, side)[None, :]
 
 
 def region_from_text(text: str) -> Region:
-    """ "0,0,0.5,1:<rex>": left, top, right, bottom as fractions, and what is there; or "mask.png:<rex>", white there.
+    """ "0,0,0.5,1:<rex>": left, top, right, bottom as fractions, and the prompt; or "mask.png:<rex>", white there.
 
     Raises:
         MnemonError: the box leaves the image or is empty, the mask cannot be read, or there is no prompt.
@@ -59,17 +59,17 @@ def region_from_text(text: str) -> Region:
     return Region(prompt.strip(), (left, top, right, bottom))
 
 
-def region_text(region: Region) -> str:
-    """What `region_from_text` reads as this region; a mask is only said to be one."""
+def region_to_text(region: Region) -> str:
+    """The inverse of `region_from_text`; of a mask it only says that it is one."""
     where = "mask" if isinstance(region.where, Tensor) else ",".join(f"{edge:g}" for edge in region.where)
     return f"{where}:{region.prompt}"
 
 
-def spread_out(count: int) -> list[Box]:
-    """Boxes for `count` things side by side: whole, halves, two above one, quarters, then rows of columns.
+def layout_boxes(count: int) -> list[Box]:
+    """Boxes for `count` objects side by side: whole, halves, two above one, quarters, then rows of columns.
 
     Raises:
-        MnemonError: there are no things, or more than nine.
+        MnemonError: none, or more than nine.
     """
     if not 1 <= count <= 9:
         raise MnemonError(f"{count} concepts cannot be spread over an image: name one to nine, or give regions.")
@@ -83,33 +83,33 @@ def spread_out(count: int) -> list[Box]:
 
 
 def scene_of(prompt: str) -> str:
-    """Where a prompt takes place, for prompts of its regions: "on the beach" of "a mug and a cat on the beach"."""
+    """The setting of a prompt, for the prompts of its regions: "on the beach" of "a mug and a cat on the beach"."""
     after = TOKEN.split(prompt)[-1]
     found = SCENE.search(after)
     return found.group(0).strip() if found else ""
 
 
-def shares(regions: Sequence[Region], side: int, feather: float = 0.0) -> Tensor:
-    """How much of each pixel hears which prompt, (1 + regions, side, side), summing to one: first the image's own.
+def region_masks(regions: Sequence[Region], side: int, feather: float = 0.0) -> Tensor:
+    """Weights of the image's own prompt and of each region's at each pixel, (1 + regions, side, side), summing to one.
 
-    Where regions overlap they share alike. `feather` is the width of the fading at edges as a fraction of the side.
+    Overlapping regions have equal weights. `feather` is the width of the transition at edges as a fraction of the side.
     """
-    covers = torch.stack([region.coverage(side) for region in regions])
-    covers = _blurred(covers, round(feather * side)) / covers.sum(0).clamp(min=1)
-    return torch.cat([(1 - covers.sum(0, keepdim=True)).clamp(min=0), covers])
+    coverage = torch.stack([region.coverage(side) for region in regions])
+    masks = _box_blur(coverage, round(feather * side)) / coverage.sum(0).clamp(min=1)
+    return torch.cat([(1 - masks.sum(0, keepdim=True)).clamp(min=0), masks])
 
 
-def _span(start: float, end: float, side: int) -> Tensor:
-    """How much of each of `side` cells lies between two fractions."""
+def _overlap(start: float, end: float, side: int) -> Tensor:
+    """The share of each of `side` cells between two fractions of the side."""
     edges = torch.arange(side + 1) / side
     return ((edges[1:].clamp(max=end) - edges[:-1].clamp(min=start)) * side).clamp(0, 1)
 
 
-def _blurred(covers: Tensor, width: int) -> Tensor:
+def _box_blur(coverage: Tensor, width: int) -> Tensor:
     if width < 2:
-        return covers
+        return coverage
     width += 1 - width % 2  # odd, so that it is centred
-    around = pad(covers[None], [width // 2] * 4, mode="replicate")
+    around = pad(coverage[None], [width // 2] * 4, mode="replicate")
     return avg_pool2d(around, width, stride=1)[0]
 
 
@@ -124,5 +124,5 @@ def _mask(path: Path, text: str) -> Tensor:
     except (UnidentifiedImageError, OSError) as error:
         raise MnemonError(f"The mask '{path}' of a region cannot be read as an image: {error}.") from error
     if not mask.any():
-        raise MnemonError(f"The mask '{path}' of a region is black all over: paint white where the prompt is heard.")
+        raise MnemonError(f"The mask '{path}' of a region is black all over: paint the region white.")
     return mask

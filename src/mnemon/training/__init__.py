@@ -2,7 +2,7 @@
 
 from mnemon.training.examples import Examples, joined
 from mnemon.training.loop import OnPreview, OnStep, train
-from mnemon.training.loss import denoising_loss, min_snr_weights
+from mnemon.training.loss import denoising_loss
 from mnemon.training.resume import discard_checkpoint
 from mnemon.training.run import StoppingCriterion
 from mnemon.training.settings import TrainingSettings
@@ -20,6 +20,5 @@ __all__ = [
     "discard_checkpoint",
     "joined",
     "make_tasks",
-    "min_snr_weights",
     "train",
 ]

@@ -82,12 +82,8 @@ class Watch:
 
     def _reached(self, step: int) -> bool:
         began, how = time.monotonic(), self._score
-        options: dict[str, Any] = {
-            "guidance_scale": how.guidance_scale,
-            "num_inference_steps": how.num_inference_steps,
-            "batch_size": how.batch_size,
-        }
-        found = self._encoders.identity(sample(self._base, self._prompts, seeds=how.seeds(how.num_images), **options))
+        images = sample(self._base, self._prompts, how.seeds(how.num_images), how.sampling)
+        found = self._encoders.identity(images)
         share = mean_pairwise_cosine(found, self._known) / self._ceiling
         self._seconds += time.monotonic() - began
         if share < self._goal.identity:

@@ -90,6 +90,6 @@ def draw_batch(
         weights.append(torch.full(size, weight / count))
     clean = torch.cat(latents).to(base.device, torch.float32)
     noise = torch.randn(clean.shape, generator=generator, device=generator.device).to(base.device)
-    timesteps = base.sample_timesteps(len(clean), generator).to(base.device)
+    timesteps = base.schedule.sample_timesteps(len(clean), generator).to(base.device)
     tasks = torch.zeros(len(clean), dtype=torch.long)
     return Batch(clean, noise, timesteps, prompts, torch.cat(weights).to(base.device), tasks)

@@ -6,17 +6,17 @@ from mnemon.data.captions import diverse_captions
 from mnemon.methods.base import Method, TrainedConcept
 from mnemon.models.base import Base
 from mnemon.sampling.composing import Composed
-from mnemon.sampling.sampler import sample
+from mnemon.sampling.sampler import SamplingSettings, sample
 from mnemon.training.examples import Examples
 
-GUIDANCE, STEPS = 4.0, 30
+SAMPLING = SamplingSettings(guidance_scale=4.0, num_inference_steps=30, batch_size=16)
 CALIBRATION = 64  # images of diverse things
 
 
 def class_images(base: Base, prompt: str, count: int, seed: int) -> Examples:
     """`count` images of a concept's class by the bare base, for prior preservation."""
     seeds = range(seed + 10_000, seed + 10_000 + count)
-    images = sample(base, [prompt] * count, seeds=seeds, guidance_scale=GUIDANCE, num_inference_steps=STEPS)
+    images = sample(base, [prompt] * count, seeds, SAMPLING)
     return Examples(base.encode_images(images), [prompt] * count)
 
 
@@ -28,7 +28,7 @@ def replay_images(base: Base, method: Method, earlier: Sequence[TrainedConcept],
         return None
     seeds = range(seed + 20_000, seed + 20_000 + len(prompts))
     with Composed(base, method, earlier) as composed:
-        images = composed.sample(prompts, seeds=seeds, guidance_scale=GUIDANCE, num_inference_steps=STEPS)
+        images = composed.sample(prompts, seeds, SAMPLING)
     return Examples(base.encode_images(images), prompts)
 
 
@@ -37,6 +37,5 @@ def calibration_images(base: Base, method: Method, seed: int = 0) -> Examples | 
     if not method.needs_calibration:
         return None
     captions = diverse_captions(base.single_token_words, CALIBRATION, seed)
-    seeds = range(30_000, 30_000 + CALIBRATION)
-    images = sample(base, captions, seeds=seeds, guidance_scale=GUIDANCE, num_inference_steps=STEPS)
+    images = sample(base, captions, range(30_000, 30_000 + CALIBRATION), SAMPLING)
     return Examples(base.encode_images(images), captions)

@@ -89,11 +89,9 @@ def _prepared(
     base: Base, method: Method, run: Run, earlier: Sequence[TrainedConcept], settings: TrainingSettings
 ) -> Iterator[None]:
     """The base with the earlier concepts merged and the learners' deltas attached; restored in any case."""
-    tokens = base.tokens
     with ExitStack() as undo:
-        undo.callback(base.set_tokens, tokens)
         run.earlier = {name: _on(base, vectors) for name, vectors in method.tokens(earlier).items()}
-        base.set_tokens(run.earlier)
+        undo.enter_context(base.using_tokens(run.earlier))
         if not method.on_bare_base:
             undo.enter_context(merge(every_layer(base), method.compose(base, earlier)))
         run.group.attach(base)

@@ -157,7 +157,7 @@ class Run:
         with self.accelerator.autocast():
             condition = base.encode_prompts(part.prompts)
             losses = denoising_loss(base, part.latents, part.noise, part.timesteps, condition, self.settings.snr_gamma)
-        noisy = base.add_noise(part.latents, part.noise, part.timesteps)
+        noisy = base.schedule.add_noise(part.latents, part.noise, part.timesteps)
         without = partial(self.group.without, base)
         step = Step(base, noisy, part.timesteps, without, condition, part.tasks, self.progress)
         return (losses * part.weights).sum(), step

@@ -18,7 +18,7 @@ from mnemon.evaluation.evaluate import OnImages
 from mnemon.library import Library, Proposal
 from mnemon.methods.base import Method, TrainedConcept
 from mnemon.models import Base
-from mnemon.sampling import ImageMetadata, sample, sampler_name, save_image
+from mnemon.sampling import ImageMetadata, SamplingSettings, sample, save_image
 from mnemon.training import PhotoSettings, TrainingSettings, discard_checkpoint, make_tasks, train
 from mnemon.training.early_stopping import Goal, Watch
 from mnemon.training.forgetting_budget import Guard
@@ -152,8 +152,8 @@ def _sources(concept: Concept) -> list[dict[str, str]]:
 def _preview(path: Path, base: Base, method: Method, concept: Concept, step: int) -> None:
     """Four images as the concept would be drawn if training stopped now."""
     prompt = preview_prompt(concept, method)
-    images = sample(base, [prompt] * 4, seeds=range(4), guidance_scale=4.0, num_inference_steps=20)
-    made: dict[str, Any] = {"library": str(path), "concepts": (concept.name,), "sampler": sampler_name(base)}
+    settings = SamplingSettings(num_inference_steps=20)
+    images = sample(base, [prompt] * 4, range(4), settings)
     for seed, image in enumerate(images):
-        facts = ImageMetadata(prompt, seed, 4.0, 20, base.name, **made)
+        facts = ImageMetadata.of(base, prompt, seed, settings, library=str(path), concepts=(concept.name,))
         save_image(path / "previews" / concept.name / f"step-{step:05d}-{seed}.png", image, facts)

@@ -1,5 +1,6 @@
 """Regions drawn apart first: what is put where, and what is drawn over."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -7,14 +8,14 @@ import pytest
 import torch
 
 from mnemon.models import Base
-from mnemon.sampling import sample
-from mnemon.sampling.apart import collage, draw_apart
+from mnemon.sampling import SamplingSettings, sample
+from mnemon.sampling.per_region import collage, sample_per_region
 from mnemon.sampling.regions import Region
 from tests.tiny import tiny_sd_base
 from tests.tiny_transformers import tiny_base as tiny_transformer
 
 LEFT, RIGHT, CORNER = (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0), (0.5, 0.5, 1.0, 1.0)
-OPTIONS: dict[str, Any] = {"guidance": 2, "steps": 10}
+SETTINGS = SamplingSettings(guidance_scale=2, num_inference_steps=10)
 
 
 def flat(*values: float) -> torch.Tensor:
@@ -38,27 +39,27 @@ def test_canvases_lie_in_their_regions() -> None:
 @pytest.mark.parametrize("base", [tiny_sd_base(), tiny_transformer("flux2-klein")], ids=lambda base: base.family)
 def test_only_the_last_steps_are_drawn_over(base: Base) -> None:
     start = torch.rand(2, 3, base.resolution, base.resolution, generator=torch.Generator().manual_seed(0))
-    drawn = partial(sample, base, ["a dog", "a cat"], seeds=[1, 2], start=start, **OPTIONS)
+    drawn = partial(sample, base, ["a dog", "a cat"], [1, 2], init_images=start)
     kept = base.decode_latents(base.encode_images(start))
-    torch.testing.assert_close(drawn(redrawn=0.0), kept)
-    little, much = ((drawn(redrawn=share) - kept).abs().mean() for share in (0.1, 1.0))
+    torch.testing.assert_close(drawn(SETTINGS, strength=0.0), kept)
+    little, much = ((drawn(SETTINGS, strength=share) - kept).abs().mean() for share in (0.1, 1.0))
     assert 0 < little < much
-    one = sample(base, ["a cat"], seeds=[2], start=start[1:], redrawn=0.5, **OPTIONS)
-    torch.testing.assert_close(drawn(redrawn=0.5, batch_size=1)[1:], one, atol=1e-5, rtol=0)
+    one = sample(base, ["a cat"], [2], SETTINGS, init_images=start[1:], strength=0.5)
+    torch.testing.assert_close(drawn(replace(SETTINGS, batch_size=1), strength=0.5)[1:], one, atol=1e-5, rtol=0)
 
 
 def test_a_region_of_its_own_seed_and_prompt() -> None:
     base, told = tiny_sd_base(), []
 
-    def spied(prompts: list[str], **options: Any) -> torch.Tensor:
-        told.append((prompts, options["seeds"]))
-        return sample(base, prompts, **options)
+    def spied(prompts: list[str], seeds: list[int], *settings: Any, **options: Any) -> torch.Tensor:
+        told.append((prompts, seeds))
+        return sample(base, prompts, seeds, *settings, **options)
 
     regions = [[Region("a dog", LEFT), Region("a cat", RIGHT)], [Region("a cat", LEFT), Region("a dog", RIGHT)]]
-    images = draw_apart(spied, ["in snow"] * 2, seeds=[1, 2], regions=regions, **OPTIONS)
+    images = sample_per_region(spied, ["in snow"] * 2, [1, 2], SETTINGS, regions=regions)
     assert images.shape == (2, 3, base.resolution, base.resolution)
     (canvases, seeds), (whole, own) = told
     assert canvases == ["a dog", "a cat", "a cat", "a dog"] and len(set(seeds)) == 4
     assert whole == ["in snow"] * 2 and own == [1, 2]
-    draw_apart(spied, ["in snow"], seeds=[1], regions=[[Region("a dog", CORNER)]], **OPTIONS)
+    sample_per_region(spied, ["in snow"], [1], SETTINGS, regions=[[Region("a dog", CORNER)]])
     assert told[2][0] == ["in snow", "a dog"], "what the regions leave has a canvas too"
