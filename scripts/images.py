@@ -1,7 +1,7 @@
 """What drawing costs with many concepts in the model, and how fast images are scored."""
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 

@@ -99,11 +99,11 @@ def drawn(library: Library, base: Base, prompt: str, names: tuple[str, ...] = ()
     """The image (3, side, side) as mnemon draws it with these concepts alone in the base."""
     learned = [one for one in library.learned() if not names or one.name in names]
     with Composed(base, library.method, learned) as composed:
-        return composed.sample([prompt], [SEED], HOW)[0]
+        return composed.sample([prompt], [SEED], SAMPLING)[0]
 
 
 def bare(base: Base, prompt: str) -> Tensor:
-    return sample(base, [prompt], [SEED], HOW)[0]
+    return sample(base, [prompt], [SEED], SAMPLING)[0]
 
 
 def how_of(base: Base) -> dict[str, Any]:
