@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from mnemon.methods import Method, TrainedConcept
+from mnemon.methods import Method, Start, TrainedConcept
 from mnemon.models import Base
 
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "numpy")
@@ -115,12 +115,12 @@ def stand_ins(base: Base, method: Method, count: int, seed: int) -> list[Trained
     generator = torch.Generator(base.device).manual_seed(seed)
     learned = []
     for index in range(count):
-        learner = method.begin(f"c{index}", "mug", base, [], generator)
+        learner = method.begin(Start(f"c{index}", "mug", base, [], generator))
         with torch.no_grad():
             for parameter in learner.parameters():
                 noise = torch.randn(parameter.shape, generator=generator, device=generator.device)
                 parameter.add_(1e-3 * noise.to(parameter.device))
-        learned.append(learner.finish())
+        learned.append(learner.export())
     return learned
 
 

@@ -24,7 +24,7 @@ def costs(bench: Bench) -> list[Result]:
 
 
 def _costs(bench: Bench, name: str, method: Method) -> list[Result]:
-    earlier = [] if method.at_once else stand_ins(bench.base, method, EARLIER, bench.seed)
+    earlier = [] if method.trains_jointly else stand_ins(bench.base, method, EARLIER, bench.seed)
     with PeakMemory(bench.base.device) as learning:
         learned, step, beside = _learn(bench, method, earlier)
     concepts = [*earlier, learned]

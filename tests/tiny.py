@@ -20,7 +20,7 @@ from mnemon.models.base import Base
 from mnemon.models.sd import StableDiffusion
 from mnemon.models.sdxl import StableDiffusionXL
 
-SENTENCE = "a an of in on the and with photo image dog cat mug car red blue green dots beach grass snow"
+SENTENCE = "a an of in on the and with photo picture dog cat mug car red blue green dots beach grass snow"
 LENGTH = 20
 END, START = "<|endoftext|>", "<|startoftext|>"
 NOISE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}

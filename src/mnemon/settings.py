@@ -5,34 +5,64 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from mnemon.errors import MnemonError
 
 T = TypeVar("T")
 
+POSITIVE, NON_NEGATIVE, SHARE = "more than 0", "0 or more", "a share, more than 0 and at most 1"
+PositiveInt = Annotated[int, POSITIVE]
+PositiveFloat = Annotated[float, POSITIVE]
+NonNegativeInt = Annotated[int, NON_NEGATIVE]
+NonNegativeFloat = Annotated[float, NON_NEGATIVE]
+Share = Annotated[float, SHARE]
+_IN_RANGE = {POSITIVE: lambda x: x > 0, NON_NEGATIVE: lambda x: x >= 0, SHARE: lambda x: 0 < x <= 1}
+
+RENAMED = {
+    "rate": "learning_rate",
+    "token_rate": "token_lr",
+    "mask_rate": "mask_lr",
+    "network_rate": "network_lr",
+    "vectors": "num_vectors",
+    "class_word": "use_class_noun",
+    "rehearsal": "num_replay_images",
+    "batch": "batch_size",
+    "accumulate": "gradient_accumulation_steps",
+    "checkpointing": "gradient_checkpointing",
+    "min_snr": "snr_gamma",
+    "warm_up": "lr_warmup_steps",
+    "schedule": "lr_scheduler",
+    "prior_weight": "prior_loss_weight",
+    "snapshot_seconds": "checkpoint_seconds",
+    "guidance": "guidance_scale",
+    "negative": "negative_prompt",
+}
+"""Former names of settings, as libraries and records of runs hold them, and their names now. A former name means the
+new one wherever there is no setting of the former name itself."""
+
 
 def check_settings(settings: Any, positive: Sequence[str] = (), not_negative: Sequence[str] = ()) -> None:
-    """Hold every field against its annotation, and the named ones against zero. None passes where it is allowed.
+    """Check every field against its annotation, ranges included, and the named ones against zero. None passes where it
+    is allowed.
 
     Raises:
         MnemonError: naming the setting, what was given and what is expected.
     """
-    hints = get_type_hints(type(settings))
+    hints = get_type_hints(type(settings), include_extras=True)
+    ranges = dict.fromkeys(positive, POSITIVE) | dict.fromkeys(not_negative, NON_NEGATIVE)
     for field in fields(settings):
         value, hint = getattr(settings, field.name), hints[field.name]
+        if get_origin(hint) is Annotated:
+            hint, ranges[field.name] = get_args(hint)
         if not _fits(value, hint):
             raise MnemonError(f"The setting '{field.name}' is {value!r}; expected {_described(hint)}.")
         if isinstance(value, float) and not math.isfinite(value):
             raise MnemonError(f"The setting '{field.name}' is {value}; expected a finite number.")
-    for name in positive:
+    for name, expected in ranges.items():
         value = getattr(settings, name)
-        if value is not None and value <= 0:
-            raise MnemonError(f"The setting '{name}' is {value}; expected more than 0.")
-    for name in not_negative:
-        value = getattr(settings, name)
-        if value is not None and value < 0:
-            raise MnemonError(f"The setting '{name}' is {value}; expected 0 or more.")
+        if value is not None and not _IN_RANGE[expected](value):
+            raise MnemonError(f"The setting '{name}' is {value}; expected {expected}.")
 
 
 def settings_to_json(settings: Any) -> dict[str, Any]:
@@ -41,16 +71,32 @@ def settings_to_json(settings: Any) -> dict[str, Any]:
 
 
 def settings_from_json(cls: type[T], values: Mapping[str, Any], what: str) -> T:
-    """The settings `cls` with `values`; fields that are not given keep their defaults. `what` names them in errors.
+    """The settings `cls` with `values`, whose keys may be former names (`RENAMED`); fields that are not given keep
+    their defaults. `what` names them in errors.
 
     Raises:
-        MnemonError: a key is unknown (the nearest known one is named), or a value does not fit.
+        MnemonError: a key is unknown (the nearest known one is named), a setting is given under both of its names, or a
+            value does not fit.
     """
     known = [field.name for field in fields(cls)]  # type: ignore[arg-type]
-    for key in values:
-        if key not in known:
+    return cls(**current_names(values, known, what))
+
+
+def current_names(values: Mapping[str, Any], known: Sequence[str], what: str) -> dict[str, Any]:
+    """`values` under the names of now, all of them among the `known` ones.
+
+    Raises:
+        MnemonError: as for `settings_from_json`, but for values that do not fit.
+    """
+    current: dict[str, Any] = {}
+    for key, value in values.items():
+        name = key if key in known else RENAMED.get(key, key)
+        if name not in known:
             raise MnemonError(f"{what} has no setting '{key}'{nearest(key, known)}.")
-    return cls(**values)
+        if name != key and name in values:
+            raise MnemonError(f"{what} is given '{key}' and '{name}', which are one setting: keep '{name}'.")
+        current[name] = value
+    return current
 
 
 def nearest(name: str, known: Sequence[str]) -> str:

@@ -56,7 +56,7 @@ def test_gradients_reach_an_attached_delta_and_not_the_base(target_modules: dict
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_unfolding_is_exact_in_every_dtype(target_modules: dict[str, nn.Linear], dtype: torch.dtype) -> None:
+def test_unmerging_is_exact_in_every_dtype(target_modules: dict[str, nn.Linear], dtype: torch.dtype) -> None:
     layers = {target: layer.to(dtype) for target, layer in target_modules.items()}
     before = {target: layer.weight.clone() for target, layer in layers.items()}
     with merge(layers, deltas()):
@@ -66,7 +66,7 @@ def test_unfolding_is_exact_in_every_dtype(target_modules: dict[str, nn.Linear],
     assert all(torch.equal(before[target], layer.weight) for target, layer in layers.items())
 
 
-def test_unfolding_happens_after_an_error_too(target_modules: dict[str, nn.Linear]) -> None:
+def test_unmerging_happens_after_an_error_too(target_modules: dict[str, nn.Linear]) -> None:
     before = target_modules["k"].weight.clone()
     with pytest.raises(RuntimeError, match="stop"), merge(target_modules, deltas()):
         raise RuntimeError("stop")
@@ -74,14 +74,16 @@ def test_unfolding_happens_after_an_error_too(target_modules: dict[str, nn.Linea
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_folding_refuses_what_is_not_finite_and_folds_nothing(target_modules: dict[str, nn.Linear], bad: float) -> None:
+def test_merging_refuses_what_is_not_finite_and_merges_nothing(
+    target_modules: dict[str, nn.Linear], bad: float
+) -> None:
     before = target_modules["k"].weight.clone()
     with pytest.raises(MnemonError, match="'v'.*not finite"):
         merge(target_modules, deltas() | {"v": Dense(torch.full((3, 4), bad))})
     assert torch.equal(before, target_modules["k"].weight)
 
 
-def test_folding_refuses_what_overflows_the_weights_dtype(target_modules: dict[str, nn.Linear]) -> None:
+def test_merging_refuses_what_overflows_the_weights_dtype(target_modules: dict[str, nn.Linear]) -> None:
     with pytest.raises(MnemonError, match="'k'.*float16"):
         merge({"k": target_modules["k"].half()}, {"k": Dense(torch.full((3, 4), 1e6))})
 

@@ -87,7 +87,7 @@ def test_a_job_stopped_anywhere_ends_as_one_that_was_not(
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
-def test_concepts_learned_together_have_a_row_each_and_at_once_the_last_only(planned: Planned) -> None:
+def test_concepts_learned_together_have_a_row_each_and_trains_jointly_the_last_only(planned: Planned) -> None:
     single, joint = planned(["single", "joint"])
     assert run_bench([single, joint], SerialExecutor()).failed == {}
     assert [names(single, state) for state in (1, 2, 3)] == [["cat"], ["cat", "ink"], ["cat", "ink", "mug"]]

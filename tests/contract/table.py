@@ -1,7 +1,7 @@
-"""The table that every method passes: small settings for each, and what the tests do with them."""
+"""The contract that every method keeps: small settings, and what the tests do with a method."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,29 +15,20 @@ from mnemon.sampling import Composed, SamplingSettings
 from mnemon.training import ConceptTask, Examples, TrainingSettings, train
 from mnemon.training.generated import calibration_images, replay_images
 
-SMALL: dict[str, dict[str, Any]] = {
-    "lora": {"rank": 2, "steps": 3, "batch_size": 2},
-    "stamina": {"rank": 2, "mask_rank": 2, "token_hidden": 8, "b0": 0.1, "steps": 3, "batch_size": 2},
-    "c-lora": {"rank": 2, "steps": 3, "batch_size": 2},
-    "textual-inversion": {"steps": 3, "batch_size": 2},
-    "custom-diffusion": {"steps": 3, "batch_size": 2},
-    "cns": {"steps": 3, "batch_size": 2},
-    "custom-diffusion-merge": {"captions": 20, "steps": 3, "batch_size": 2},
-    "lora-merge": {"rank": 2, "steps": 3, "batch_size": 2},
-    "lora-compose": {"rank": 2, "steps": 3, "batch_size": 2},
-    "ewc": {"draws": 2, "steps": 3, "batch_size": 2},
-    "lwf": {"rank": 2, "steps": 3, "batch_size": 2},
-    "replay": {"rank": 2, "num_replay_images": 1, "steps": 3, "batch_size": 2},
-    "single": {"rank": 2, "steps": 3, "batch_size": 2},
-    "joint": {"rank": 2, "steps": 3, "batch_size": 2},
-    "mix-of-show": {"rank": 2, "steps": 3, "batch_size": 2},
-    "orthogonal-adaptation": {"rank": 2, "steps": 3, "batch_size": 2},
-    "cidm": {"rank": 2, "steps": 3, "batch_size": 2},
-    "fl2t": {"rank": 2, "steps": 3, "batch_size": 2},
+SMALL: dict[str, Any] = {
+    "rank": 2,
+    "steps": 3,
+    "batch_size": 2,
+    "mask_rank": 2,
+    "token_hidden": 8,
+    "captions": 20,
+    "draws": 2,
+    "num_replay_images": 1,
+    "b0": 0.1,
 }
-"""b0 near zero: so early, some gates are shut and some open."""
+"""Small values of the settings that a method may have. b0 near zero: so early, some gates are shut and some open."""
 TOKEN_ONLY = {"textual-inversion"}
-"""Methods that change no weight: a prompt without the token draws what the bare base draws."""
+"""Methods that change no weight: a prompt without the token gives what the bare base gives."""
 COMPARES = {"cidm", "fl2t"}
 """Methods whose steps compare the new concept with each earlier one, so that a step's cost grows with their number."""
 
@@ -46,7 +37,7 @@ VARY = {"cns"}
 
 
 def small(name: str) -> Method:
-    return method_from(name, SMALL[name])
+    return method_from(name, {field.name: SMALL[field.name] for field in fields(METHODS[name]) if field.name in SMALL})
 
 
 def task(base: Base, method: Method, name: str, class_noun: str | None = "dog") -> ConceptTask:
@@ -66,8 +57,8 @@ def learn(
     class_noun: str | None = "dog",
     **settings: Any,
 ) -> TrainedConcept:
-    """Learn one more concept. A method that learns all its concepts at once learns this one alone."""
-    earlier = [] if method.at_once else earlier
+    """Train one more concept. A method that trains all its concepts jointly trains this one alone."""
+    earlier = [] if method.trains_jointly else earlier
     one = replace(
         task(base, method, name, class_noun),
         prior=replay_images(base, method, earlier, seed=0),
@@ -77,8 +68,8 @@ def learn(
 
 
 def learn_all(base: Base, method: Method, names: Sequence[str], **settings: Any) -> list[TrainedConcept]:
-    """Learn several concepts as the method does: one after another, or all at once."""
-    if method.at_once:
+    """Train several concepts as the method does: one after another, or jointly."""
+    if method.trains_jointly:
         tasks = [task(base, method, name) for name in names]
         return train(base, method, tasks, settings=TrainingSettings(**settings))
     learned: list[TrainedConcept] = []
@@ -129,6 +120,3 @@ def assert_same_learned(left: TrainedConcept, right: TrainedConcept) -> None:
     for mine, theirs in ((left.tokens, right.tokens), (left.extra, right.extra)):
         assert mine.keys() == theirs.keys()
         assert all(torch.equal(tensor, theirs[key]) for key, tensor in mine.items())
-
-
-assert SMALL.keys() == METHODS.keys(), "give every method small settings here"

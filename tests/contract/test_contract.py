@@ -13,7 +13,7 @@ import torch
 from mnemon.adapters import attach, load_deltas, merge, save_deltas
 from mnemon.errors import MnemonError
 from mnemon.library import Library
-from mnemon.methods import Method, TrainedConcept, method_from, method_settings
+from mnemon.methods import Method, Start, TrainedConcept, method_from, method_settings
 from mnemon.methods.textual_inversion import TextualInversion
 from mnemon.models import Base
 from mnemon.sampling import Composed, SamplingSettings, sample
@@ -117,7 +117,7 @@ def test_learning_leaves_the_earlier_concepts_untouched(base: Base, method: Meth
 
 def test_zero_steps_say_what_the_model_says(base: Base, method: Method, two: list[TrainedConcept]) -> None:
     """Of methods that learn on top of what is there; the others combine anew with every concept."""
-    if method.on_bare_base or method.at_once:
+    if method.on_bare_base or method.trains_jointly:
         assert torch.equal(
             images(base, method, [], PROMPTS),
             sample(base, PROMPTS, range(3), SamplingSettings(2.0, 2)),
@@ -131,7 +131,7 @@ def test_zero_steps_say_what_the_model_says(base: Base, method: Method, two: lis
 def test_the_optimiser_holds_exactly_the_learners_parameters(
     base: Base, method: Method, two: list[TrainedConcept]
 ) -> None:
-    learner = method.begin("mug", None, base, two, torch.Generator().manual_seed(0))
+    learner = method.begin(Start("mug", None, base, two, torch.Generator().manual_seed(0)))
     groups = learner.parameter_groups()
     held = [parameter for group in groups for parameter in group["params"]]
     assert {id(parameter) for parameter in held} == {id(parameter) for parameter in learner.parameters()}
@@ -141,7 +141,7 @@ def test_the_optimiser_holds_exactly_the_learners_parameters(
 
 
 def test_every_parameter_is_trained(base: Base, method: Method, two: list[TrainedConcept]) -> None:
-    learner = method.begin("mug", None, base, two, torch.Generator().manual_seed(0))
+    learner = method.begin(Start("mug", None, base, two, torch.Generator().manual_seed(0)))
     learner_after = _train_and_hold(base, method, two)
     before, after = learner.state_dict(), learner_after.state_dict()
     assert [name for name, tensor in before.items() if torch.equal(tensor, after[name])] == []
@@ -152,9 +152,9 @@ def _train_and_hold(base: Base, method: Method, earlier: list[TrainedConcept]) -
     held: list[torch.nn.Module] = []
 
     class Holding(type(method)):
-        def begin(self, *args, **kwargs):
-            held.append(super().begin(*args, **kwargs))
-            return held[0]
+        def begin_together(self, starts):
+            held.extend(super().begin_together(starts))
+            return held
 
     learn(base, Holding(**method_settings(method)), "mug", earlier)
     return held[0]
@@ -223,7 +223,7 @@ def test_twelve_concepts_in_a_row(tmp_path: Path, base: Base, method: Method) ->
         assert_same_learned(left, right)
     tokens = torch.stack([one.tokens["text_encoder"].flatten() for one in learned])
     assert len(tokens.unique(dim=0)) == 12
-    assert method.at_once or alike(method, [one.stored_bytes for one in learned])
+    assert method.trains_jointly or alike(method, [one.stored_bytes for one in learned])
     base.set_tokens(method.tokens(learned))
     composed = method.compose(base, learned, "a photo of <c3> dog")
     base.set_tokens({})
@@ -233,12 +233,12 @@ def test_twelve_concepts_in_a_row(tmp_path: Path, base: Base, method: Method) ->
 def test_a_step_costs_the_same_with_one_concept_and_with_twelve(
     base: Base, method: Method, two: list[TrainedConcept]
 ) -> None:
-    if method.at_once or method.name in COMPARES:
+    if method.trains_jointly or method.name in COMPARES:
         pytest.skip("compares with every concept")
     many = [replace(one, name=f"{one.name}{index}") for index in range(6) for one in two]
     shapes, sizes = [], []
     for earlier in (two[:1], many):
-        learner = method.begin("mug", None, base, earlier, torch.Generator().manual_seed(0))
+        learner = method.begin(Start("mug", None, base, earlier, torch.Generator().manual_seed(0)))
         tensors = [*learner.parameters(), *learner.buffers()]
         shapes.append([tensor.shape for tensor in tensors] + list(learner.deltas()))
         sizes.append(sum(tensor.numel() for tensor in tensors))
@@ -247,7 +247,7 @@ def test_a_step_costs_the_same_with_one_concept_and_with_twelve(
 
 def test_concepts_learned_together_do_not_mind_their_order(base: Base, method: Method) -> None:
     tasks = [task(base, method, name) for name in ("rex", "kiki", "mug")]
-    if not (method.at_once or (method.on_bare_base and method.order_free)):
+    if not (method.concurrent):
         with pytest.raises(MnemonError, match="one concept after another"):
             train(base, method, tasks)
         return

@@ -121,8 +121,8 @@ def test_a_step_of_drawing_costs_the_same_with_one_concept_and_with_fifty(
 
 def test_no_concept_is_encoded_again_for_a_prompt(base: Base, learned: list[TrainedConcept], monkeypatch) -> None:
     asked: list[str] = []
-    heard = base.heard
-    monkeypatch.setattr(base, "heard", lambda prompts: asked.extend(prompts) or heard(prompts))
+    token_features = base.token_features
+    monkeypatch.setattr(base, "token_features", lambda prompts: asked.extend(prompts) or token_features(prompts))
     Cidm().compose(base, learned, "a photo of <kiki>")
     assert asked == ["a photo of <kiki>"]
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mnemon.adapters import Dense, LowRank
-from mnemon.methods import TrainedConcept
+from mnemon.methods import Start, TrainedConcept
 from mnemon.methods.c_lora import CLora, CLoraLearner
 from mnemon.methods.lora import Lora
 from mnemon.models import Base
@@ -23,7 +23,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 def begin(base: Base, method: CLora, earlier: list[TrainedConcept]) -> CLoraLearner:
     """A learner whose factors are not zero any more."""
-    learner = method.begin("mug", None, base, earlier, generator())
+    learner = method.begin(Start("mug", None, base, earlier, generator()))
     with torch.no_grad():
         for delta in learner.deltas().values():
             delta.up.normal_(0, 0.1, generator=generator())
@@ -97,7 +97,7 @@ def test_a_tiny_penalty_keeps_its_digits_in_half_precision(base: Base) -> None:
 
 
 def test_without_the_penalty_it_is_sequential_lora(base: Base) -> None:
-    shared = {"rank": 2, "learning_rate": 1e-3, "vectors": 3, "steps": 4, "batch_size": 2}
+    shared = {"rank": 2, "learning_rate": 1e-3, "num_vectors": 3, "steps": 4, "batch_size": 2}
     pairs = [_two(base, CLora(**shared, forget_weight=0.0)), _two(base, Lora(**shared, use_class_noun=False))]
     for left, right in zip(*pairs, strict=True):
         assert_same_learned(left, right)

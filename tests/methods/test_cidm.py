@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mnemon.methods import TrainedConcept
+from mnemon.methods import Start, TrainedConcept
 from mnemon.methods.cidm import Cidm, CidmLearner
 from mnemon.methods.subspaces import CommonSubspace, overlaps
 from mnemon.models import Base
@@ -22,7 +22,7 @@ def randn(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def begin(base: Base, method: Cidm, earlier: list[TrainedConcept], start: float = 0.1) -> CidmLearner:
-    learner = method.begin("mug", None, base, earlier, torch.Generator().manual_seed(0))
+    learner = method.begin(Start("mug", None, base, earlier, torch.Generator().manual_seed(0)))
     with torch.no_grad():
         for number, delta in enumerate(learner.deltas().values()):
             delta.up.copy_(start * randn(*delta.up.shape, seed=number))

@@ -9,7 +9,7 @@ import torch
 
 from mnemon.adapters import Sparse, load_deltas, merge, save_deltas
 from mnemon.errors import MnemonError
-from mnemon.methods import TrainedConcept, cns, importance
+from mnemon.methods import Start, TrainedConcept, cns, importance
 from mnemon.methods.cns import Cns, CnsLearner
 from mnemon.models import Base
 from mnemon.training import Examples, train
@@ -41,7 +41,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def begin(base: Base, method: Cns, earlier: list[TrainedConcept] | None = None) -> CnsLearner:
-    return method.begin("mug", "mug", base, earlier or [], generator())
+    return method.begin(Start("mug", "mug", base, earlier or [], generator()))
 
 
 def moved(base: Base, method: Cns, earlier: list[TrainedConcept]) -> CnsLearner:

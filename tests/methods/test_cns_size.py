@@ -9,7 +9,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from mnemon.methods import importance
+from mnemon.methods import Start, importance
 from mnemon.methods.cns import Cns
 from mnemon.models.sd import StableDiffusion
 from tests.tiny import NOISE, tiny_tokenizer
@@ -23,7 +23,7 @@ def without_values() -> Iterator[None]:
 
 
 def sd15() -> StableDiffusion:
-    """With real numbers in the text encoder, the target modules, and the U-Net's first layer, which says where the base is."""
+    """With real numbers in the text encoder, the target modules, and the U-Net's first layer, which has the device."""
     tokenizer = tiny_tokenizer()
     marks = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     torch.manual_seed(0)
@@ -69,10 +69,10 @@ def test_a_concept_changes_at_most_15_weights_in_10_000() -> None:
     }
     assert sizes == {"unet": 859_520_964, "vae": 83_653_863, "text_encoder": 123_060_480}
     assert sum(layer.weight.numel() for layer in base.target_modules().values()) == 19_169_280
-    learner = Cns().begin("rex", "dog", base, [], torch.Generator().manual_seed(0))
+    learner = Cns().begin(Start("rex", "dog", base, [], torch.Generator().manual_seed(0)))
     with torch.no_grad():
         learner.values += 1  # what training does to every entry
-    learned = learner.finish()
+    learned = learner.export()
     changed = sum(int(delta.matrix().count_nonzero()) for delta in learned.deltas.values()) + 768
     assert changed == importance.entries(importance.masks_of(learned)) + 768
     assert 0 < changed / sum(sizes.values()) <= 0.0015

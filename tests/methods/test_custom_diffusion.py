@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from mnemon.adapters import Dense, merge
-from mnemon.methods import TrainedConcept
-from mnemon.methods.custom_diffusion import RARE_WORDS, CustomDiffusion, CustomDiffusionLearner, TextDense
+from mnemon.methods import Start, TrainedConcept
+from mnemon.methods.custom_diffusion import CustomDiffusion
+from mnemon.methods.full_rank import RARE_WORDS, PlainFullRankLearner, TextDense
 from mnemon.models import Base
 from tests.contract.table import learn
 from tests.tiny import tiny_sd_base, tiny_sdxl_base
@@ -27,7 +28,7 @@ def rex(base: Base) -> TrainedConcept:
     return learn(base, CustomDiffusion(**SMALL), "rex")
 
 
-class WeightLearner(CustomDiffusionLearner):
+class WeightLearner(PlainFullRankLearner):
     """Trains the weights of the base themselves, as the paper says it: nothing is attached."""
 
     layers: Mapping[str, nn.Linear]
@@ -49,9 +50,9 @@ class WeightLearner(CustomDiffusionLearner):
 
 
 class WeightTraining(CustomDiffusion):
-    def begin(self, name, class_noun, base, earlier, generator) -> WeightLearner:
-        learner = WeightLearner(self, name, class_noun, base, earlier, generator)
-        learner.layers = base.target_modules()
+    def begin(self, start: Start) -> WeightLearner:
+        learner = WeightLearner(self, start)
+        learner.layers = start.base.target_modules()
         for layer in learner.layers.values():
             layer.weight.requires_grad_(True)
             layer.register_forward_hook(lambda _, inputs, out: torch.cat([out[:, :1].detach(), out[:, 1:]], dim=1))
@@ -97,11 +98,11 @@ def test_the_start_mark_gives_no_gradient_but_is_changed_all_the_same() -> None:
 def test_tokens_start_at_rare_words_each_once_and_then_at_random(base: Base, rex: TrainedConcept) -> None:
     method, numbers = CustomDiffusion(**SMALL), torch.Generator().manual_seed(0)
     assert rex.facts == {"token_start": RARE_WORDS[0]}
-    second = method.begin("kiki", "dog", base, [rex], numbers)
+    second = method.begin(Start("kiki", "dog", base, [rex], numbers))
     assert torch.equal(second.tokens()["text_encoder"][0].detach(), base.word_embeddings(RARE_WORDS[1])["text_encoder"])
     earlier = [TrainedConcept(word, None, {}, {}, {"token_start": word}) for word in RARE_WORDS]
-    assert method.begin("mug", None, base, earlier[1:], numbers).word == RARE_WORDS[0]  # free after a removal
-    starts = [method.begin("mug", None, base, earlier, numbers) for _ in range(2)]
+    assert method.begin(Start("mug", None, base, earlier[1:], numbers)).word == RARE_WORDS[0]  # free after a removal
+    starts = [method.begin(Start("mug", None, base, earlier, numbers)) for _ in range(2)]
     assert starts[0].word is None
     assert not torch.allclose(*(start.tokens()["text_encoder"] for start in starts))
 

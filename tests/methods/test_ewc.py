@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mnemon.adapters import merge, sum_deltas
-from mnemon.methods import TrainedConcept
+from mnemon.methods import Start, TrainedConcept
 from mnemon.methods.c_lora import CLora
 from mnemon.methods.custom_diffusion import CustomDiffusion
 from mnemon.methods.ewc import Ewc, EwcLearner
@@ -30,7 +30,7 @@ def rex(base: Base) -> TrainedConcept:
 
 
 def begin(base: Base, method: Ewc, earlier: list[TrainedConcept]) -> EwcLearner:
-    return method.begin("mug", None, base, earlier, torch.Generator().manual_seed(0))
+    return method.begin(Start("mug", None, base, earlier, torch.Generator().manual_seed(0)))
 
 
 def test_the_first_concept_is_learned_as_with_custom_diffusion(base: Base, rex: TrainedConcept) -> None:
@@ -79,7 +79,7 @@ def _measured(learner: EwcLearner, base: Base, loss) -> dict[str, torch.Tensor]:
     learner.draws = 3
     with attach(base.target_modules(), learner.deltas()):
         learner.on_train_end(loss, torch.Generator().manual_seed(5))
-    return dict(learner.finish().extra)
+    return dict(learner.export().extra)
 
 
 def test_importance_adds_up_over_concepts_and_prices_squared_changes(base: Base, rex: TrainedConcept) -> None:
@@ -100,7 +100,9 @@ def test_with_the_squared_past_as_importance_it_is_c_lora(base: Base, rex: Train
     past = {target: delta.matrix() for target, delta in sum_deltas([rex.deltas, kiki.deltas]).items()}
     squared = replace(rex, extra={target: matrix.square() for target, matrix in past.items()})
     ewc = begin(base, Ewc(forget_weight=1e3), [squared])
-    c_lora = CLora(rank=2, forget_weight=1e3).begin("mug", None, base, [rex, kiki], torch.Generator().manual_seed(0))
+    c_lora = CLora(rank=2, forget_weight=1e3).begin(
+        Start("mug", None, base, [rex, kiki], torch.Generator().manual_seed(0))
+    )
     with torch.no_grad():
         for target, delta in c_lora.deltas().items():
             delta.up.normal_(0, 0.1, generator=torch.Generator().manual_seed(1))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from mnemon.methods import TrainedConcept
+from mnemon.methods import Start, TrainedConcept
 from mnemon.methods.fl2t import EMBEDDING, PROXY, Fl2t, Fl2tLearner
 from mnemon.methods.subspaces import overlaps
 from mnemon.models import Base
@@ -38,12 +38,14 @@ def learn_together(
 def begin(base: Base, method: Fl2t, names: Sequence[str], earlier: Sequence[TrainedConcept]) -> list[Fl2tLearner]:
     """Learners whose factors are not zero any more, at the beginning of step 2."""
     generators = [torch.Generator().manual_seed(sum(map(ord, name))) for name in names]
-    learners = method.begin_together([(name, None) for name in names], base, earlier, generators)
+    learners = method.begin_together(
+        [Start(name, None, base, earlier, generator) for name, generator in zip(names, generators, strict=True)]
+    )
     for learner, generator in zip(learners, generators, strict=True):
         with torch.no_grad():
             for delta in learner.deltas().values():
                 delta.up.normal_(0, 0.1, generator=generator)
-    learners[0].circle.meet()
+    learners[0].concepts.start_joint_stage()
     return learners
 
 
@@ -53,20 +55,20 @@ def text(base: Base) -> torch.Tensor:
 
 def regularization_loss(learner: Fl2tLearner, number: int, base: Base) -> torch.Tensor:
     """Of the run's concept `number` alone."""
-    return learner.circle.regularization_loss(text(base), None, torch.tensor([number, number]))
+    return learner.concepts.regularization_loss(text(base), None, torch.tensor([number, number]))
 
 
 def test_the_penalty_in_closed_form(base: Base, earlier: list[TrainedConcept]) -> None:
     """gamma_1' mean over the others and the target modules of l_i mean |A_i A_g^T|, and gamma_2 R3."""
     method = Fl2t(**SHORT, relevance_weight=2.0, contrast_weight=3.0)
     mug, hat = begin(base, method, ["hat", "mug"], earlier)
-    circle = mug.circle
-    assert circle.names == ["hat", "kiki", "mug", "rex"]
-    decoded, states = circle.states(text(base), None)
-    weights, apart = circle.relevance(0, states), circle.contrast(decoded, states)
+    concepts = mug.concepts
+    assert concepts.names == ["hat", "kiki", "mug", "rex"]
+    decoded, states = concepts.decode(text(base), None)
+    weights, apart = concepts.relevance(0, states), concepts.contrast(decoded, states)
     known = {one.name: one.deltas for one in earlier} | {"mug": hat.deltas()}
     expected = sum(
-        weights[circle.names.index(name)] * (deltas[target].up @ delta.up.T).abs().mean()
+        weights[concepts.names.index(name)] * (deltas[target].up @ delta.up.T).abs().mean()
         for name, deltas in known.items()
         for target, delta in mug.deltas().items()
     )
@@ -78,7 +80,7 @@ def test_the_penalty_in_closed_form(base: Base, earlier: list[TrainedConcept]) -
 def test_the_penalty_of_a_step_is_the_sum_over_its_concepts(base: Base, earlier: list[TrainedConcept]) -> None:
     """Rows of several concepts are related in one pass, and none depends on the others'."""
     hat, _ = begin(base, Fl2t(**SHORT, relevance_weight=2.0), ["hat", "mug"], earlier)
-    both = hat.circle.regularization_loss(text(base).repeat(2, 1, 1), None, torch.tensor([0, 0, 1, 1]))
+    both = hat.concepts.regularization_loss(text(base).repeat(2, 1, 1), None, torch.tensor([0, 0, 1, 1]))
     torch.testing.assert_close(both, regularization_loss(hat, 0, base) + regularization_loss(hat, 1, base))
 
 
@@ -91,12 +93,12 @@ def test_without_guidance_every_concept_counts_one_and_no_network_is_trained(
         overlaps(up, one.deltas[target].up.detach()[None], "absolute") for one in earlier for target, up in ups.items()
     ]
     torch.testing.assert_close(regularization_loss(learner, 0, base), torch.stack(expected).mean())
-    assert not list(learner.circle.parameters())
+    assert not list(learner.concepts.parameters())
 
 
 def test_cosine_guidance_weighs_by_the_embeddings_of_step_1(base: Base, earlier: list[TrainedConcept]) -> None:
     (learner,) = begin(base, Fl2t(**SHORT, guidance="cosine"), ["mug"], earlier)
-    weights = learner.circle.relevance(1, None)
+    weights = learner.concepts.relevance(1, None)
     embedding = learner.encoding().mean((0, 1))
     kiki, rex = (torch.cosine_similarity(embedding, one.extra[EMBEDDING], dim=0) for one in reversed(earlier))
     torch.testing.assert_close(weights, torch.stack([kiki, torch.zeros(()), rex]).clamp_min(0))
@@ -137,14 +139,14 @@ def test_in_step_2_the_others_stay_as_step_1_left_them(base: Base) -> None:
 
 def test_the_network_is_held_once_and_is_not_stored(base: Base) -> None:
     learners = begin(base, Fl2t(**SHORT), ["hat", "mug", "rex"], [])
-    assert [sum(name.startswith("circle") for name, _ in one.named_parameters()) > 0 for one in learners] == [
+    assert [sum(name.startswith("concepts") for name, _ in one.named_parameters()) > 0 for one in learners] == [
         True,
         False,
         False,
     ]
     assert [len(one.parameter_groups()) for one in learners] == [3, 2, 2]
     for one in learners:
-        assert {key: tuple(tensor.shape) for key, tensor in one.finish().extra.items()} == {
+        assert {key: tuple(tensor.shape) for key, tensor in one.export().extra.items()} == {
             "encoding": (len(base.cross_attention_layers()), 2, 32),
             EMBEDDING: (32,),
             PROXY: (32,),
@@ -169,7 +171,7 @@ def test_the_gradient_of_r1_reaches_the_network_only_if_it_shall(
     method = Fl2t(**SHORT, lambda_grad=learns, contrast_weight=0.0)
     (learner,) = begin(base, method, ["mug"], earlier)
     regularization_loss(learner, 0, base).backward()
-    reached = [p.grad is not None and bool(p.grad.any()) for p in learner.circle.parameters()]
+    reached = [p.grad is not None and bool(p.grad.any()) for p in learner.concepts.parameters()]
     assert any(reached) == learns
     assert all(delta.up.grad.any() for delta in learner.deltas().values())
 

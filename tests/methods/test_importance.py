@@ -7,6 +7,7 @@ from torch import Tensor
 from mnemon.adapters import Sparse
 from mnemon.errors import MnemonError
 from mnemon.methods import TrainedConcept, importance
+from mnemon.methods.cns import Cns
 from mnemon.models import Base
 from mnemon.training import denoising_loss
 from tests.tiny import tiny_sd_base
@@ -78,12 +79,12 @@ def test_an_entry_is_general_with_enough_votes() -> None:
 
 
 def test_what_is_general_is_asked_once_for_each_base(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importance, "_general", {})
     asked: list[int] = []
-    heard = base.heard
-    monkeypatch.setattr(base, "heard", lambda prompts: asked.append(len(prompts)) or heard(prompts))
-    first, again = (importance.general_by_text(base, 0.1, 0.5, "layer") for _ in range(2))
-    other = importance.general_by_text(base, 0.2, 0.5, "layer")
+    token_features = base.token_features
+    monkeypatch.setattr(base, "token_features", lambda prompts: asked.append(len(prompts)) or token_features(prompts))
+    method = Cns(p=0.1)
+    first, again = (method.general_by_text(base) for _ in range(2))
+    other = Cns(p=0.2).general_by_text(base)
     assert asked == [importance.CAPTIONS] * 2
     assert all(
         torch.equal(mask, again[target]) and not torch.equal(mask, other[target]) for target, mask in first.items()
@@ -92,8 +93,7 @@ def test_what_is_general_is_asked_once_for_each_base(base: Base, monkeypatch: py
 
 
 def test_a_base_that_knows_no_caption_is_told_so(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importance, "_general", {})
-    monkeypatch.setattr(base, "known_words", lambda words: [])
+    monkeypatch.setattr(base, "single_token_words", lambda words: [])
     with pytest.raises(MnemonError, match="knows none of the words"):
         importance.general_by_text(base, 0.1, 0.5, "layer")
 

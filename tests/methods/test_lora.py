@@ -8,7 +8,7 @@ from tests.tiny import tiny_sd_base, tiny_sdxl_base
 
 def test_a_concept_costs_its_factors_and_its_vectors() -> None:
     base = tiny_sd_base()
-    learned = learn(base, Lora(rank=3, vectors=2, steps=1, batch_size=1), "rex")
+    learned = learn(base, Lora(rank=3, num_vectors=2, steps=1, batch_size=1), "rex")
     factors = sum(3 * (layer.out_features + layer.in_features) for layer in base.target_modules().values())
     scales = 8 * len(base.target_modules())
     assert learned.stored_bytes == 4 * factors + scales + 4 * 2 * 32
@@ -16,7 +16,7 @@ def test_a_concept_costs_its_factors_and_its_vectors() -> None:
 
 
 def test_sdxl_learns_vectors_for_both_text_encoders() -> None:
-    learned = learn(tiny_sdxl_base(), Lora(rank=2, vectors=2, steps=1, batch_size=1), "rex")
+    learned = learn(tiny_sdxl_base(), Lora(rank=2, num_vectors=2, steps=1, batch_size=1), "rex")
     shapes = {encoder: tuple(vectors.shape) for encoder, vectors in learned.tokens.items()}
     assert shapes == {"text_encoder": (2, 32), "text_encoder_2": (2, 16)}
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mnemon.adapters import attach
-from mnemon.methods import Step, TrainedConcept
+from mnemon.methods import Start, Step, TrainedConcept
 from mnemon.methods.lora import Lora
 from mnemon.methods.lwf import Lwf, LwfLearner
 from mnemon.models import Base
@@ -26,7 +26,7 @@ def rex(base: Base) -> TrainedConcept:
 
 def begin(base: Base, method: Lwf, rex: TrainedConcept) -> LwfLearner:
     base.set_tokens(method.tokens([rex]))
-    return method.begin("kiki", "dog", base, [rex], torch.Generator().manual_seed(0))
+    return method.begin(Start("kiki", "dog", base, [rex], torch.Generator().manual_seed(0)))
 
 
 def step(base: Base, learner: LwfLearner) -> Step:

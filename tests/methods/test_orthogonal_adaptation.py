@@ -5,7 +5,7 @@ import torch
 
 from mnemon.adapters import LowRank
 from mnemon.errors import MnemonError
-from mnemon.methods import TrainedConcept
+from mnemon.methods import Start, TrainedConcept
 from mnemon.methods.orthogonal_adaptation import OrthogonalAdaptation, shared_basis
 from mnemon.models import Base
 from tests.contract.table import learn
@@ -43,7 +43,7 @@ def test_columns_come_from_the_name_alone_and_only_the_rest_is_trained(base: Bas
     rex, kiki = learn(base, method, "rex"), learn(base, method, "kiki")
     assert len(columns(rex)) == method.rank
     assert columns(rex) == columns(learn(base, method, "rex", [kiki], seed=5)) != columns(kiki)
-    before = method.begin("rex", "dog", base, [], torch.Generator().manual_seed(0)).deltas()
+    before = method.begin(Start("rex", "dog", base, [], torch.Generator().manual_seed(0))).deltas()
     for target, delta in rex.deltas.items():
         assert isinstance(delta, LowRank) and delta.up.abs().max() > 1e-4
         assert torch.equal(delta.down, before[target].down)
@@ -63,12 +63,12 @@ def test_disjoint_columns_have_no_crosstalk(base: Base) -> None:
 def test_disjoint_columns_are_given_together_taken_again_and_run_out(base: Base) -> None:
     method = OrthogonalAdaptation(rank=15, disjoint=True)  # the tiny base reads 32 columns: two concepts
     seeds = [torch.Generator().manual_seed(seed) for seed in range(2)]
-    rex, kiki = (one.finish() for one in method.begin_together([("rex", None), ("kiki", None)], base, [], seeds))
+    rex, kiki = (one.export() for one in method.begin_together([("rex", None), ("kiki", None)], base, [], seeds))
     assert not columns(rex) & columns(kiki)
-    again = method.begin("mug", None, base, [kiki], seeds[0]).finish()  # rex was removed
+    again = method.begin(Start("mug", None, base, [kiki], seeds[0])).export()  # rex was removed
     assert columns(again) == columns(rex)
     with pytest.raises(MnemonError, match="2 concepts"):
-        method.begin("mug", None, base, [rex, kiki], seeds[0])
+        method.begin(Start("mug", None, base, [rex, kiki], seeds[0]))
     with pytest.raises(MnemonError, match="rex.*mug|mug.*rex"):
         method.compose(base, [rex, kiki, again])
 
@@ -85,7 +85,7 @@ def test_the_merge_is_the_weighted_sum_in_any_order(base: Base) -> None:
 
 def test_a_basis_cannot_have_more_columns_than_inputs() -> None:
     with pytest.raises(MnemonError, match="rank"):
-        OrthogonalAdaptation(rank=33).begin("rex", None, tiny_sd_base(), [], torch.Generator().manual_seed(0))
+        OrthogonalAdaptation(rank=33).begin(Start("rex", None, tiny_sd_base(), [], torch.Generator().manual_seed(0)))
 
 
 def test_it_works_on_a_base_with_two_text_encoders() -> None:

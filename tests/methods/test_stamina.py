@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mnemon.adapters import Dense, MaskedLowRank, merge
-from mnemon.methods import Method, TrainedConcept
+from mnemon.methods import Method, Start, TrainedConcept
 from mnemon.methods.lora import Lora
 from mnemon.methods.stamina import Stamina, StaminaLearner
 from mnemon.models import Base
@@ -25,7 +25,7 @@ def generator() -> torch.Generator:
 
 def begin(base: Base, method: Method, earlier: list[TrainedConcept]) -> StaminaLearner:
     """A learner whose factors are not zero any more."""
-    learner = method.begin("kiki", "dog", base, earlier, generator())
+    learner = method.begin(Start("kiki", "dog", base, earlier, generator()))
     assert isinstance(learner, StaminaLearner)
     with torch.no_grad():
         for stack in learner.stacks:
@@ -83,7 +83,7 @@ def test_a_delta_is_the_product_under_its_mask(base: Base) -> None:
 
 
 def test_the_mask_gets_no_gradient_while_the_product_is_zero(base: Base) -> None:
-    learner = Stamina(**SMALL).begin("kiki", None, base, [], generator())
+    learner = Stamina(**SMALL).begin(Start("kiki", None, base, [], generator()))
     learner.before_step(generator())
     sum(delta.matrix().sum() for delta in learner.deltas().values()).backward()
     for name, parameter in learner.stacks.named_parameters():
@@ -96,7 +96,7 @@ def test_evaluation_mode_prepares_what_is_kept_and_draws_nothing(base: Base) -> 
     state = numbers.get_state()
     learner.before_step(numbers)
     assert torch.equal(state, numbers.get_state())
-    kept = learner.finish()
+    kept = learner.export()
     for target, delta in learner.deltas().items():
         assert isinstance(kept.deltas[target], MaskedLowRank)
         torch.testing.assert_close(kept.deltas[target].matrix(), delta.matrix())
@@ -110,7 +110,7 @@ def test_every_switch_learns_and_folds_to_what_evaluation_shows(base: Base, mask
     earlier = [past(base, 0.01)]
     learner = begin(base, method, earlier).eval()
     learner.before_step(generator())
-    kept = learner.finish()
+    kept = learner.export()
     for target, delta in learner.deltas().items():
         torch.testing.assert_close(kept.deltas[target].matrix(), delta.matrix())
     assert learn(base, method, "kiki", earlier).tokens.keys() == {"text_encoder"}
@@ -120,7 +120,8 @@ def test_every_switch_learns_and_folds_to_what_evaluation_shows(base: Base, mask
 def test_the_token_starts_near_the_noun_and_at_random_without_one(base: Base, token) -> None:
     method = Stamina(**SMALL, token=token)
     start = {
-        class_noun: method.begin("rex", class_noun, base, [], generator()).tokens() for class_noun in ("dog", None)
+        class_noun: method.begin(Start("rex", class_noun, base, [], generator())).tokens()
+        for class_noun in ("dog", None)
     }
     dog = base.word_embeddings("dog")["text_encoder"].expand(3, -1)
     near = 0.1 * dog.std()
@@ -129,7 +130,7 @@ def test_the_token_starts_near_the_noun_and_at_random_without_one(base: Base, to
 
 
 def test_without_mask_mlp_penalty_and_noun_it_is_sequential_lora(base: Base) -> None:
-    shared = {"rank": 2, "learning_rate": 1e-3, "vectors": 3, "steps": 4, "batch_size": 2}
+    shared = {"rank": 2, "learning_rate": 1e-3, "num_vectors": 3, "steps": 4, "batch_size": 2}
     plain = Stamina(**shared, mask="none", token="vector", forget="none")
     for left, right in zip(_two(base, plain, None), _two(base, Lora(**shared), None), strict=True):
         torch.testing.assert_close(left.tokens, right.tokens)
@@ -163,7 +164,7 @@ def test_the_penalty_clears_what_earlier_concepts_use_and_leaves_the_rest(base: 
     used = torch.zeros(layer.weight.shape)
     used[:half] = 1.0
     rex = TrainedConcept("rex", None, {target: Dense(used)}, {})
-    learner = Stamina(rank=2, forget_weight=1.0, mask=mask).begin("kiki", None, base, [rex], generator())
+    learner = Stamina(rank=2, forget_weight=1.0, mask=mask).begin(Start("kiki", None, base, [rex], generator()))
     optimizer = torch.optim.Adam(learner.parameter_groups())
     numbers = generator()
     for _ in range(300):
@@ -172,7 +173,7 @@ def test_the_penalty_clears_what_earlier_concepts_use_and_leaves_the_rest(base: 
         (0.01 * pull + learner.regularization_loss()).backward()
         optimizer.step()
         optimizer.zero_grad()
-    kept = learner.finish().deltas[target].matrix()
+    kept = learner.export().deltas[target].matrix()
     assert kept[:half].square().mean() < 0.02 * kept[half:].square().mean()
     assert kept[half:].mean() > 0.05
 

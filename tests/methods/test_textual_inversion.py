@@ -1,13 +1,13 @@
 import torch
 
-from mnemon.methods import TrainedConcept
+from mnemon.methods import Start, TrainedConcept
 from mnemon.methods.textual_inversion import TextualInversion
 from mnemon.models import Base
 from mnemon.sampling import Composed
 from tests.contract.table import assert_same_learned, learn, predict, weights
 from tests.tiny import tiny_sd_base, tiny_sdxl_base
 
-SMALL = TextualInversion(vectors=2, steps=4, batch_size=2)
+SMALL = TextualInversion(num_vectors=2, steps=4, batch_size=2)
 
 
 def said(base: Base, learned: list[TrainedConcept]) -> torch.Tensor:
@@ -49,15 +49,15 @@ def test_learning_changes_what_the_token_draws() -> None:
 def test_the_token_starts_as_the_noun_and_at_random_without_one() -> None:
     base = tiny_sdxl_base()
     numbers = torch.Generator().manual_seed(0)
-    class_noun = SMALL.begin("rex", "dog", base, [], numbers).tokens()
+    class_noun = SMALL.begin(Start("rex", "dog", base, [], numbers)).tokens()
     for encoder, vector in base.word_embeddings("dog").items():
         assert torch.equal(class_noun[encoder].detach(), vector.expand(2, -1))
-    first, second = (SMALL.begin("rex", None, base, [], numbers).tokens() for _ in range(2))
+    first, second = (SMALL.begin(Start("rex", None, base, [], numbers)).tokens() for _ in range(2))
     assert not torch.allclose(first["text_encoder"], second["text_encoder"])
 
 
 def test_a_concept_costs_its_vectors() -> None:
-    learned = learn(tiny_sdxl_base(), TextualInversion(vectors=3, steps=1, batch_size=1), "rex")
+    learned = learn(tiny_sdxl_base(), TextualInversion(num_vectors=3, steps=1, batch_size=1), "rex")
     assert learned.stored_bytes == 4 * 3 * (32 + 16)
 
 

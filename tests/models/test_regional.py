@@ -5,9 +5,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention, softmax
 
-from mnemon.adapters import LowRank, Routed
+from mnemon.adapters import LowRank, PerSampleAdapters
 from mnemon.errors import MnemonError
-from mnemon.methods import method_from
+from mnemon.methods import Start, method_from
 from mnemon.methods.base import TrainedConcept
 from mnemon.models.regional_joint import attending, attention_bias, changed_apart, text_shares
 from mnemon.models.transformer import TransformerBase
@@ -69,11 +69,11 @@ def test_a_text_changes_its_own_place_only(base: TransformerBase) -> None:
 
 def learned(base: TransformerBase, name: str) -> TrainedConcept:
     generator = torch.Generator().manual_seed(len(name))
-    learner = method_from("lora-compose", {"rank": 2}).begin(name, "dog", base, [], generator)
+    learner = method_from("lora-compose", {"rank": 2}).begin(Start(name, "dog", base, [], generator))
     with torch.no_grad():
         for parameter in learner.parameters():
             parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
-    return learner.finish()
+    return learner.export()
 
 
 def test_a_region_is_drawn_under_its_own_changes(base: TransformerBase) -> None:
@@ -118,8 +118,8 @@ def test_tokens_pass_the_changes_of_their_texts() -> None:
     bare = target(inputs)
     with changed_apart([target], share):
         assert torch.equal(target(inputs), bare), "nothing is routed"
-    routed = Routed({"site": target}, [{"site": change} for change in changes])
-    routed.route([0, 1])
+    routed = PerSampleAdapters({"site": target}, [{"site": change} for change in changes])
+    routed.set_adapter_index([0, 1])
     with changed_apart([target], share):
         found = target(inputs)
     routed.remove()

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from mnemon import MnemonError
-from mnemon.methods import METHODS, method_from
+from mnemon.methods import METHODS, Start, method_from
 from mnemon.models.pipeline import PipelineBase
 from mnemon.models.quantised import quantise
 from mnemon.planning import Estimate, Levers, Plan, measured, outline, rehearsal
@@ -91,7 +91,7 @@ def test_weights_and_optimiser_are_counted_to_the_byte(tiny: Path) -> None:
         for part, module in (("denoiser", base.denoiser), ("vae", base.vae), ("text_encoder", real.text_encoder)):
             tensors = [*module.parameters(), *module.buffers()]
             assert planned.learning[part] == planned.drawing[part] == sum(one.nbytes for one in tensors)
-    learner = method_from("lora").begin("rex", "dog", base, [], torch.Generator())
+    learner = method_from("lora").begin(Start("rex", "dog", base, [], torch.Generator()))
     optimizer = torch.optim.AdamW(learner.parameter_groups())
     for parameter in learner.parameters():
         parameter.grad = torch.zeros_like(parameter)

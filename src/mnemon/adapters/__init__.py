@@ -1,4 +1,13 @@
-"""How a weight may change: kinds of deltas, and putting them to work beside the weights or inside them."""
+"""Deltas of weights, and how they act on a model. The verbs, as in PEFT:
+
+| verb | what it does | undone by |
+|---|---|---|
+| `attach` | an adapted layer computes W0 x + Δ x; its weight stays as it is | `Attached.remove` |
+| `PerSampleAdapters` | attaches several sets of deltas; each row of a batch has its own | `remove` |
+| `merge` | adds Δ into the weight: no cost per step | `Merged.unmerge`, bit for bit |
+| `sum_deltas`, `mean_deltas` | several sets of deltas combined into one | |
+| `save_deltas`, `load_deltas` | to and from flat dictionaries of tensors | |
+"""
 
 from mnemon.adapters.attach import Attached, attach
 from mnemon.adapters.delta import Delta
@@ -7,24 +16,24 @@ from mnemon.adapters.files import KINDS, load_deltas, save_deltas
 from mnemon.adapters.low_rank import LowRank
 from mnemon.adapters.masked_low_rank import MaskedLowRank
 from mnemon.adapters.merging import Merged, merge
-from mnemon.adapters.per_sample import NOWHERE, Routed
+from mnemon.adapters.per_sample import NO_ADAPTER, PerSampleAdapters
 from mnemon.adapters.sparse import Sparse
 
 __all__ = [
     "KINDS",
+    "NO_ADAPTER",
     "Attached",
     "Delta",
     "Dense",
-    "Merged",
     "LowRank",
-    "NOWHERE",
     "MaskedLowRank",
-    "Routed",
+    "Merged",
+    "PerSampleAdapters",
     "Sparse",
     "attach",
-    "merge",
     "load_deltas",
     "mean_deltas",
+    "merge",
     "save_deltas",
     "sum_deltas",
     "zeros",

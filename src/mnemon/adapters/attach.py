@@ -1,4 +1,4 @@
-"""Deltas at work beside the weights: an attached layer computes W0 x + Δ x and never touches W0."""
+"""Deltas attached beside the weights: an adapted layer computes W0 x + Δ x; W0 stays as it is."""
 
 from collections.abc import Callable, Mapping
 
@@ -18,7 +18,7 @@ class Attached:
         self._handles = handles
 
     def remove(self) -> None:
-        """Take the deltas off; no hook is left. A second call does nothing."""
+        """Remove the deltas; no hook is left. A second call does nothing."""
         for handle in self._handles:
             handle.remove()
         self._handles = []
@@ -31,9 +31,9 @@ class Attached:
 
 
 def attach(target_modules: Mapping[str, nn.Linear], deltas: Mapping[str, Delta]) -> Attached:
-    """Let `deltas` act in every forward pass of their target modules, until removed. Works on quantised layers too.
+    """Add `deltas` to the outputs of their target modules, until removed. Works on quantised layers too.
 
-    The deltas are moved to their layers' device. Several may be attached to one target module: their changes add up.
+    The deltas are moved to their layers' device. Several may be attached to one target module: they add up.
 
     Raises:
         MnemonError: a target module is unknown or a shape does not fit; nothing is attached then.

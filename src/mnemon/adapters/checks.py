@@ -1,4 +1,4 @@
-"""Do these deltas fit this model?"""
+"""Checks that deltas fit a model."""
 
 import math
 from collections.abc import Mapping

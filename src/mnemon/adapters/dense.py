@@ -37,7 +37,7 @@ class Dense(Delta):
 
 
 def sum_deltas(deltas: list[Mapping[str, Delta]]) -> dict[str, Dense]:
-    """Add up changes target module by target module, in the order of the list; a target module that none of them touches is left out.
+    """Sum sets of deltas by target module, in the order of the list; target modules that none of them has are left out.
 
     Sums of products, not products of sums: each delta's matrix is formed first, in fp32.
     """
@@ -50,7 +50,7 @@ def sum_deltas(deltas: list[Mapping[str, Delta]]) -> dict[str, Dense]:
 
 
 def mean_deltas(deltas: list[Mapping[str, Delta]]) -> dict[str, Dense]:
-    """The mean of changes target module by target module; one that does not touch a target module counts as no change there."""
+    """The mean of sets of deltas by target module; a set without a target module counts as zero there."""
     return {target: Dense(total.matrix() / len(deltas)) for target, total in sum_deltas(deltas).items()}
 
 

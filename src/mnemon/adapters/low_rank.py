@@ -41,6 +41,10 @@ class LowRank(Delta):
         hidden = linear(inputs, self.down.to(inputs.dtype))  # (..., rank)
         return linear(self.scale * hidden, self.up.to(inputs.dtype))
 
+    def frozen_copy(self) -> "LowRank":
+        """The same change in tensors of its own, on the CPU, not trainable."""
+        return LowRank(self.up.detach().cpu().clone(), self.down.detach().cpu().clone(), self.scale)
+
     def state(self) -> dict[str, Tensor]:
         return {"up": self.up.data, "down": self.down.data, "scale": torch.tensor(self.scale, dtype=torch.float64)}
 

@@ -1,4 +1,4 @@
-"""Deltas added into the weights: the model costs what the bare model costs."""
+"""Deltas merged into the weights: a step costs the same as of the bare model."""
 
 from collections.abc import Mapping
 
@@ -11,9 +11,9 @@ from mnemon.errors import MnemonError
 
 
 class Merged:
-    """Layers with deltas folded in; a context manager that unfolds on leaving.
+    """Layers with deltas merged; a context manager that unmerges on leaving.
 
-    Folds on top of one another have to be undone in reverse order, as nested `with` blocks do.
+    Merges on top of one another have to be undone in reverse order, as nested `with` blocks do.
     """
 
     def __init__(self, originals: list[tuple[nn.Module, Tensor]]) -> None:
@@ -37,14 +37,14 @@ def merge(target_modules: Mapping[str, nn.Module], deltas: Mapping[str, Delta]) 
 
     Target modules are linear layers or convolutions, whose kernels lie row by row in Δ (d_out, d_in · height · width).
 
-    The original tensors are kept aside, so unfolding is exact.
+    The original tensors are kept, so unmerging is exact.
 
     Raises:
-        MnemonError: a target module is unknown, a shape does not fit, the weight is quantised, or W0 + Δ is not finite. Nothing
-            is folded then.
+        MnemonError: a target module is unknown, a shape does not fit, the weight is quantised, or W0 + Δ is not finite.
+            Nothing is merged then.
     """
     check_fit(target_modules, deltas)
-    merged = {target: _folded_weight(target, target_modules[target], delta) for target, delta in deltas.items()}
+    merged = {target: _merged_weight(target, target_modules[target], delta) for target, delta in deltas.items()}
     originals = [(target_modules[target], _weight(target_modules[target])) for target in merged]
     for target, weight in merged.items():
         _set_weight(target_modules[target], weight)
@@ -52,14 +52,14 @@ def merge(target_modules: Mapping[str, nn.Module], deltas: Mapping[str, Delta]) 
 
 
 @torch.no_grad()
-def _folded_weight(target: str, layer: nn.Module, delta: Delta) -> Tensor:
+def _merged_weight(target: str, layer: nn.Module, delta: Delta) -> Tensor:
     weight = _weight(layer)
     if not weight.is_floating_point():
-        raise MnemonError(f"The weight of '{target}' is quantised: attach the changes instead of folding them in.")
+        raise MnemonError(f"The weight of '{target}' is quantised: attach the changes instead of merging them.")
     changed = (weight.float() + delta.matrix().to(weight.device).view_as(weight)).to(weight.dtype)
     if not changed.isfinite().all():
         raise MnemonError(
-            f"Folding into '{target}' gives values that are not finite in {weight.dtype}: "
+            f"Merging into '{target}' gives values that are not finite in {weight.dtype}: "
             "the change is damaged or its training diverged. Remove the concept or learn it again at a lower rate."
         )
     return changed

@@ -1,4 +1,4 @@
-"""Deltas at work on some rows of a batch only: several concepts in one forward pass, each image under its own."""
+"""Per-sample adapters: several sets of deltas in one forward pass, each row of the batch under its own."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,14 +9,14 @@ from mnemon.adapters.attach import Attached, Hook
 from mnemon.adapters.checks import check_fit
 from mnemon.adapters.delta import Delta
 
-NOWHERE = -1
+NO_ADAPTER = -1
 
 
-class Routed(Attached):
-    """Several sets of changes attached to one model; `route` says which set each row of the next batch passes.
+class PerSampleAdapters(Attached):
+    """Several adapter sets attached to one model; `set_adapter_index` chooses the set of each row of the batch.
 
-    Within a row an adapted layer computes W0 x + Δ_k x for the row's own set k; what a row gives does not depend on the
-    other rows. The cost is that of one change for every row, however many sets there are.
+    For a row with set k an adapted layer computes W0 x + Δ_k x; the output of a row does not depend on the other rows.
+    The cost is that of one delta per row, however many sets there are.
     """
 
     def __init__(self, target_modules: Mapping[str, nn.Linear], sets: Sequence[Mapping[str, Delta]]) -> None:
@@ -31,10 +31,10 @@ class Routed(Attached):
             handles.append(target_modules[target].register_forward_hook(self._adding(here)))
         super().__init__(handles)
 
-    def route(self, rows: Sequence[int] | Tensor) -> None:
-        """Number of the set that each row passes, in order; NOWHERE for rows that pass none."""
-        numbers = torch.as_tensor(rows)
-        self._rows = [torch.nonzero(numbers == index).flatten() for index in range(len(self._rows))]
+    def set_adapter_index(self, index: Sequence[int] | Tensor) -> None:
+        """For each row of the next batches the number of its adapter set; NO_ADAPTER for the bare weights."""
+        numbers = torch.as_tensor(index)
+        self._rows = [torch.nonzero(numbers == number).flatten() for number in range(len(self._rows))]
 
     def _adding(self, here: Mapping[int, Delta]) -> Hook:
         def hook(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:

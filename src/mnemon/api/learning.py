@@ -54,7 +54,7 @@ def learn(library: str | Path, concept: Concept, *, references: Concept | None =
 
 def learns_together(method: Method) -> bool:
     """Whether concepts of the method can be learned in the same steps."""
-    return method.at_once or (method.on_bare_base and method.order_free)
+    return method.concurrent
 
 
 def learn_together(

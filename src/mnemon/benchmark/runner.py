@@ -32,7 +32,7 @@ from mnemon.evaluation import Encoders, EvalRow, EvalSettings, evaluate, referen
 from mnemon.evaluation.prompts import SIZES, EvalPrompts, combinations, combined_prompts, concept_prompts, prompt_set
 from mnemon.files import write_safetensors
 from mnemon.library import Library
-from mnemon.methods import method_from
+from mnemon.methods import Start, method_from
 from mnemon.methods.base import Method, TrainedConcept
 from mnemon.models import Base
 from mnemon.sampling import Composed, image_strip
@@ -75,7 +75,7 @@ class _Run:
             for start, group in groups(self.method, self.members):
                 self._learn(start, group)
                 for state in range(start + 1, start + len(group) + 1):
-                    if not self.method.at_once or state == len(self.members):
+                    if not self.method.trains_jointly or state == len(self.members):
                         self._score(state, memory)
 
     def _begin(self) -> None:
@@ -91,7 +91,7 @@ class _Run:
     def _parameters(self) -> int:
         """Numbers trained for the first concept."""
         first, start = self.members[0], torch.Generator(self.base.device).manual_seed(0)
-        return parameter_count(self.method.begin(first.name, first.class_noun, self.base, [], start).parameter_groups())
+        return parameter_count(self.method.begin(Start(first.name, first.class_noun, self.base, [], start)).parameter_groups())
 
     def _learn(self, start: int, group: Sequence[ConceptSpec]) -> None:
         """Train the group and commit it. Concepts of it that were committed before a kill are learned once more with
@@ -233,7 +233,7 @@ class _StepClock:
 
 def groups(method: Method, members: Sequence[ConceptSpec]) -> list[tuple[int, Sequence[ConceptSpec]]]:
     """The concepts that learn together, each group with the number of concepts before it."""
-    size = len(members) if method.at_once else TOGETHER if learns_together(method) else 1
+    size = len(members) if method.trains_jointly else TOGETHER if learns_together(method) else 1
     return [(start, members[start : start + size]) for start in range(0, len(members), size)]
 
 

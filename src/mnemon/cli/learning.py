@@ -114,7 +114,7 @@ def _groups(concepts: list[Any], method: Any, library: Path, together: int) -> l
 
     kept = Library.open(library).method if (library / "library.json").exists() else None
     chosen = kept or (method if isinstance(method, Method) else method_from(method or "stamina"))
-    size = len(concepts) if chosen.at_once else together if learns_together(chosen) else 1
+    size = len(concepts) if chosen.trains_jointly else together if learns_together(chosen) else 1
     return [concepts[start : start + size] for start in range(0, len(concepts), max(size, 1))]
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mnemon.errors import MnemonError
-from mnemon.methods.base import Learner, Losses, Method, Step, TrainedConcept
+from mnemon.methods.base import Learner, Losses, Method, Start, Step, TrainedConcept
 from mnemon.methods.c_lora import CLora
 from mnemon.methods.cidm import Cidm
 from mnemon.methods.cns import Cns
@@ -63,4 +63,14 @@ def method_settings(method: Method) -> dict[str, Any]:
     return settings_to_json(method)
 
 
-__all__ = ["METHODS", "TrainedConcept", "Learner", "Losses", "Method", "Step", "method_from", "method_settings"]
+__all__ = [
+    "METHODS",
+    "Learner",
+    "Losses",
+    "Method",
+    "Start",
+    "Step",
+    "TrainedConcept",
+    "method_from",
+    "method_settings",
+]

@@ -1,5 +1,5 @@
-"""Elastic weight aggregation (CIDM: Dong et al., arXiv 2410.17594, Eq. 3): what a prompt says decides how much of each
-concept's change is in the weights.
+"""Elastic weight aggregation (CIDM: Dong et al., arXiv 2410.17594, Eq. 3): the prompt decides how much of each
+concept's change is added to the weights.
 
 The published code (JiahuaDong/CIFC) does not do what the paper prints. Both are here; `Normalisation` and `Encoding`
 tell them apart. Not covered: weights of their own for the branch without the prompt (the paper is silent, the code
@@ -8,7 +8,7 @@ takes the prompt's).
 
 from abc import ABC
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
@@ -18,9 +18,9 @@ from torch.nn import functional
 from mnemon.adapters import Delta, Dense
 from mnemon.errors import MnemonError
 from mnemon.methods.base import Over, TrainedConcept, named
-from mnemon.methods.ed_lora import EdLora, EdLoraLearner
+from mnemon.methods.ed_lora import EdLora
 from mnemon.models.base import Base, Tokens
-from mnemon.settings import check_settings
+from mnemon.settings import PositiveFloat
 
 Normalisation = Literal["square_frobenius", "pow4_l1", "pow8_frobenius"]
 """`square_frobenius`: as the paper prints it. `pow4_l1`: as the published code does it. `pow8_frobenius`: the code's
@@ -34,8 +34,9 @@ TINY = 1e-12
 
 
 def encode_alone(base: Base, name: str, tokens: Tokens) -> Tensor:
-    """What each layer hears where the concept's vectors stand in the prompt "<name>": (layers, vectors, width), fp32 on
-    the CPU. It depends on nothing but the concept."""
+    """The text features of the concept's token in the prompt "<name>", layer by layer: (layers, vectors, width), fp32
+    on the CPU. They depend on nothing but the concept."""
+    tokens = {encoder: vectors.detach() for encoder, vectors in tokens.items()}
     with base.using_tokens({name: tokens}):
         return encode_jointly(base, [(name, tokens)])[0].cpu().clone()
 
@@ -49,23 +50,23 @@ def encode_jointly(base: Base, concepts: Sequence[tuple[str, Tokens]]) -> list[T
     """
     counts = [next(iter(tokens.values())).shape[-2] for _, tokens in concepts]
     try:
-        (heard,) = base.token_features([" ".join(f"<{name}>" for name, _ in concepts)])
+        (features,) = base.token_features([" ".join(f"<{name}>" for name, _ in concepts)])
     except MnemonError as error:
         raise MnemonError(
             f"{len(concepts)} concepts do not fit into one prompt: set encoding to per_concept."
         ) from error
-    return list(_layerwise(heard, base)[:, : sum(counts)].split(counts, dim=1))
+    return list(_layerwise(features, base)[:, : sum(counts)].split(counts, dim=1))
 
 
 def similarities(words: Tensor, encodings: Sequence[Tensor], normalisation: Normalisation) -> Tensor:
-    """M (layers, concepts): how much each layer's words (layers, words, width) sound like each concept.
+    """M (layers, concepts): the similarity of each layer's text features (layers, words, width) to each concept.
 
-    `square_frobenius`: the inner product of a word with the concept's mean vector, for the word that has the largest.
-    The others: the cosine of a word with one vector of the concept, largest over words, mean over the vectors.
+    `square_frobenius`: the inner product with the concept's mean vector, largest over words. The others: the cosine
+    with each vector of the concept, largest over words, mean over the vectors.
     """
     if normalisation == "square_frobenius":
-        means = torch.stack([encoding.mean(1) for encoding in encodings], 1)  # (layers, concepts, width)
-        return (means @ words.mT).amax(-1)
+        means = torch.stack([encoding.mean(1) for encoding in encodings], 1)  # ebar (layers, concepts, width)
+        return (means @ words.mT).amax(-1)  # M = max_words c ebar^T
     unit = functional.normalize(words, dim=-1)
     cosines = [(functional.normalize(encoding, dim=-1) @ unit.mT).amax(-1).mean(-1) for encoding in encodings]
     return torch.stack(cosines, 1)
@@ -74,14 +75,14 @@ def similarities(words: Tensor, encodings: Sequence[Tensor], normalisation: Norm
 def elastic_weights(similarity: Tensor, normalisation: Normalisation) -> Tensor:
     """psi(M) for M (layers, concepts): M^2 / ||M^2||_F, M^4 / sum of M^4, or M^8 / ||M^8||_F, for each layer."""
     power, norm = {"square_frobenius": (2, 2), "pow4_l1": (4, 1), "pow8_frobenius": (8, 2)}[normalisation]
-    return functional.normalize(similarity.pow(power), p=norm, dim=-1, eps=TINY)
+    return functional.normalize(similarity.pow(power), p=norm, dim=-1, eps=TINY)  # psi(M)
 
 
 def aggregate(base: Base, deltas: Sequence[Mapping[str, Delta]], weights: Tensor) -> dict[str, Delta]:
     """sum_i w_i A_i B_i for each target module, with the weights (layers, concepts) of the target module's layer.
 
-    One product a target module, of all concepts' factors side by side: (w_1 A_1 | w_2 A_2 | ...) (B_1; B_2; ...). The sum is
-    kept dense, so that a step of drawing costs the same however many concepts there are.
+    One product per target module, of all concepts' factors side by side: (w_1 A_1 | w_2 A_2 | ...) (B_1; B_2; ...).
+    The sum is dense, so that the cost of a denoising step does not depend on the number of concepts.
     """
     layers = base.cross_attention_layers()
     total: dict[str, Delta] = {}
@@ -101,44 +102,24 @@ def _weighted_sum(deltas: Sequence[Delta], weights: Tensor) -> Tensor:
     return (torch.cat(ups, 1).to(weights) * columns) @ torch.cat(downs).to(weights)
 
 
-def _layerwise(heard: Tensor, base: Base) -> Tensor:
-    """(layers, words, width) also of a prompt that all layers hear alike."""
-    heard = heard.float()
-    return heard if heard.ndim == 3 else heard.expand(len(base.cross_attention_layers()), -1, -1)
-
-
-class ElasticLearner(EdLoraLearner):
-    """An ED-LoRA that keeps its token's encoding, so that no prompt has to ask for it again."""
-
-    def __init__(
-        self, method: "Elastic", name: str, class_noun: str | None, base: Base, generator: torch.Generator
-    ) -> None:
-        super().__init__(method, name, class_noun, base, generator)
-        self.base = base
-
-    def encoding(self) -> Tensor:
-        """(layers, vectors, width) of the token as it is now, on the CPU."""
-        return encode_alone(self.base, self.name, {key: t.detach() for key, t in self.tokens().items()})
-
-    def finish(self) -> TrainedConcept:
-        return replace(super().finish(), extra={ENCODING: self.encoding()})
+def _layerwise(features: Tensor, base: Base) -> Tensor:
+    """(layers, words, width) also of a prompt that all layers read alike."""
+    features = features.float()
+    return features if features.ndim == 3 else features.expand(len(base.cross_attention_layers()), -1, -1)
 
 
 @dataclass(frozen=True)
 class Elastic(EdLora, ABC):
-    """ED-LoRAs that a prompt combines by elastic weight aggregation. For layer l and a prompt p of words c^l (n, d):
+    """ED-LoRAs combined by elastic weight aggregation. For layer l and a prompt with the text features c^l (n, d):
 
-    ebar_i^l = mean of concept i's token as layer l hears it
+    ebar_i^l = mean of the features of concept i's token at layer l
     M_i^l    = max over the words of c^l (ebar_i^l)^T
     psi(M)   = M^2 / ||M^2||_F
     W^l      = W_0^l + s sum_i psi(M^l)_i A_i^l B_i^l
     """
 
-    fuses: ClassVar[bool] = False
     per_prompt: ClassVar[bool] = True
     on_bare_base: ClassVar[bool] = True
-    can_remove: ClassVar[bool] = True
-    needs_class_images: ClassVar[bool] = False
 
     normalisation: Normalisation = "square_frobenius"
     """psi: `square_frobenius` as above; `pow4_l1`: cosines, their fourth power, summing to one (the published code);
@@ -146,14 +127,10 @@ class Elastic(EdLora, ABC):
     encoding: Encoding = "per_concept"
     """Each concept's token is encoded in a prompt of its own (`per_concept`), or all of them in one (`joint`)."""
     over: Over = "all"
-    """The concepts i that are weighed: `all`, whatever the prompt says, as the paper has it, or those that the prompt
-    names (`prompted`), so that it is drawn as if there were no others, and by the bare base if it names none."""
-    scale: float = 1.0
+    """The active concepts i: `all`, whatever the prompt, as in the paper, or those that it names (`prompted`), so that
+    it is sampled as if there were no others, and from the bare base if it names none."""
+    scale: PositiveFloat = 1.0
     """s. The published code takes 0.8."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_settings(self, ("scale",))
 
     @property
     def order_matters(self) -> str | None:
@@ -172,8 +149,8 @@ class Elastic(EdLora, ABC):
 
     def compose(self, base: Base, learned: Sequence[TrainedConcept], prompt: str | None = None) -> dict[str, Delta]:
         """Without a prompt the empty one counts."""
-        weighed = learned if self.over == "all" else named(learned, prompt)
-        if not weighed:
+        active = learned if self.over == "all" else named(learned, prompt)
+        if not active:
             return {}
-        weights = self.scale * self.weights(base, weighed, prompt or "")
-        return aggregate(base, [one.deltas for one in weighed], weights)
+        weights = self.scale * self.weights(base, active, prompt or "")
+        return aggregate(base, [concept.deltas for concept in active], weights)  # Eq. 3

@@ -5,52 +5,45 @@ aggregation, in R1 and in leaving R2 out. Not covered: synthesis by regions, sty
 queries and outputs, the attention regulariser, and what else `ed_lora` leaves out.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from mnemon.methods.aggregation import Elastic, ElasticLearner
-from mnemon.methods.base import Step, TrainedConcept
+from mnemon.methods.aggregation import ENCODING, Elastic, encode_alone
+from mnemon.methods.base import Start, Step, TrainedConcept
+from mnemon.methods.ed_lora import EdLoraLearner
 from mnemon.methods.subspaces import CommonSubspace, common_subspaces, mean_overlap, stacked_ups
-from mnemon.models.base import Base
-from mnemon.settings import check_settings
+from mnemon.settings import NonNegativeFloat
 
 
-class CidmLearner(ElasticLearner):
-    """dW_g = A_g B_g of every target module and the layer-wise token; A_i of the earlier concepts; H_i and W_* if R2 counts."""
+class CidmLearner(EdLoraLearner):
+    """dW_g = A_g B_g of every target module and the layer-wise token; A_i of the earlier concepts; H_i and W_* if R2
+    counts."""
 
-    method: "Cidm"
-
-    def __init__(
-        self,
-        method: "Cidm",
-        name: str,
-        class_noun: str | None,
-        base: Base,
-        earlier: Sequence[TrainedConcept],
-        generator: torch.Generator,
-    ) -> None:
-        super().__init__(method, name, class_noun, base, generator)
-        self.past = {target: stacked_ups(earlier, target).to(base.device) for target in self.target_modules if earlier}
+    def __init__(self, method: "Cidm", start: Start) -> None:
+        super().__init__(method, start)
+        self.method, self.base = method, start.base
+        earlier, device = start.earlier, start.base.device
+        self.past = {
+            target: stacked_ups(earlier, target).to(device) for target in self.target_modules if earlier
+        }  # A_i
         shared = bool(earlier) and method.shared_weight > 0
-        self.subspaces = common_subspaces(earlier, self.target_modules, base.device) if shared else nn.ModuleList()
+        self.subspaces = common_subspaces(earlier, self.target_modules, device) if shared else nn.ModuleList()
 
     def regularization_loss(self, step: Step | None = None) -> Tensor:
-        """gamma_1 R1 + gamma_2 R2; zero for the first concept."""
+        """Zero for the first concept."""
         total = torch.zeros(())
         if self.past:
-            total = self.method.specific_weight * self.specific()
+            total = self.method.specific_weight * self.specific()  # gamma_1 R1
         for subspace, delta in self._common():
-            total = total + self.method.shared_weight * subspace.distance(delta)
+            total = total + self.method.shared_weight * subspace.distance(delta)  # gamma_2 || dW_g - H_g W_* ||_F^2
         return total
 
     def specific(self) -> Tensor:
-        """R1: the mean over earlier concepts and target modules, and the code's pull towards ones if asked for."""
         ups = {target: delta.up for target, delta in self.deltas().items()}
-        total = mean_overlap(ups, self.past, "absolute").mean()
+        total = mean_overlap(ups, self.past, "absolute").mean()  # R1
         if self.method.ones:
             total = total + torch.stack([(up - 1).square().mean() for up in ups.values()]).mean()
         return total
@@ -59,6 +52,10 @@ class CidmLearner(ElasticLearner):
         """The second half of a step: tokens and dW_g are held, H_i and W_* descend on R2."""
         for subspace, delta in self._common():
             subspace.step(delta.detach(), self.method.learning_rate)
+
+    def export(self) -> TrainedConcept:
+        encoding = encode_alone(self.base, self.name, self.tokens())
+        return self.trained_concept(self.stored_deltas(), extra={ENCODING: encoding})
 
     def _common(self) -> list[tuple[CommonSubspace, Tensor]]:
         """Each target module's subspace and dW_g, if R2 counts."""
@@ -70,7 +67,7 @@ class CidmLearner(ElasticLearner):
 
 @dataclass(frozen=True)
 class Cidm(Elastic):
-    """Layer-wise tokens and factors for each concept, kept apart while learning, weighted by the prompt when drawing.
+    """Layer-wise tokens and factors for each concept, decorrelated in training, weighted by the prompt in sampling.
 
     For concept g, earlier concepts i < g and the target modules l with dW_i^l = A_i^l B_i^l:
 
@@ -78,7 +75,7 @@ class Cidm(Elastic):
         R2 = sum_{i<=g} sum_l || dW_i^l - H_i^l W_*^l ||_F^2                    task-shared knowledge
         L  = L_diffusion + gamma_1 R1 + gamma_2 R2
 
-    Each concept is learned on the bare base. In every step, tokens and dW_g follow L first, then H_i and W_* descend on
+    Each concept is trained on the bare base. In every step, tokens and dW_g follow L first, then H_i and W_* descend on
     R2 with the learning rate of the factors as step size. A prompt's weights are those of elastic weight aggregation,
     in `aggregation.Elastic`; they need no training.
     """
@@ -86,26 +83,16 @@ class Cidm(Elastic):
     name: ClassVar[str] = "cidm"
     trains: ClassVar[str] = "low-rank factors of the cross-attention keys and values, and a token for each layer"
     stores: ClassVar[str] = "the factors, the token's vectors for each layer and their encoding"
-    order_free: ClassVar[bool] = False
     source: ClassVar[str] = "arXiv 2410.17594"
 
-    specific_weight: float = 0.1
+    specific_weight: NonNegativeFloat = 0.1
     """gamma_1, for the mean over earlier concepts, target modules and entries."""
-    shared_weight: float = 0.0
-    """gamma_2, for the sum over concepts, target modules and entries; the paper has 1, the published code leaves R2 out."""
+    shared_weight: NonNegativeFloat = 0.0
+    """gamma_2, for the sum over concepts, target modules and entries. The paper has 1; the published code omits R2."""
+
+    # Ablation switch
     ones: bool = False
     """Add to R1 the mean of (A_g - 1)^2, as the published code does; the paper has no such term."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_settings(self, not_negative=("specific_weight", "shared_weight"))
-
-    def begin(
-        self,
-        name: str,
-        class_noun: str | None,
-        base: Base,
-        earlier: Sequence[TrainedConcept],
-        generator: torch.Generator,
-    ) -> CidmLearner:
-        return CidmLearner(self, name, class_noun, base, earlier, generator)
+    def begin(self, start: Start) -> CidmLearner:
+        return CidmLearner(self, start)

@@ -1,11 +1,11 @@
-"""The closed-form merge of Custom Diffusion (Kumari et al., CVPR 2023, arXiv 2212.04488): concepts are trained apart,
-and one model is solved for that answers to each concept's words as that concept's own model does.
+"""The closed-form merge of Custom Diffusion (Kumari et al., CVPR 2023, arXiv 2212.04488): concepts are trained
+independently, and one model is solved for that gives each concept's words the keys and values of its own model.
 
 Written from the equations; no code of the authors is used.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -13,23 +13,23 @@ from torch import Tensor
 
 from mnemon.adapters import Delta, Dense
 from mnemon.data.captions import captions_of_two, diverse_captions
-from mnemon.methods.base import TrainedConcept
-from mnemon.methods.custom_diffusion import CustomDiffusion, CustomDiffusionLearner
+from mnemon.methods.base import Start, TrainedConcept
+from mnemon.methods.full_rank import FullRankMethod, PlainFullRankLearner
 from mnemon.models.base import Base
-from mnemon.settings import check_settings
+from mnemon.settings import PositiveFloat, PositiveInt
 
 OPENING = "a photo of"
 
 
 @dataclass(frozen=True)
-class CustomDiffusionMerge(CustomDiffusion):
-    """Custom Diffusion with every concept learned on the bare base, as W_i = W_0 + Delta_i, and of each key or value
-    layer the one weight that says to the concepts' words what their own models say, and else differs least from W_0:
+class CustomDiffusionMerge(FullRankMethod):
+    """Custom Diffusion with every concept trained on the bare base, as W_i = W_0 + Delta_i, and of each key or value
+    layer the one weight that maps the concepts' words as their own models do, and otherwise differs least from W_0:
 
         min_W || (W - W_0) C_reg^T ||_F     subject to     W c = W_i c   for every word c of concept i
 
     C_reg holds the features (words, width) of diverse captions, C (n, width) those of all concepts' words: of "V* dog",
-    and of "a photo of V* dog" from V* on, each to the end mark. With G = C_reg^T C_reg and d = C G^-1 the solution is
+    and of "a photo of V* dog" from V* on, each to its EOS. With G = C_reg^T C_reg and d = C G^-1 the solution is
 
         W = W_0 + R (d C^T)^-1 d            R (D1, n): the columns Delta_i c,   V^T - W_0 C^T in the paper
 
@@ -45,24 +45,13 @@ class CustomDiffusionMerge(CustomDiffusion):
     source: ClassVar[str] = "arXiv 2212.04488, trained apart and merged in closed form"
     static_text_features = True
 
-    captions: int = 200
+    captions: PositiveInt = 200
     """Captions of one thing in C_reg, and as many of two."""
-    ridge: float = 1e-3
+    ridge: PositiveFloat = 1e-3
     """What is added to the diagonal of G, as a share of its mean."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_settings(self, ("captions", "ridge"))
-
-    def begin(
-        self,
-        name: str,
-        class_noun: str | None,
-        base: Base,
-        earlier: Sequence[TrainedConcept],
-        generator: torch.Generator,
-    ) -> CustomDiffusionLearner:
-        return super().begin(name, class_noun, base, (), generator)
+    def begin(self, start: Start) -> PlainFullRankLearner:
+        return PlainFullRankLearner(self, replace(start, earlier=()))
 
     def compose(self, base: Base, learned: Sequence[TrainedConcept], prompt: str | None = None) -> dict[str, Delta]:
         if not learned:

@@ -1,23 +1,22 @@
-"""ED-LoRA (Mix-of-Show: Gu et al., arXiv 2305.18292): how several methods learn one concept, before they differ.
+"""ED-LoRA (Mix-of-Show: Gu et al., arXiv 2305.18292): how several methods train a concept.
 
 Not covered: the factors on queries, outputs, self-attention and the text encoder, the attention regulariser, the stop
 of token training at a norm, and the dropping of factors.
 """
 
 from abc import ABC
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mnemon.adapters import LowRank
 from mnemon.methods import parts
-from mnemon.methods.base import Method, TrainedConcept
-from mnemon.methods.token_learner import TokenLearner
+from mnemon.methods.base import Method, Start, TrainedConcept
+from mnemon.methods.low_rank import LowRankLearner
 from mnemon.models.base import Base
-from mnemon.settings import check_settings
+from mnemon.settings import NonNegativeInt, PositiveFloat, PositiveInt
 
 VECTORS = 2
 """V_rand and V_class."""
@@ -34,75 +33,47 @@ def start_tokens(base: Base, class_noun: str | None, generator: torch.Generator)
     return {encoder: both.repeat(layers, 1, 1) for encoder, both in random.items()}
 
 
-class EdLoraLearner(TokenLearner):
+class EdLoraLearner(LowRankLearner, ABC):
     """A_t, B_t of every target module, and V_rand V_class of every layer."""
 
-    def __init__(
-        self, method: "EdLora", name: str, class_noun: str | None, base: Base, generator: torch.Generator
-    ) -> None:
-        token = parts.VectorToken(start_tokens(base, class_noun, generator))
-        super().__init__(name, class_noun, token, method.token_lr)
-        self.method = method
-        self.target_modules = list(base.target_modules())
-        self.factors = nn.ModuleList(self.start_factor(layer, generator) for layer in base.target_modules().values())
+    def __init__(self, method: "EdLora", start: Start, factors: Sequence[LowRank] | None = None) -> None:
+        """`factors`: how the changes start, one for each target module; as LoRA's if not given."""
+        token = parts.VectorToken(start_tokens(start.base, start.class_noun, start.generator))
+        if factors is None:
+            factors = parts.start_low_rank(start.base, method.rank, start.generator)
+        super().__init__(start, token, method.token_lr, factors, method.learning_rate)
 
-    def start_factor(self, layer: nn.Linear, generator: torch.Generator) -> LowRank:
-        """The change of one target module as it starts."""
-        return LowRank(*parts.start_factors(layer, self.method.rank, generator), trainable=True)
 
-    def deltas(self) -> Mapping[str, LowRank]:
-        return dict(zip(self.target_modules, self.factors, strict=True))  # type: ignore[arg-type]
+class PlainEdLoraLearner(EdLoraLearner):
+    """Nothing but the denoising loss guides it."""
 
-    def parameter_groups(self) -> list[dict[str, Any]]:
-        return [
-            {"params": list(self.factors.parameters()), "lr": self.method.learning_rate},
-            *super().parameter_groups(),
-        ]
-
-    def finish(self) -> TrainedConcept:
-        kept = {
-            target: LowRank(delta.up.detach().cpu().clone(), delta.down.detach().cpu().clone(), delta.scale)
-            for target, delta in self.deltas().items()
-        }
-        return replace(super().finish(), deltas=kept)
+    def export(self) -> TrainedConcept:
+        return self.trained_concept(self.stored_deltas())
 
 
 @dataclass(frozen=True)
 class EdLora(Method, ABC):
-    """A concept is V_rand V_class, layer-wise, and low-rank factors, as ED-LoRA learns it:
+    """A concept is V_rand V_class, layer-wise, and low-rank factors, as ED-LoRA trains it:
 
         W = W_0 + A_t B_t                     A_t in R^{D1 x r} (`up`), starts at zero;  B_t in R^{r x D2} (`down`)
-        V_rand^l, V_class^l, l = 1..L         two vectors for each of the L layers that listen to text
+        V_rand^l, V_class^l, l = 1..L         two embeddings for each of the L cross-attention layers
 
-    Layer l hears the prompt with V_rand^l V_class^l in it, encoded on its own. V_rand starts at random and V_class as
+    Layer l reads the prompt with V_rand^l V_class^l in it, encoded on its own. V_rand starts at random and V_class as
     the class noun's embedding, so the token stands for both and no noun follows it in a prompt.
     """
 
     static_text_features = True
 
-    rank: int = 16
-    """r, the width of the factors."""
-    learning_rate: float = 2e-3
+    rank: PositiveInt = 16
+    """r, the rank of the factors."""
+    learning_rate: PositiveFloat = 2e-3
     """Learning rate of the factors."""
-    token_lr: float = 5e-3
-    """Learning rate of the token's vectors."""
-    steps: int = 200
-    """Training steps a concept."""
-    batch_size: int = 8
-    """Images a step."""
-
-    def __post_init__(self) -> None:
-        check_settings(self, ("rank", "learning_rate", "token_lr", "batch_size"), ("steps",))
+    token_lr: PositiveFloat = 5e-3
+    """Learning rate of the token embeddings."""
+    steps: NonNegativeInt = 200
+    """Training steps per concept."""
+    batch_size: PositiveInt = 8
+    """Images per step."""
 
     def prompt_name(self, name: str, class_noun: str | None) -> str:
         return f"<{name}>"
-
-    def begin(
-        self,
-        name: str,
-        class_noun: str | None,
-        base: Base,
-        earlier: Sequence[TrainedConcept],
-        generator: torch.Generator,
-    ) -> EdLoraLearner:
-        return EdLoraLearner(self, name, class_noun, base, generator)

@@ -1,6 +1,6 @@
-"""Which entries of the target modules' weights matter to which prompts or images: scores, 0/1 masks from them, their overlap.
+"""Importance of single weights to prompts or images: scores, 0/1 masks from them, overlap of masks.
 
-Wanda's score (Sun et al., arXiv 2306.11695) asks the prompts, SNIP's (Lee et al., arXiv 1810.02340) the images.
+Wanda's score (Sun et al., arXiv 2306.11695) depends on prompts, SNIP's (Lee et al., arXiv 1810.02340) on images.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,18 +20,16 @@ Masks = Mapping[str, Tensor]
 """A boolean (d_out, d_in) for each target module."""
 Scope = Literal["layer", "row"]
 STIMULI = ("a photo of {}", "a picture of {}", "{}")
-"""What a concept is scored on; each ends with its name."""
+"""Prompts that a concept is scored on; each ends with its name."""
 CAPTIONS = 128
 """Captions of diverse things that vote on what is general."""
-_general: dict[tuple[object, ...], dict[str, Tensor]] = {}  # the last few that were asked for, by what they depend on
 
 
 def concept_words(base: Base, called: str) -> Tensor:
-    """What a concept's own words and the end mark become in the prompts about it: (rows, d_in). The base knows its
-    token."""
+    """Text features (rows, d_in) of a concept's own words and EOS in prompts about it. The base knows its token."""
     own = len(base.token_features([called])[0])
-    heard = base.token_features([prompt.format(called) for prompt in STIMULI])
-    return torch.cat([words[-own:] for words in heard])
+    features = base.token_features([prompt.format(called) for prompt in STIMULI])
+    return torch.cat([words[-own:] for words in features])
 
 
 def column_norms(words: Tensor) -> Tensor:
@@ -40,7 +38,7 @@ def column_norms(words: Tensor) -> Tensor:
 
 
 def text_scores(weights: Mapping[str, Tensor], words: Tensor) -> dict[str, Tensor]:
-    """Wanda's score S_ij = |W_ij| · ||X_:,j||_2 for each target module; X are the features (rows, d_in) that it reads."""
+    """Wanda's score S_ij = |W_ij| · ||X_:,j||_2 for each target module; X are the features (rows, d_in) it reads."""
     norms = column_norms(words)
     return {target: weight.float().abs() * norms for target, weight in weights.items()}
 
@@ -48,7 +46,7 @@ def text_scores(weights: Mapping[str, Tensor], words: Tensor) -> dict[str, Tenso
 def gradient_scores(
     target_modules: Mapping[str, nn.Linear], losses: Losses, draws: int, generator: torch.Generator
 ) -> Iterator[dict[str, Tensor]]:
-    """SNIP's score S_ij = |W_ij · dL/dW_ij| for each target module, for one fresh draw of the loss after another."""
+    """SNIP's score S_ij = |W_ij · dL/dW_ij| for each target module, of one sample of the loss after another."""
     shifts = [torch.zeros(layer.weight.shape, device=layer.weight.device) for layer in target_modules.values()]
     probes = {target: Dense(shift.requires_grad_()) for target, shift in zip(target_modules, shifts, strict=True)}
     with attach(target_modules, probes):  # W + Δ at Δ = 0: the derivative by Δ is that by W
@@ -85,22 +83,15 @@ def voted(scores: Iterable[Mapping[str, Tensor]], fraction: float, tau: float, s
 
 
 def general_by_text(base: Base, fraction: float, tau: float, scope: Scope) -> dict[str, Tensor]:
-    """M_gen: what Wanda's score ranks in the top `fraction` for at least tau of 128 captions of diverse things.
-
-    It depends on nothing but the weights, which must be the bare base's, and is computed once for each base.
+    """M_gen: what Wanda's score ranks in the top `fraction` for at least tau of 128 captions of diverse things. The
+    weights must be the bare base's.
 
     Raises:
-        MnemonError: the base knows none of the words that captions are made of.
+        MnemonError: no word that captions are made of is a single token of the base.
     """
     weights = {target: layer.weight.detach() for target, layer in base.target_modules().items()}
-    like = next(iter(weights.values()))
-    key = (base.fingerprint, like.device, like.dtype, fraction, tau, scope)
-    if key not in _general:
-        scores = (text_scores(weights, words) for words in base.token_features(_captions(base)))
-        while len(_general) >= 4:
-            del _general[next(iter(_general))]
-        _general[key] = voted(scores, fraction, tau, scope)
-    return dict(_general[key])
+    scores = (text_scores(weights, words) for words in base.token_features(_captions(base)))
+    return voted(scores, fraction, tau, scope)
 
 
 def _captions(base: Base) -> list[str]:
@@ -144,7 +135,7 @@ def both(left: Masks, right: Masks) -> int:
 
 
 def mask_overlap(learned: Sequence[TrainedConcept]) -> tuple[Tensor, Tensor]:
-    """How far the masks of t concepts lie on one another, in two matrices (t, t).
+    """The overlap of the masks of t concepts, in two matrices (t, t).
 
     Returns:
         |M_i AND M_j| / |M_i OR M_j|, symmetric with ones on the diagonal; and |M_i AND M_j| / |M_i|, the share of

@@ -1,5 +1,5 @@
-"""LoRA-compose: concepts are learned apart, and the predictions of their models averaged while an image is drawn
-(LoRA-C in the tables of arXiv 2410.17594)."""
+"""LoRA-compose: concepts are trained independently, and the predictions of their models averaged at every denoising
+step (LoRA-C in the tables of arXiv 2410.17594)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,20 +8,19 @@ from typing import ClassVar
 from mnemon.adapters import Delta
 from mnemon.errors import MnemonError
 from mnemon.methods.base import Over, TrainedConcept, named
-from mnemon.methods.lora import Lora
+from mnemon.methods.low_rank import LoraMethod
 from mnemon.models.base import Base
-from mnemon.settings import check_settings
 
 
 @dataclass(frozen=True)
-class LoraCompose(Lora):
-    """LoRA as in `lora`, but every concept is learned on the bare base, and an image is drawn by several models:
+class LoraCompose(LoraMethod):
+    """LoRA as in `lora`, but every concept is trained on the bare base, and an image is sampled from several models:
 
         f(z_s, s, prompt) = 1/|S| sum_{t in S} f_t(z_s, s, prompt)        f_t has the weights W_0 + A_t B_t
 
-    at every denoising step, with the token vectors of all concepts. S are the concepts that the prompt names, or all of
-    them, as the code of arXiv 2410.17594 has it; where S is empty the bare base draws. An image takes |S| times as
-    long, and no single model of the concepts is ever made.
+    at every denoising step, with the tokens of all concepts. S are the concepts that the prompt names, or all of them,
+    as the code of arXiv 2410.17594 has it; where S is empty the bare base is sampled. An image takes |S| times as long,
+    and the concepts are never merged into one model.
     """
 
     name: ClassVar[str] = "lora-compose"
@@ -33,22 +32,18 @@ class LoraCompose(Lora):
     over: Over = "prompted"
     """S: average over the concepts that the prompt names, or over all concepts for every prompt."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_settings(self)
-
     def compose(self, base: Base, learned: Sequence[TrainedConcept], prompt: str | None = None) -> dict[str, Delta]:
         """Raises:
-        MnemonError: the prompt needs several predictions, which no one change of the weights gives.
+        MnemonError: the prompt needs several predictions, which no single change of the weights gives.
         """
-        ways = self.branches(base, learned, prompt or "")
-        if len(ways) > 1:
+        branches = self.branches(base, learned, prompt or "")
+        if len(branches) > 1:
             raise MnemonError(
                 "The method 'lora-compose' averages the predictions of its concepts, which no one change of the "
                 "weights gives: compose a prompt that names one concept, or merge them with lora-merge."
             )
-        return ways[0]
+        return branches[0]
 
     def branches(self, base: Base, learned: Sequence[TrainedConcept], prompt: str) -> list[dict[str, Delta]]:
-        chosen = learned if self.over == "all" else named(learned, prompt)
-        return [dict(one.deltas) for one in chosen] or [{}]
+        active = learned if self.over == "all" else named(learned, prompt)
+        return [dict(concept.deltas) for concept in active] or [{}]

@@ -3,41 +3,31 @@
 It stands in the tables of arXiv 2410.17594 without settings; what is distilled on which prompts is this project's own.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from mnemon.methods.base import Step, TrainedConcept
-from mnemon.methods.lora import Lora, LoraLearner
-from mnemon.models.base import Base
-from mnemon.settings import check_settings
+from mnemon.methods.base import Start, Step, TrainedConcept
+from mnemon.methods.low_rank import LoraLearner, LoraMethod
+from mnemon.settings import NonNegativeFloat
 
 
 class LwfLearner(LoraLearner):
-    """A_t, B_t of every target module and the token vector V*_t, as in sequential LoRA; and the prompts c' of the past."""
+    """A_t, B_t of every target module and the token V*_t, as in sequential LoRA; and the prompts c' to distil on."""
 
-    def __init__(
-        self,
-        method: "Lwf",
-        name: str,
-        class_noun: str | None,
-        base: Base,
-        past: Sequence[str],
-        generator: torch.Generator,
-    ) -> None:
-        super().__init__(method, name, class_noun, base, generator)
-        self.weight, self.past, self.first = method.distil_weight, list(past), 0
+    def __init__(self, method: "Lwf", start: Start) -> None:
+        super().__init__(method, start)
+        self.weight, self.past, self.first = method.distil_weight, list(map(method.past_prompt, start.earlier)), 0
 
     def before_step(self, generator: torch.Generator) -> None:
-        """Draw the prompt of the first row; the others follow in turn."""
+        """Sample the prompt of the first row; the other rows follow in turn."""
         if self.past and self.training:
             self.first = int(torch.randint(len(self.past), (), generator=generator, device=generator.device))
 
     def regularization_loss(self, step: Step | None = None) -> Tensor:
-        """lambda · mean square of what the step's answers to c' have changed since before this concept."""
+        """lambda E || f_t(z_s, s, c') - f_{t-1}(z_s, s, c') ||^2."""
         if step is None or not self.past:
             return torch.zeros(())
         prompts = [self.past[(self.first + row) % len(self.past)] for row in range(len(step.noisy))]
@@ -46,45 +36,34 @@ class LwfLearner(LoraLearner):
         change = step.predict(prompts).float() - teacher.float()
         return self.weight * change.square().mean()
 
+    def export(self) -> TrainedConcept:
+        return self.trained_concept(self.stored_deltas())
+
 
 @dataclass(frozen=True)
-class Lwf(Lora):
-    """LoRA as in `lora`, and the model is held to what it said to the prompts of earlier concepts:
+class Lwf(LoraMethod):
+    """LoRA as in `lora`, with the predictions for prompts of earlier concepts distilled from the model before:
 
         L = L_diffusion + lambda E || f_t(z_s, s, c') - f_{t-1}(z_s, s, c') ||^2        mean over entries, in fp32
 
-    f_{t-1} is the model before concept t, f_t the model being trained, z_s the noised photos of the current concept at
-    timestep s, and c' "a photo of V*_j dog" for the concepts j < t in turn. No old photo is needed: it is the old
-    answer on new images that must not change. A step takes two more predictions, one of them with gradients.
+    f_{t-1} is the model before concept t, f_t the model being trained, z_s the noised images of the current concept at
+    timestep s, and c' "a photo of V*_j dog" for the concepts j < t in turn. No earlier image is needed: the teacher's
+    predictions on the new images stand in for them. A step takes two more predictions, one of them with gradients.
     """
 
     name: ClassVar[str] = "lwf"
     source: ClassVar[str] = "arXiv 1606.09282, for the denoiser's predictions (a reconstruction)"
 
-    distil_weight: float = 1.0
+    distil_weight: NonNegativeFloat = 1.0
     """lambda."""
     distil_on: Literal["concepts", "nouns"] = "concepts"
     """c': prompts with the earlier concepts' tokens, or with nothing but their class nouns."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_settings(self, not_negative=("distil_weight",))
+    def begin(self, start: Start) -> LwfLearner:
+        return LwfLearner(self, start)
 
-    def begin(
-        self,
-        name: str,
-        class_noun: str | None,
-        base: Base,
-        earlier: Sequence[TrainedConcept],
-        generator: torch.Generator,
-    ) -> LwfLearner:
-        return LwfLearner(self, name, class_noun, base, [self.past_prompt(one) for one in earlier], generator)
-
-    def past_prompt(self, one: TrainedConcept) -> str:
+    def past_prompt(self, concept: TrainedConcept) -> str:
         """ "a photo of <rex> dog", or "a photo of dog"."""
-        called = (
-            self.prompt_name(one.name, one.class_noun)
-            if self.distil_on == "concepts"
-            else one.class_noun or "something"
-        )
-        return f"a photo of {called}"
+        if self.distil_on == "concepts":
+            return f"a photo of {self.prompt_name(concept.name, concept.class_noun)}"
+        return f"a photo of {concept.class_noun or 'something'}"

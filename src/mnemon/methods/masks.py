@@ -1,4 +1,4 @@
-"""TrainedConcept 0/1 masks over weight matrices, from low-rank logits."""
+"""Learned 0/1 masks over weight matrices, from low-rank logits."""
 
 from typing import Any, Literal
 

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from mnemon.adapters import Delta, Dense, mean_deltas
-from mnemon.methods.base import TrainedConcept
-from mnemon.methods.ed_lora import EdLora
+from mnemon.methods.base import Start, TrainedConcept
+from mnemon.methods.ed_lora import EdLora, PlainEdLoraLearner
 from mnemon.models.base import Base
-from mnemon.settings import check_settings
+from mnemon.settings import PositiveFloat
 
 PROMPTS = ("<{}>", "photo of a <{}>")
 """What each concept's weights are asked for; the concept stands last."""
@@ -35,17 +35,17 @@ def fuse(changes: Sequence[Tensor], features: Sequence[Tensor], ridge: float) ->
     """
     grams = [rows.double().T @ rows.double() for rows in features]
     wanted = torch.stack([change.double() @ gram for change, gram in zip(changes, grams, strict=True)]).sum(0)
-    heard = torch.stack(grams).sum(0)
-    heard.diagonal().add_(ridge * heard.diagonal().mean())
-    return torch.cholesky_solve(wanted.T, torch.linalg.cholesky(heard)).T.float()
+    gram = torch.stack(grams).sum(0)
+    gram.diagonal().add_(ridge * gram.diagonal().mean())
+    return torch.cholesky_solve(wanted.T, torch.linalg.cholesky(gram)).T.float()
 
 
 @torch.no_grad()
 def own_features(base: Base, one: TrainedConcept) -> Tensor:
     """X_i^T of every layer, (layers, rows, D2) in fp64: the concept's own places and the end mark, in both prompts."""
     own = next(iter(one.tokens.values())).shape[-2] + 1
-    heard = base.token_features([prompt.format(one.name) for prompt in PROMPTS])
-    return torch.cat([words[..., -own:, :] for words in heard], dim=-2).cpu().double()
+    features = base.token_features([prompt.format(one.name) for prompt in PROMPTS])
+    return torch.cat([words[..., -own:, :] for words in features], dim=-2).cpu().double()
 
 
 @dataclass(frozen=True)
@@ -68,19 +68,16 @@ class MixOfShow(EdLora):
     fuses: ClassVar[bool] = True
     order_free: ClassVar[bool] = True
     on_bare_base: ClassVar[bool] = True
-    can_remove: ClassVar[bool] = True
-    needs_class_images: ClassVar[bool] = False
     source: ClassVar[str] = "arXiv 2305.18292, fused in closed form"
 
     fusion: Literal["gradient", "weight"] = "gradient"
     """Gradient fusion as above, or the mean of the changes."""
-    ridge: float = 0.1
+    ridge: PositiveFloat = 0.1
     """eps as a share of the mean diagonal entry of sum_i G_i. Concepts' words are much alike to a text encoder: with
     next to no eps, W* tells them apart by changes that are far larger than the concepts' own; other words suffer."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_settings(self, ("ridge",))
+    def begin(self, start: Start) -> PlainEdLoraLearner:
+        return PlainEdLoraLearner(self, start)
 
     def compose(self, base: Base, learned: Sequence[TrainedConcept], prompt: str | None = None) -> dict[str, Delta]:
         if self.fusion == "weight":
@@ -88,7 +85,7 @@ class MixOfShow(EdLora):
         features = [own_features(base, one) for one in learned]
         fused: dict[str, Delta] = {}
         for index, layer in enumerate(base.cross_attention_layers()):
-            heard = [rows[index] for rows in features]
+            here = [rows[index] for rows in features]
             for target in (target for target in base.target_modules() if learned and target.startswith(f"{layer}.")):
-                fused[target] = Dense(fuse([one.deltas[target].matrix() for one in learned], heard, self.ridge))
+                fused[target] = Dense(fuse([one.deltas[target].matrix() for one in learned], here, self.ridge))
         return fused

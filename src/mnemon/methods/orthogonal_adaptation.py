@@ -4,20 +4,20 @@ Not covered: changes of other layers than cross-attention keys and values, and c
 instead of a shared basis (the paper's second, weaker way).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mnemon.adapters import Delta, Dense, LowRank, sum_deltas
 from mnemon.errors import MnemonError
-from mnemon.methods.base import Learner, TrainedConcept
+from mnemon.methods.base import Learner, Start, TrainedConcept
 from mnemon.methods.ed_lora import EdLora, EdLoraLearner
 from mnemon.models.base import Base
-from mnemon.settings import check_settings
+from mnemon.settings import NonNegativeInt, PositiveFloat
 
 
 def shared_basis(width: int, seed: int) -> Tensor:
@@ -49,26 +49,18 @@ class FixedDown(LowRank):
 class OrthogonalLearner(EdLoraLearner):
     """A_i of every target module, and V_rand V_class of every layer."""
 
-    def __init__(
-        self,
-        method: "OrthogonalAdaptation",
-        name: str,
-        class_noun: str | None,
-        base: Base,
-        downs: Mapping[int, Tensor],
-        slot: int | None,
-        generator: torch.Generator,
-    ) -> None:
-        self.downs = downs  # before the factors are made of them
+    def __init__(self, method: "OrthogonalAdaptation", start: Start) -> None:
+        layers = list(start.base.target_modules().values())
+        widths = sorted({layer.in_features for layer in layers})
+        slot = method.free_slot(widths[0], start.earlier) if method.disjoint else None
         self.facts = {} if slot is None else {"slot": slot}
-        super().__init__(method, name, class_noun, base, generator)
+        downs = {width: method.fixed_down(width, start.name, slot).to(start.base.device) for width in widths}
+        ups = (torch.zeros(layer.out_features, method.rank, device=layer.weight.device) for layer in layers)
+        factors = [FixedDown(up, downs[layer.in_features]) for up, layer in zip(ups, layers, strict=True)]
+        super().__init__(method, start, factors)
 
-    def start_factor(self, layer: nn.Linear, generator: torch.Generator) -> LowRank:
-        down = self.downs[layer.in_features]
-        return FixedDown(torch.zeros(layer.out_features, len(down), device=layer.weight.device), down)
-
-    def finish(self) -> TrainedConcept:
-        return replace(super().finish(), facts=self.facts)
+    def export(self) -> TrainedConcept:
+        return self.trained_concept(self.stored_deltas(), facts=self.facts)
 
 
 @dataclass(frozen=True)
@@ -88,53 +80,30 @@ class OrthogonalAdaptation(EdLora):
     name: ClassVar[str] = "orthogonal-adaptation"
     trains: ClassVar[str] = "the up factors of the cross-attention keys and values, and two token vectors a layer"
     stores: ClassVar[str] = "the factors and the token's vectors"
-    fuses: ClassVar[bool] = False
     order_free: ClassVar[bool] = True
     on_bare_base: ClassVar[bool] = True
-    can_remove: ClassVar[bool] = True
-    needs_class_images: ClassVar[bool] = False
     source: ClassVar[str] = "arXiv 2312.02432"
 
-    merge_weight: float = 0.6
-    """lambda, how strongly every concept's change is added."""
-    basis_seed: int = 0
-    """Of O and of the draws of columns."""
+    merge_weight: PositiveFloat = 0.6
+    """lambda, the weight of every concept's change in the sum."""
+    basis_seed: NonNegativeInt = 0
+    """Seed of O and of the choice of columns."""
     disjoint: bool = False
-    """Give each concept the first r columns that are free, instead of drawing them. Concepts that are to be used
+    """Give each concept the first r columns that are free, instead of random ones. Concepts that are to be used
     together have to be learned into one library then, one after another or in one run."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_settings(self, ("merge_weight",), ("basis_seed",))
+    def begin(self, start: Start) -> OrthogonalLearner:
+        return OrthogonalLearner(self, start)
 
-    def begin(
-        self,
-        name: str,
-        class_noun: str | None,
-        base: Base,
-        earlier: Sequence[TrainedConcept],
-        generator: torch.Generator,
-    ) -> OrthogonalLearner:
-        widths = sorted({layer.in_features for layer in base.target_modules().values()})
-        slot = self._free_slot(widths[0], earlier) if self.disjoint else None
-        downs = {width: self._down(width, name, slot).to(base.device) for width in widths}
-        return OrthogonalLearner(self, name, class_noun, base, downs, slot, generator)
-
-    def begin_together(
-        self,
-        names: Sequence[tuple[str, str | None]],
-        base: Base,
-        earlier: Sequence[TrainedConcept],
-        generators: Sequence[torch.Generator],
-    ) -> list[Learner]:
-        learners, known = list[Learner](), list(earlier)
-        for (name, class_noun), generator in zip(names, generators, strict=True):
-            learner = self.begin(name, class_noun, base, known, generator)
+    def begin_together(self, starts: Sequence[Start]) -> list[Learner]:
+        learners, taken = list[Learner](), list(starts[0].earlier)
+        for start in starts:
+            learner = self.begin(replace(start, earlier=taken))
             learners.append(learner)
-            known.append(TrainedConcept(name, class_noun, {}, {}, learner.facts))  # its columns are taken now
+            taken.append(TrainedConcept(start.name, start.class_noun, {}, {}, learner.facts))
         return learners
 
-    def _free_slot(self, width: int, earlier: Sequence[TrainedConcept]) -> int:
+    def free_slot(self, width: int, earlier: Sequence[TrainedConcept]) -> int:
         """The first r columns that no other concept has, counted in steps of r."""
         slots, taken = width // self.rank, {one.facts.get("slot") for one in earlier}
         for slot in range(slots):
@@ -145,7 +114,7 @@ class OrthogonalAdaptation(EdLora):
             "numbers: use a lower rank, or disjoint=false."
         )
 
-    def _down(self, width: int, name: str, slot: int | None) -> Tensor:
+    def fixed_down(self, width: int, name: str, slot: int | None) -> Tensor:
         """B_i^T (rank, width)."""
         if self.rank > width:
             raise MnemonError(

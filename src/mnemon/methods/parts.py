@@ -1,5 +1,4 @@
-"""Parts that several methods share: a concept's token, the start of low-rank factors, and
-a price on changes."""
+"""Parts that several methods share: a concept's token, initial values, and the weighted L2 penalty."""
 
 import math
 from abc import abstractmethod
@@ -8,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from mnemon.adapters import Delta
+from mnemon.adapters import Delta, LowRank
 from mnemon.models.base import Base
 
 
@@ -27,6 +26,12 @@ def start_factors(layer: nn.Linear, rank: int, generator: torch.Generator) -> tu
     device = layer.weight.device
     down = draw_uniform((rank, layer.in_features), generator, device) * 2 - 1
     return torch.zeros(layer.out_features, rank, device=device), down / math.sqrt(layer.in_features)
+
+
+def start_low_rank(base: Base, rank: int, generator: torch.Generator) -> list[LowRank]:
+    """Trainable factors for each target module, in their order."""
+    layers = base.target_modules().values()
+    return [LowRank(*start_factors(layer, rank, generator), trainable=True) for layer in layers]
 
 
 def start_vectors(base: Base, vectors: int, generator: torch.Generator) -> dict[str, Tensor]:
@@ -48,8 +53,8 @@ def vectors_like(base: Base, word: str | None, vectors: int, generator: torch.Ge
     return word_embeddings(base, word, vectors) if word else random
 
 
-def pull(importance: Mapping[str, Tensor], deltas: Mapping[str, Delta]) -> Tensor:
-    """What it costs to move weights: the sum over target modules and entries of importance (.) Delta^2, a scalar in fp32."""
+def weighted_l2(importance: Mapping[str, Tensor], deltas: Mapping[str, Delta]) -> Tensor:
+    """The sum over target modules and entries of importance (.) Delta^2, a scalar in fp32."""
     total = torch.zeros(())
     for target, weight in importance.items():
         total = total + (weight * deltas[target].matrix().square()).sum()
@@ -67,8 +72,8 @@ class Token(nn.Module):
     def learning_rate(self, token_lr: float) -> float:
         """The learning rate at which a step moves the vectors' entries by about `token_lr`."""
 
-    def kept(self) -> dict[str, Tensor]:
-        """The vectors as they are stored."""
+    def state(self) -> dict[str, Tensor]:
+        """The vectors as they are stored: detached, on the CPU."""
         return {encoder: vectors.detach().cpu().clone() for encoder, vectors in self().items()}
 
 

@@ -1,4 +1,4 @@
-"""Each concept alone on a fresh base: what is left to lose when concepts have to share a model."""
+"""Each concept alone on a fresh base: an upper bound of what can be kept when concepts share a model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,19 +7,19 @@ from typing import ClassVar
 from mnemon.adapters import Delta
 from mnemon.errors import MnemonError
 from mnemon.methods.base import TrainedConcept, named
-from mnemon.methods.lora import Lora
+from mnemon.methods.low_rank import LoraMethod
 from mnemon.models.base import Base
 
 
 @dataclass(frozen=True)
-class Single(Lora):
-    """LoRA as in `lora`, but every concept is learned on the bare base, and a prompt is drawn with the change of the
+class Single(LoraMethod):
+    """LoRA as in `lora`, but every concept is trained on the bare base, and a prompt is sampled with the change of the
     one concept that it names:
 
         W(prompt) = W_0 + A_t B_t   where the prompt names concept t,   W_0   where it names none
 
-    No concept meets another, so nothing is forgotten: a bound, not a model that knows all concepts. A prompt that names
-    two concepts has no such model and is refused.
+    Concepts never meet, so nothing is forgotten: an upper bound, not one model of all concepts. A prompt that names two
+    concepts has no such model and is refused.
     """
 
     name: ClassVar[str] = "single"
@@ -32,11 +32,11 @@ class Single(Lora):
         """Raises:
         MnemonError: the prompt names several concepts.
         """
-        chosen = named(learned, prompt)
-        if len(chosen) > 1:
-            names = " and ".join(f"<{one.name}>" for one in chosen)
+        active = named(learned, prompt)
+        if len(active) > 1:
+            names = " and ".join(f"<{concept.name}>" for concept in active)
             raise MnemonError(
                 f"The prompt '{prompt}' names {names}, but with the method 'single' every concept has a model of its "
                 "own: name one, or learn them with a method that composes concepts, such as stamina."
             )
-        return dict(chosen[0].deltas) if chosen else {}
+        return dict(active[0].deltas) if active else {}

@@ -4,8 +4,8 @@ The authors publish no code; forms and values that the abstract leaves open are 
 covered: masks for whole rows or columns, and other inputs of the mask networks.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -13,11 +13,9 @@ from torch import Tensor, nn
 
 from mnemon.adapters import Delta, Dense, LowRank, MaskedLowRank, sum_deltas, zeros
 from mnemon.methods import parts
-from mnemon.methods.base import Method, Step, TrainedConcept
+from mnemon.methods.base import Learner, Method, Start, Step, TrainedConcept
 from mnemon.methods.masks import MaskKind, MaskLogits, MaskParam, gates_of, mask_of, training_logits
-from mnemon.methods.token_learner import TokenLearner
-from mnemon.models.base import Base
-from mnemon.settings import check_settings
+from mnemon.settings import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 
 class MaskedStack(nn.Module):
@@ -47,74 +45,63 @@ class MaskedStack(nn.Module):
         self.register_buffer("past", before, persistent=False)
 
     def before_step(self, generator: torch.Generator) -> None:
-        """This step's Delta_t = (A_t B_t) (.) M_t, kept for the forward pass and for the penalty."""
-        product = torch.bmm(self.a, self.b)
-        if self.method.mask == "none":
-            self.delta = product
-        elif self.training:
-            self.noisy = training_logits(self.logits(), self.method.mask, generator)
-            self.delta = product * mask_of(self.noisy, self.method.mask, self.method.tau)
-        else:
-            self.delta = product * self.final_mask()
+        """Delta_t of this step, kept for the forward pass and for L_forget."""
+        method = self.method
+        self.delta = torch.bmm(self.a, self.b)  # A_t B_t
+        if method.mask != "none" and self.training:
+            self.noisy = training_logits(self.logits(), method.mask, generator)  # S_t
+            self.delta = self.delta * mask_of(self.noisy, method.mask, method.tau)  # Delta_t = (A_t B_t) (.) M_t
+        elif method.mask != "none":
+            self.delta = self.delta * self.final_mask()
 
     def forgetting(self) -> Tensor:
-        """sum || |P_{t-1}| (.) Delta_t ||_F^2 over these target modules."""
-        return (self.past * self.delta).square().sum()
+        return (self.past * self.delta).square().sum()  # || |P_{t-1}| (.) Delta_t ||_F^2
 
     def gates(self) -> Tensor:
-        """The soft gates of this step, (n, D1, D2)."""
-        return gates_of(self.noisy, self.method.tau)
+        """(n, D1, D2)"""
+        return gates_of(self.noisy, self.method.tau)  # sigmoid(S_t / tau)
 
     def final_mask(self) -> Tensor:
-        """M_t = 1[S_t > 0], without noise."""
-        return mask_of(self.logits(), self.method.mask, self.method.tau)
+        """Without noise, (n, D1, D2)."""
+        return mask_of(self.logits(), self.method.mask, self.method.tau)  # M_t = 1[S_t > 0]
 
-    def kept(self) -> dict[str, Delta]:
-        """The finished deltas by target module."""
-        a, b = self.a.detach().cpu(), self.b.detach().cpu()
+    def stored(self) -> dict[str, Delta]:
+        """The deltas to store, by target module."""
+        pairs = [(a.clone(), b.clone()) for a, b in zip(self.a.detach().cpu(), self.b.detach().cpu(), strict=True)]
         if self.method.mask == "none":
-            return {target: LowRank(a[i].clone(), b[i].clone()) for i, target in enumerate(self.target_modules)}
-        mask = self.final_mask().detach().cpu()
+            return {target: LowRank(a, b) for target, (a, b) in zip(self.target_modules, pairs, strict=True)}
+        triples = zip(self.target_modules, pairs, self.final_mask().detach().cpu(), strict=True)
         if self.method.mask == "soft":
-            return {target: Dense((a[i] @ b[i]) * mask[i]) for i, target in enumerate(self.target_modules)}
-        return {
-            target: MaskedLowRank(a[i].clone(), b[i].clone(), mask[i] > 0)
-            for i, target in enumerate(self.target_modules)
-        }
+            return {target: Dense((a @ b) * mask) for target, (a, b), mask in triples}
+        return {target: MaskedLowRank(a, b, mask > 0) for target, (a, b), mask in triples}
 
 
-class StaminaLearner(TokenLearner):
+class StaminaLearner(Learner):
     """A_t, B_t, the mask networks and MLP_t of one concept."""
 
-    def __init__(
-        self,
-        method: "Stamina",
-        name: str,
-        class_noun: str | None,
-        base: Base,
-        earlier: Sequence[TrainedConcept],
-        generator: torch.Generator,
-    ) -> None:
-        super().__init__(name, class_noun, start_token(method, class_noun, base, generator), method.token_lr)
-        self.method = method
-        past = sum_deltas([one.deltas for one in earlier])  # P_{t-1}, once: a step's cost does not grow with t
+    def __init__(self, method: "Stamina", start: Start) -> None:
+        base, generator = start.base, start.generator
+        vectors = parts.vectors_like(base, start.class_noun, method.num_vectors, generator)
+        mlp = method.token == "mlp"
+        token = parts.MlpToken(vectors, method.token_hidden, generator) if mlp else parts.VectorToken(vectors)
+        super().__init__(start, token, method.token_lr)  # V*_t = MLP_t(1)
+        self.method, self.first_concept = method, not start.earlier
+        layers = base.target_modules()
+        past = sum_deltas([concept.deltas for concept in start.earlier])  # P_{t-1}, once: a step's cost is free of t
         groups: dict[tuple[int, int], dict[str, tuple[Tensor, Tensor]]] = {}
-        for target, layer in base.target_modules().items():
+        for target, layer in layers.items():
             factors = parts.start_factors(layer, method.rank, generator)
             groups.setdefault((layer.out_features, layer.in_features), {})[target] = factors
         self.stacks = nn.ModuleList(MaskedStack(method, factors, past, generator) for factors in groups.values())
-        self.penalised = bool(earlier)
-        self._now = {
-            target: zeros((layer.out_features, layer.in_features), base.device)
-            for target, layer in base.target_modules().items()
-        }
+        shapes = {target: (layer.out_features, layer.in_features) for target, layer in layers.items()}
+        self._deltas = {target: zeros(shape, base.device) for target, shape in shapes.items()}
 
     def deltas(self) -> Mapping[str, Dense]:
-        return self._now
+        return self._deltas
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         factors = [factor for stack in self._stacks() for factor in (stack.a, stack.b)]
-        groups = [{"params": factors, "lr": self.method.learning_rate}, *super().parameter_groups()]
+        groups = [{"params": factors, "lr": self.method.learning_rate}, self.token_group()]
         if self.method.mask != "none":
             masks = [parameter for stack in self._stacks() for parameter in stack.logits.parameters()]
             groups.append({"params": masks, "lr": self.method.mask_lr})
@@ -124,50 +111,43 @@ class StaminaLearner(TokenLearner):
         for stack in self._stacks():
             stack.before_step(generator)
             for target, delta in zip(stack.target_modules, stack.delta.unbind(0), strict=True):
-                self._now[target].values = delta
+                self._deltas[target].values = delta  # W_t = W_{t-1} + Delta_t
 
     def regularization_loss(self, step: Step | None = None) -> Tensor:
-        """lambda · L_forget + lambda_s · L_sparse."""
-        total = torch.zeros((), device=self._stacks()[0].a.device)
-        if self.method.forget == "masked" and self.penalised:
-            total = total + self.method.forget_weight * sum(stack.forgetting() for stack in self._stacks())
-        if self.method.sparsity_weight and self.method.mask != "none":
-            gates = [stack.gates() for stack in self._stacks()]
-            mean = sum(one.sum() for one in gates) / sum(one.numel() for one in gates)
-            total = total + self.method.sparsity_weight * mean
+        method, stacks = self.method, self._stacks()
+        total = torch.zeros((), device=stacks[0].a.device)
+        if method.forget == "masked" and not self.first_concept:
+            total = total + method.forget_weight * sum(stack.forgetting() for stack in stacks)  # lambda L_forget
+        if method.sparsity_weight and method.mask != "none":
+            gates = [stack.gates() for stack in stacks]
+            mean = sum(gate.sum() for gate in gates) / sum(gate.numel() for gate in gates)
+            total = total + method.sparsity_weight * mean  # lambda_s L_sparse
         return total
 
-    def finish(self) -> TrainedConcept:
-        deltas = {target: delta for stack in self._stacks() for target, delta in stack.kept().items()}
-        ordered = {target: deltas[target] for target in self._now}
-        return replace(super().finish(), deltas=ordered, facts=self._facts())
+    def export(self) -> TrainedConcept:
+        deltas = {target: delta for stack in self._stacks() for target, delta in stack.stored().items()}
+        return self.trained_concept({target: deltas[target] for target in self._deltas}, facts=self._facts())
 
+    @torch.no_grad()
     def _facts(self) -> dict[str, Any]:
         if self.method.mask == "none":
             return {}
-        with torch.no_grad():
-            masks = [stack.final_mask() for stack in self._stacks()]
+        masks = [stack.final_mask() for stack in self._stacks()]
         return {"mask_density": sum(float(m.sum()) for m in masks) / sum(m.numel() for m in masks)}
 
     def _stacks(self) -> list[MaskedStack]:
         return list(self.stacks)  # type: ignore[arg-type]
 
 
-def start_token(method: "Stamina", class_noun: str | None, base: Base, generator: torch.Generator) -> parts.Token:
-    """MLP_t, or the vectors themselves; they start near the noun, if there is one."""
-    start = parts.vectors_like(base, class_noun, method.vectors, generator)
-    mlp = method.token == "mlp"
-    return parts.MlpToken(start, method.token_hidden, generator) if mlp else parts.VectorToken(start)
-
-
 @dataclass(frozen=True)
 class Stamina(Method):
-    """Low-rank changes under learned hard masks, a token from an MLP, and a price on entries that earlier concepts use.
+    """Low-rank changes under learned hard masks, a token from an MLP, and regularisation of the entries that earlier
+    concepts use.
 
     For each adapted W in R^{D1 x D2} and concept t:
 
         Delta_t  = (A_t B_t) (.) M_t            W_t = W_{t-1} + Delta_t         A_t (D1, r) starts at zero, B_t (r, D2)
-        S_t      = g(U_t) h(Q_t) + b0           logits; U_t (D1, r_m), Q_t (r_m, D2); g, h: nothing, or small MLPs
+        S_t      = g(U_t) h(Q_t) + b0           logits; U_t (D1, r_m), Q_t (r_m, D2); g, h: the identity, or small MLPs
         M_t      = 1[S_t > 0]                   in training straight-through: the gradient of sigmoid(S_t / tau)
         V*_t     = MLP_t(1)                     the token, near the noun at first; stored, the MLP is dropped
         P_{t-1}  = sum_{t'<t} (A_t' B_t') (.) M_t' = W_{t-1} - W_init
@@ -175,77 +155,55 @@ class Stamina(Method):
         L_sparse = mean over layers' entries of sigmoid(S_t / tau)
         L        = L_diffusion + lambda L_forget + lambda_s L_sparse
 
-    A masked product is in general of full rank, so it is stored as factors and a packed mask. L_sparse shuts gates that
-    a concept does not need, and so leaves entries to the concepts to come. HAT's (arXiv 1801.01423) leaves out entries
-    that earlier concepts use, as there these cannot change; here they can, so their gates are to be shut first of all.
+    A masked product is in general of full rank, so it is stored as factors and a packed mask. L_sparse closes gates
+    that a concept does not need, and so leaves entries to later concepts. HAT's sparsity (arXiv 1801.01423) exempts
+    entries that earlier concepts use, as there these cannot change; here they can, so their gates close first of all.
     """
 
     name: ClassVar[str] = "stamina"
     trains: ClassVar[str] = "low-rank factors of the cross-attention keys and values, their masks, and the token's MLP"
     stores: ClassVar[str] = "the factors, one bit for each entry of the masks, and the token's vectors"
-    fuses: ClassVar[bool] = False
-    order_free: ClassVar[bool] = False
-    can_remove: ClassVar[bool] = True
-    needs_class_images: ClassVar[bool] = False
     source: ClassVar[str] = "arXiv 2311.18763 (a reading of it; the authors publish no code)"
 
-    rank: int = 16
-    """r, the width of the factors."""
-    learning_rate: float = 1e-3
+    rank: PositiveInt = 16
+    """r, the rank of the factors."""
+    learning_rate: PositiveFloat = 1e-3
     """Learning rate of the factors."""
+    mask_rank: PositiveInt = 16
+    """r_m, the width of U and Q and of the mask networks."""
+    mask_lr: PositiveFloat = 1e-2
+    """Learning rate of the masks' factors and networks."""
+    b0: float = 2.0
+    """Initial value of the mask logits: 2 keeps 88 % of the gates open at first."""
+    tau: PositiveFloat = 1.0
+    """Temperature of the gates."""
+    token_hidden: PositiveInt = 256
+    """Hidden units of the token's MLP."""
+    token_lr: PositiveFloat = 5e-3
+    """How far a step moves the entries of the token embeddings; the MLP's learning rate follows from it."""
+    num_vectors: PositiveInt = 3
+    """Number of embeddings per placeholder token. Embeddings are not regularised, so more of them let a late concept
+    learn without changing shared weights."""
+    use_class_noun: bool = True
+    """Put the class noun after the token in prompts. The paper leaves it out."""
+    forget_weight: NonNegativeFloat = 10.0
+    """lambda, for the sum over layers and entries."""
+    sparsity_weight: NonNegativeFloat = 0.05
+    """lambda_s, where there are masks."""
+    steps: NonNegativeInt = 200
+    """Training steps per concept."""
+    batch_size: PositiveInt = 8
+    """Images per step."""
+
+    # Ablation switches
     mask: MaskKind = "sigmoid_st"
     """Hard masks without noise in training, with Gumbel noise (`gumbel_st`), soft masks (`soft`), or none."""
     mask_param: MaskParam = "factor_linear"
     """Mask logits from the plain product of the factors U and Q, or from MLPs of them (`factor_mlp`, the paper's)."""
-    mask_rank: int = 16
-    """r_m, the width of U and Q and of the mask networks."""
-    mask_lr: float = 1e-2
-    """Learning rate of the masks' factors and networks."""
-    b0: float = 2.0
-    """Where the mask logits start: 2 keeps 88 % of the gates open at first."""
-    tau: float = 1.0
-    """Temperature of the gates."""
     token: Literal["mlp", "vector"] = "mlp"
-    """Train an MLP that emits the token's vectors, or the vectors themselves."""
-    token_hidden: int = 256
-    """Width of the token's MLP."""
-    token_lr: float = 5e-3
-    """How far a step moves the token's entries; the MLP's learning rate follows from it."""
-    vectors: int = 3
-    """How many vectors the token stands for: what they learn, no earlier concept is in the way of."""
-    use_class_noun: bool = True
-    """Say the class noun after the token in prompts. The paper leaves it out."""
+    """Train an MLP that emits the token embeddings, or the embeddings themselves."""
     forget: Literal["masked", "none"] = "masked"
-    """The price on entries that earlier concepts use, or none."""
-    forget_weight: float = 10.0
-    """lambda, for the sum over layers and entries."""
-    sparsity_weight: float = 0.05
-    """lambda_s, where there are masks."""
-    steps: int = 200
-    """Training steps a concept."""
-    batch_size: int = 8
-    """Images a step."""
+    """Regularise the entries that earlier concepts use, or not."""
 
-    def __post_init__(self) -> None:
-        positive = (
-            "rank",
-            "learning_rate",
-            "mask_rank",
-            "mask_lr",
-            "tau",
-            "token_hidden",
-            "token_lr",
-            "vectors",
-            "batch_size",
-        )
-        check_settings(self, positive, ("forget_weight", "sparsity_weight", "steps"))
-
-    def begin(
-        self,
-        name: str,
-        class_noun: str | None,
-        base: Base,
-        earlier: Sequence[TrainedConcept],
-        generator: torch.Generator,
-    ) -> StaminaLearner:
-        return StaminaLearner(self, name, class_noun, base, earlier, generator)
+    def begin(self, start: Start) -> StaminaLearner:
+        return StaminaLearner(self, start)

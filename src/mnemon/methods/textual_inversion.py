@@ -1,64 +1,61 @@
-"""Textual inversion (Gal et al., arXiv 2208.01618): a new word for a model that stays as it is."""
+"""Textual inversion (Gal et al., arXiv 2208.01618): a new token for a model that stays as it is."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
-
-import torch
+from typing import Any, ClassVar
 
 from mnemon.adapters import Delta
 from mnemon.methods import parts
-from mnemon.methods.base import Method, TrainedConcept
-from mnemon.methods.token_learner import TokenLearner
+from mnemon.methods.base import Learner, Method, Start, TrainedConcept
 from mnemon.models.base import Base
-from mnemon.settings import check_settings
+from mnemon.settings import NonNegativeInt, PositiveFloat, PositiveInt
+
+
+class TokenLearner(Learner):
+    """The token embeddings V*_t and nothing else."""
+
+    def deltas(self) -> Mapping[str, Delta]:
+        return {}
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        return [self.token_group()]
+
+    def export(self) -> TrainedConcept:
+        return self.trained_concept({})
 
 
 @dataclass(frozen=True)
 class TextualInversion(Method):
-    """The concept's images are explained by n vectors in place of a word's embedding, and by nothing else:
+    """n embeddings in place of a word's are optimised to explain the concept's images, and nothing else is trained:
 
         v_t = argmin_v  E || target - f(z_s, s, c(prompt, v)) ||^2       v in R^{n x width}, one such for each encoder
 
     z_s are the noised latents at timestep s, f is the frozen base and c its frozen text encoder, into which v goes
     where the token stands. v starts as the class noun's embedding, n times, or at random where there is no noun. No
-    weight changes, so no concept can disturb another: nothing is forgotten, and fidelity ends where the base's does.
+    weight changes, so nothing is forgotten, and fidelity is limited by what the base can generate.
     """
 
     name: ClassVar[str] = "textual-inversion"
     trains: ClassVar[str] = "the token"
     stores: ClassVar[str] = "the token's vectors"
-    fuses: ClassVar[bool] = False
     order_free: ClassVar[bool] = True
     on_bare_base: ClassVar[bool] = True
-    can_remove: ClassVar[bool] = True
-    needs_class_images: ClassVar[bool] = False
     source: ClassVar[str] = "arXiv 2208.01618"
 
-    token_lr: float = 5e-3
-    """Learning rate of the token's vectors."""
-    vectors: int = 1
-    """n, how many vectors the token stands for."""
+    token_lr: PositiveFloat = 5e-3
+    """Learning rate of the token embeddings."""
+    num_vectors: PositiveInt = 1
+    """n, the number of embeddings per placeholder token."""
     use_class_noun: bool = False
-    """Say the class noun after the token in prompts. The paper leaves it out, and starts the token there instead."""
-    steps: int = 200
-    """Training steps a concept."""
-    batch_size: int = 8
-    """Images a step."""
+    """Put the class noun after the token in prompts. The paper leaves it out, and starts the token there instead."""
+    steps: NonNegativeInt = 200
+    """Training steps per concept."""
+    batch_size: PositiveInt = 8
+    """Images per step."""
 
-    def __post_init__(self) -> None:
-        check_settings(self, ("token_lr", "vectors", "batch_size"), ("steps",))
-
-    def begin(
-        self,
-        name: str,
-        class_noun: str | None,
-        base: Base,
-        earlier: Sequence[TrainedConcept],
-        generator: torch.Generator,
-    ) -> TokenLearner:
-        start = parts.vectors_like(base, class_noun, self.vectors, generator)
-        return TokenLearner(name, class_noun, parts.VectorToken(start), self.token_lr)
+    def begin(self, start: Start) -> TokenLearner:
+        vectors = parts.vectors_like(start.base, start.class_noun, self.num_vectors, start.generator)
+        return TokenLearner(start, parts.VectorToken(vectors), self.token_lr)
 
     def compose(self, base: Base, learned: Sequence[TrainedConcept], prompt: str | None = None) -> dict[str, Delta]:
         return {}

@@ -10,6 +10,7 @@ from torch import nn
 
 from mnemon.adapters import attach
 from mnemon.errors import MnemonError
+from mnemon.methods import Start
 from mnemon.methods.base import Learner, Method, Step
 from mnemon.models.pipeline import PipelineBase
 from mnemon.planning.tracing import Held, gpu_attention
@@ -40,7 +41,7 @@ def begun(method: Method, base: PipelineBase) -> Learner:
     """
     try:
         with Held():
-            return method.begin(NAME, NOUN, base, [], torch.Generator().manual_seed(0))
+            return method.begin(Start(NAME, NOUN, base, [], torch.Generator().manual_seed(0)))
     except (RuntimeError, ValueError) as error:
         raise MnemonError(
             f"The method '{method.name}' chooses what it trains by looking at weights and images, so it cannot be "

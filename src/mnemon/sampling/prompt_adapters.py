@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from mnemon.adapters import Delta, Routed
+from mnemon.adapters import Delta, PerSampleAdapters
 from mnemon.models.base import Base
 from mnemon.sampling.conditioning import ConditioningBatch
 
@@ -48,7 +48,7 @@ class PromptAdapters:
         self._weight = 1 / self._image.bincount().float()  # (images,)
 
     def __enter__(self) -> "PromptAdapters":
-        self._adapters = Routed(self._base.target_modules(), self._sets)
+        self._adapters = PerSampleAdapters(self._base.target_modules(), self._sets)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -58,7 +58,7 @@ class PromptAdapters:
         """The predictions for latents (k · images, channels, height, width), every image k times."""
         images = len(self._weight)
         repeats = len(latents) // images
-        self._adapters.route(self._number.repeat(repeats))
+        self._adapters.set_adapter_index(self._number.repeat(repeats))
         if len(self._image) == images:
             return conditioning.predict(self._base, latents, t)
         rows = torch.cat([self._image + images * repeat for repeat in range(repeats)]).to(latents.device)

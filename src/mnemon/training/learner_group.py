@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mnemon.adapters import Attached, Routed, attach
+from mnemon.adapters import Attached, PerSampleAdapters, attach
 from mnemon.methods.base import Learner, Losses, Step, TrainedConcept
 from mnemon.models.base import Base, Tokens
 
@@ -28,7 +28,7 @@ class LearnerGroup(nn.Module):
         """Put all learners' deltas to work, until `detach`."""
         sets = [learner.deltas() for learner in self]
         if self._routed:
-            self._attached = Routed(base.target_modules(), sets)
+            self._attached = PerSampleAdapters(base.target_modules(), sets)
         else:
             self._attached = attach(
                 base.target_modules(), {target: delta for deltas in sets for target, delta in deltas.items()}
@@ -37,10 +37,10 @@ class LearnerGroup(nn.Module):
     def detach(self) -> None:
         self._attached.remove()
 
-    def route(self, tasks: Tensor) -> None:
+    def set_adapter_index(self, tasks: Tensor) -> None:
         """The lesson's number of each row of the next forward pass."""
-        if isinstance(self._attached, Routed):
-            self._attached.route(tasks)
+        if isinstance(self._attached, PerSampleAdapters):
+            self._attached.set_adapter_index(tasks)
 
     @contextmanager
     def without(self, base: Base) -> Iterator[None]:
@@ -65,9 +65,9 @@ class LearnerGroup(nn.Module):
                 groups.append({**group, "params": own})
         return groups
 
-    def prepare(self, losses: Mapping[str, Losses], general: Losses | None, generator: torch.Generator) -> None:
+    def on_train_start(self, losses: Mapping[str, Losses], general: Losses | None, generator: torch.Generator) -> None:
         for learner in self:
-            learner.prepare(losses[learner.name], general, generator)
+            learner.on_train_start(losses[learner.name], general, generator)
 
     def on_train_end(self, losses: Mapping[str, Losses], generator: torch.Generator) -> None:
         for learner in self:
@@ -84,6 +84,6 @@ class LearnerGroup(nn.Module):
         for learner in self:
             learner.after_step()
 
-    def finish(self) -> dict[str, TrainedConcept]:
+    def export(self) -> dict[str, TrainedConcept]:
         """What is kept, by name."""
-        return {learner.name: learner.finish() for learner in self}
+        return {learner.name: learner.export() for learner in self}

@@ -65,7 +65,7 @@ def train(
         base=base, method=method, tasks=ordered, earlier=earlier, settings=settings, folder=folder, stopping=stopping
     )
     with _prepared(base, method, run, earlier, settings):
-        run.prepare()
+        run.on_train_start()
         done = run.checkpoints.restore()
         while done < run.steps and not run.should_stop(done):
             logs = run.step(done)
@@ -80,7 +80,7 @@ def train(
             run.checkpoints.save(done)
         run.on_train_end()
     run.accelerator.end_training()
-    learned = run.group.finish()
+    learned = run.group.export()
     return [learned[task.name] for task in tasks]
 
 
@@ -103,12 +103,12 @@ def _prepared(
 
 
 def _check_concurrent(method: Method, tasks: Sequence[ConceptTask], earlier: Sequence[TrainedConcept]) -> None:
-    if method.at_once and earlier:
+    if method.trains_jointly and earlier:
         raise MnemonError(
             f"The method '{method.name}' learns all its concepts at once, and this library has some already: "
             "give all of them in one list, for a new library."
         )
-    if len(tasks) > 1 and not (method.at_once or (method.on_bare_base and method.order_free)):
+    if len(tasks) > 1 and not method.concurrent:
         raise MnemonError(f"The method '{method.name}' learns one concept after another, not several together.")
 
 

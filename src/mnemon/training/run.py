@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mnemon.errors import MnemonError
-from mnemon.methods.base import Losses, Method, Step, TrainedConcept
+from mnemon.methods.base import Losses, Method, Start, Step, TrainedConcept
 from mnemon.models.base import Base, Tokens
 from mnemon.training.accelerator import make_accelerator
 from mnemon.training.examples import Batch, Examples, draw_batch, joined
@@ -77,14 +77,16 @@ class Run:
         )
 
     def _learners(self, method: Method, earlier: Sequence[TrainedConcept]) -> LearnerGroup:
-        starts = [self.generator(task.name, "start") for task in self.tasks]
-        names = [(task.name, task.class_noun) for task in self.tasks]
-        return LearnerGroup(method.begin_together(names, self.base, earlier, starts), shared=method.at_once)
+        starts = [
+            Start(task.name, task.class_noun, self.base, earlier, self.generator(task.name, "start"))
+            for task in self.tasks
+        ]
+        return LearnerGroup(method.begin_together(starts), shared=method.trains_jointly)
 
-    def prepare(self) -> None:
+    def on_train_start(self) -> None:
         """Let the learners look at their images before the first step."""
         general = None if self.calibration is None else self._probe(0, self.calibration)
-        self.group.prepare(self._probes(), general, self.generator(self._names, "prepare"))
+        self.group.on_train_start(self._probes(), general, self.generator(self._names, "prepare"))
 
     def on_train_end(self) -> None:
         """Let the learners look at their images after the last step."""
@@ -152,7 +154,7 @@ class Run:
     def _loss(self, part: Batch, generator: torch.Generator) -> tuple[Tensor, Step]:
         """The weighted sum of the part's denoising losses, and what it was computed on."""
         self._update_base(generator)
-        self.group.route(part.tasks)
+        self.group.set_adapter_index(part.tasks)
         base = self.base
         with self.accelerator.autocast():
             condition = base.encode_prompts(part.prompts)
@@ -197,7 +199,7 @@ def _amounts(
     batch = method.batch_size if settings.batch_size is None else settings.batch_size
     if settings.gradient_accumulation_steps > batch:
         raise MnemonError(f"A batch of {batch} cannot be computed in {settings.gradient_accumulation_steps} parts.")
-    if method.at_once:  # the images of all concepts mixed, and as many steps for each as alone
+    if method.trains_jointly:  # the images of all concepts mixed, and as many steps for each as alone
         examples, prior = (joined(parts) for parts in zip(*sources, strict=True))
         assert examples is not None
         return [(examples, prior)], steps * len(tasks), batch

@@ -1,4 +1,4 @@
-"""How much each concept of a set has to do with another one, given a prompt: the small network of FL2T.
+"""The proxy decoder of FL2T: a small network for the relevance of concepts to one another, given a prompt.
 
 FL2T (Kaushik et al., WACV 2026, arXiv 2601.01963), section 5 and Eqs 4 and 5. The authors publish no code. The paper
 says decoder, MLP, contrastive term and inner products; sizes, temperatures and the bounded relevance are this
@@ -23,7 +23,7 @@ Positive = Literal["itself", "embedding", "proxy"]
 P'_i."""
 
 
-class Relations(nn.Module):
+class ProxyDecoder(nn.Module):
     """The set-invariant decoder and the MLP:
 
         P' = decoder(P; text)        self-attention among the G proxies, then cross-attention to the prompt's words

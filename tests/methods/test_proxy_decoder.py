@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mnemon.methods.relations import Relations, contrast, relevance
+from mnemon.methods.proxy_decoder import ProxyDecoder, contrast, relevance
 
 WIDTH, CONCEPTS, PROMPTS = 16, 5, 3
 CPU = torch.device("cpu")
@@ -16,17 +16,17 @@ def randn(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def network() -> Relations:
-    return Relations(WIDTH, torch.Generator().manual_seed(0), CPU)
+def network() -> ProxyDecoder:
+    return ProxyDecoder(WIDTH, torch.Generator().manual_seed(0), CPU)
 
 
 @torch.no_grad()
 def test_permuting_the_concepts_permutes_and_changes_nothing_else() -> None:
-    relations, text = network(), randn(PROMPTS, 7, WIDTH)
+    decoder, text = network(), randn(PROMPTS, 7, WIDTH)
     proxies, embeddings = randn(CONCEPTS, WIDTH, seed=1), randn(CONCEPTS, WIDTH, seed=2)
     order = torch.tensor([3, 0, 4, 2, 1])
-    decoded, states = relations(proxies, embeddings, text)
-    turned_decoded, turned_states = relations(proxies[order], embeddings[order], text)
+    decoded, states = decoder(proxies, embeddings, text)
+    turned_decoded, turned_states = decoder(proxies[order], embeddings[order], text)
     torch.testing.assert_close(turned_decoded, decoded[:, order])
     torch.testing.assert_close(turned_states, states[:, order])
     weights = relevance(embeddings[2], states, 2, "softmax", 0.5)
@@ -38,13 +38,13 @@ def test_permuting_the_concepts_permutes_and_changes_nothing_else() -> None:
 
 @torch.no_grad()
 def test_what_a_prompt_says_counts_and_its_filling_does_not() -> None:
-    relations, text = network(), randn(1, 7, WIDTH)
+    decoder, text = network(), randn(1, 7, WIDTH)
     proxies, embeddings = randn(CONCEPTS, WIDTH, seed=1), randn(CONCEPTS, WIDTH, seed=2)
     said = torch.arange(7)[None] < 4
     other = torch.where(said[..., None], text, randn(1, 7, WIDTH, seed=3))
-    states = relations(proxies, embeddings, text, said)[1]
-    torch.testing.assert_close(relations(proxies, embeddings, other, said)[1], states)
-    assert not torch.allclose(relations(proxies, embeddings, text + 1, said)[1], states, atol=1e-3)
+    states = decoder(proxies, embeddings, text, said)[1]
+    torch.testing.assert_close(decoder(proxies, embeddings, other, said)[1], states)
+    assert not torch.allclose(decoder(proxies, embeddings, text + 1, said)[1], states, atol=1e-3)
 
 
 def test_equal_states_give_every_other_concept_the_weight_one() -> None:
@@ -89,5 +89,5 @@ def _mean_cosine(states: Tensor) -> float:
 
 def test_at_the_width_of_sd_15_the_network_has_the_published_size() -> None:
     """14.2 M parameters with ten proxies: 52.6 M with FL2T less 38.4 M with CIDM."""
-    weights = sum(p.numel() for p in Relations(768, torch.Generator().manual_seed(0), CPU).parameters())
+    weights = sum(p.numel() for p in ProxyDecoder(768, torch.Generator().manual_seed(0), CPU).parameters())
     assert weights == 14_173_184 and math.isclose((weights + 10 * 768) / 1e6, 52.6 - 38.4, abs_tol=0.05)

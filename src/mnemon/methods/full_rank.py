@@ -1,0 +1,95 @@
+"""What the methods share that train whole weight matrices, as Custom Diffusion does (Kumari et al., CVPR 2023, arXiv
+2212.04488).
+
+Not covered: compression of the stored changes by a singular value decomposition, and the augmentation by resized
+photos. Written from the equations; no code of the authors is used.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from mnemon.adapters import Dense
+from mnemon.methods import parts
+from mnemon.methods.base import Learner, Method, Start, TrainedConcept
+from mnemon.settings import NonNegativeInt, PositiveFloat, PositiveInt
+
+RARE_WORDS = ("ktn", "pll", "ucd")
+"""Where V*_t starts, one word per concept: they hardly occur in text, so they mean next to nothing to the base."""
+
+
+class TextDense(Dense):
+    """A dense change that takes its gradient from the text, not from the BOS token that every prompt begins with."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Δ x for inputs (batch, length, d_in)."""
+        change = super().forward(inputs)
+        return torch.cat([change[:, :1].detach(), change[:, 1:]], dim=1)
+
+
+class FullRankLearner(Learner, ABC):
+    """Delta_t of every target module, all entries free, and the token V*_t."""
+
+    def __init__(self, method: "FullRankMethod", start: Start) -> None:
+        self.word = unused_word(start.earlier)
+        token = parts.VectorToken(parts.vectors_like(start.base, self.word, 1, start.generator))
+        super().__init__(start, token, method.token_lr)
+        self.learning_rate = method.learning_rate
+        layers = start.base.target_modules()
+        self.changes = nn.ParameterList(
+            torch.zeros(layer.out_features, layer.in_features, device=start.base.device) for layer in layers.values()
+        )
+        self._deltas = {target: TextDense(change) for target, change in zip(layers, self.changes, strict=True)}
+
+    @abstractmethod
+    def export(self) -> TrainedConcept: ...
+
+    def deltas(self) -> Mapping[str, TextDense]:
+        return self._deltas
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        return [{"params": list(self.changes.parameters()), "lr": self.learning_rate}, self.token_group()]
+
+    def stored(self, **extra: Tensor) -> TrainedConcept:
+        """The concept with its changes as they are now, and the word that its token started at."""
+        deltas = {target: Dense(delta.matrix().detach().cpu().clone()) for target, delta in self._deltas.items()}
+        return self.trained_concept(deltas, facts={"token_start": self.word}, extra=extra)
+
+
+class PlainFullRankLearner(FullRankLearner):
+    """Nothing but the denoising loss guides it."""
+
+    def export(self) -> TrainedConcept:
+        return self.stored()
+
+
+def unused_word(earlier: Sequence[TrainedConcept]) -> str | None:
+    """The first rare word at which the token of no earlier concept started; none when all are taken."""
+    taken = {concept.facts.get("token_start") for concept in earlier}
+    return next((word for word in RARE_WORDS if word not in taken), None)
+
+
+@dataclass(frozen=True)
+class FullRankMethod(Method, ABC):
+    """Whole weights of the cross-attention keys and values, and a token that starts at a rare word."""
+
+    trains: ClassVar[str] = "the whole weights of the cross-attention keys and values, and the token"
+    stores: ClassVar[str] = "the changes of these weights, every entry, and the token's vector"
+
+    learning_rate: PositiveFloat = 2e-4
+    """Learning rate of the weights."""
+    token_lr: PositiveFloat = 5e-3
+    """Learning rate of the token embedding."""
+    use_class_noun: bool = True
+    """Put the class noun after the token in prompts."""
+    steps: NonNegativeInt = 200
+    """Training steps per concept."""
+    batch_size: PositiveInt = 8
+    """Images per step."""
+
+    def begin(self, start: Start) -> Learner:
+        return PlainFullRankLearner(self, start)
