@@ -63,7 +63,8 @@ def test_disjoint_columns_have_no_crosstalk(base: Base) -> None:
 def test_disjoint_columns_are_given_together_taken_again_and_run_out(base: Base) -> None:
     method = OrthogonalAdaptation(rank=15, disjoint=True)  # the tiny base reads 32 columns: two concepts
     seeds = [torch.Generator().manual_seed(seed) for seed in range(2)]
-    rex, kiki = (one.export() for one in method.begin_together([("rex", None), ("kiki", None)], base, [], seeds))
+    starts = [Start(name, None, base, [], seed) for name, seed in zip(("rex", "kiki"), seeds, strict=True)]
+    rex, kiki = (one.export() for one in method.begin_together(starts))
     assert not columns(rex) & columns(kiki)
     again = method.begin(Start("mug", None, base, [kiki], seeds[0])).export()  # rex was removed
     assert columns(again) == columns(rex)
