@@ -4,7 +4,7 @@ from dataclasses import fields
 import pytest
 
 from mnemon.errors import MnemonError
-from mnemon.methods import METHODS, method_from, method_settings
+from mnemon.methods import METHODS, method_from, method_settings, method_with
 from mnemon.methods.fl2t import Fl2t
 from mnemon.methods.lora import Lora
 from mnemon.methods.replay import Replay
@@ -57,6 +57,12 @@ def test_former_names_of_settings_mean_the_new_ones() -> None:
     assert method_from("stamina", former) == expected
     assert method_from("replay", {"rehearsal": 2}) == Replay(num_replay_images=2)
     assert method_from("fl2t", {"network_rate": 2e-3, "guidance": "none"}) == Fl2t(network_lr=2e-3, guidance="none")
+
+
+def test_settings_of_a_method_are_changed_under_either_name() -> None:
+    assert method_with(Lora(rank=3), {"rate": 1e-3, "steps": 5}) == Lora(rank=3, learning_rate=1e-3, steps=5)
+    with pytest.raises(MnemonError, match="'lora' has no setting 'rnak'; did you mean 'rank'"):
+        method_with(Lora(), {"rnak": 1})
 
 
 def test_every_former_name_is_of_a_setting_of_now() -> None:

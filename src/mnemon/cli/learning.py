@@ -95,14 +95,14 @@ def _listed(photos: Path, library: Path) -> tuple[list[Any], None]:
 def _method(name: str | None, pairs: list[str], library: Path) -> Any:
     """None keeps the library's own. Settings are those of a new library, or have to agree with those of one there."""
     from mnemon.library import Library
-    from mnemon.methods import method_from, method_settings
+    from mnemon.methods import method_from, method_with
 
     settings = dict(setting_of(pair) for pair in pairs)
     if not settings:
         return name
     own = Library.open(library).method if (library / "library.json").exists() else None
     if own is not None and name in (None, own.name):
-        return method_from(own.name, method_settings(own) | settings)
+        return method_with(own, settings)
     return method_from(name or "stamina", settings)
 
 

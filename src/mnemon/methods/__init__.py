@@ -23,7 +23,7 @@ from mnemon.methods.replay import Replay
 from mnemon.methods.single import Single
 from mnemon.methods.stamina import Stamina
 from mnemon.methods.textual_inversion import TextualInversion
-from mnemon.settings import nearest, settings_from_json, settings_to_json
+from mnemon.settings import current_names, nearest, settings_from_json, settings_to_json
 
 METHODS: dict[str, type[Method]] = {
     "lora": Lora,
@@ -58,6 +58,12 @@ def method_from(name: str, settings: Mapping[str, Any] | None = None) -> Method:
     return settings_from_json(METHODS[name], settings or {}, f"The method '{name}'")
 
 
+def method_with(method: Method, settings: Mapping[str, Any]) -> Method:
+    """The same method with other values of some settings. Raises as `method_from` does."""
+    own = method_settings(method)
+    return method_from(method.name, own | current_names(settings, list(own), f"The method '{method.name}'"))
+
+
 def method_settings(method: Method) -> dict[str, Any]:
     """The method's settings as JSON values; `method_from(method.name, ...)` makes the same method again."""
     return settings_to_json(method)
@@ -73,4 +79,5 @@ __all__ = [
     "TrainedConcept",
     "method_from",
     "method_settings",
+    "method_with",
 ]

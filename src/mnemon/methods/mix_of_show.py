@@ -1,7 +1,8 @@
-"""Mix-of-Show (Gu et al., NeurIPS 2023, arXiv 2305.18292): concepts learned apart, and gradient fusion of weights.
+"""Mix-of-Show (Gu et al., NeurIPS 2023, arXiv 2305.18292): concepts trained independently, and gradient fusion of
+their weights.
 
 The fusion is solved in closed form instead of by L-BFGS. Not covered: changes of the text encoder and of the U-Net's
-other layers and their fusion, and drawing by regions, which any method may use (`mnemon.sampling`).
+other layers and their fusion, and regional sampling, which any method may use (`mnemon.sampling`).
 """
 
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from mnemon.models.base import Base
 from mnemon.settings import PositiveFloat
 
 PROMPTS = ("<{}>", "photo of a <{}>")
-"""What each concept's weights are asked for; the concept stands last."""
+"""Prompts on which the fused weights have to agree with each concept's; the concept stands last."""
 
 
 def fuse(changes: Sequence[Tensor], features: Sequence[Tensor], ridge: float) -> Tensor:
@@ -42,7 +43,7 @@ def fuse(changes: Sequence[Tensor], features: Sequence[Tensor], ridge: float) ->
 
 @torch.no_grad()
 def own_features(base: Base, one: TrainedConcept) -> Tensor:
-    """X_i^T of every layer, (layers, rows, D2) in fp64: the concept's own places and the end mark, in both prompts."""
+    """X_i^T of every layer, (layers, rows, D2) in fp64: the concept's own tokens and EOS, in both prompts."""
     own = next(iter(one.tokens.values())).shape[-2] + 1
     features = base.token_features([prompt.format(one.name) for prompt in PROMPTS])
     return torch.cat([words[..., -own:, :] for words in features], dim=-2).cpu().double()
@@ -50,15 +51,15 @@ def own_features(base: Base, one: TrainedConcept) -> Tensor:
 
 @dataclass(frozen=True)
 class MixOfShow(EdLora):
-    """ED-LoRA concepts, each learned on the bare base, and gradient fusion of their weights, matrix by matrix:
+    """ED-LoRA concepts, each trained on the bare base, and gradient fusion of their weights, matrix by matrix:
 
         dW_i = A_i B_i                                  of concept i, with a token V_rand V_class for each layer
-        X_i  = what "<v>" and "photo of a <v>" become at this layer, at the token's places and the end mark, (D2, n)
+        X_i  = text features of "<v>" and "photo of a <v>" at this layer, of the token and EOS, (D2, n)
         W*   = argmin_W  sum_i || (W_0 + dW_i) X_i - W X_i ||_F^2 + eps || W - W_0 ||_F^2
              = [sum_i (W_0 + dW_i) G_i + eps W_0] [sum_i G_i + eps I]^-1            G_i = X_i X_i^T
 
-    so the fused weights say of each concept's words what its own weights say, and of words in other directions what
-    W_0 says. The paper goes from W_0 to the minimum without eps by L-BFGS. Weight fusion, its ablation, is the mean:
+    so the fused weights map each concept's words as its own weights do, and features in other directions as W_0 does.
+    The paper goes from W_0 to the minimum without eps by L-BFGS. Weight fusion, its ablation, is the mean:
     W* = W_0 + (1/n) sum_i dW_i.
     """
 
@@ -73,8 +74,8 @@ class MixOfShow(EdLora):
     fusion: Literal["gradient", "weight"] = "gradient"
     """Gradient fusion as above, or the mean of the changes."""
     ridge: PositiveFloat = 0.1
-    """eps as a share of the mean diagonal entry of sum_i G_i. Concepts' words are much alike to a text encoder: with
-    next to no eps, W* tells them apart by changes that are far larger than the concepts' own; other words suffer."""
+    """eps as a share of the mean diagonal entry of sum_i G_i. Concepts' features are similar: with
+    next to no eps, W* separates them by changes far larger than the concepts' own, at the cost of other words."""
 
     def begin(self, start: Start) -> PlainEdLoraLearner:
         return PlainEdLoraLearner(self, start)

@@ -1,7 +1,7 @@
-"""Orthogonal Adaptation (Po et al., CVPR 2024, arXiv 2312.02432): concepts learned apart that add up without a fusion.
+"""Orthogonal Adaptation (Po et al., CVPR 2024, arXiv 2312.02432): concepts are trained independently, and added up.
 
-Not covered: changes of other layers than cross-attention keys and values, and columns drawn from a normal distribution
-instead of a shared basis (the paper's second, weaker way).
+Not covered: changes of other layers than cross-attention keys and values, and normally distributed columns instead of
+a shared basis (the paper's second, weaker way).
 """
 
 from collections.abc import Sequence
@@ -21,14 +21,14 @@ from mnemon.settings import NonNegativeInt, PositiveFloat
 
 
 def shared_basis(width: int, seed: int) -> Tensor:
-    """O (width, width) in fp64, orthogonal and uniformly drawn: the same, bit for bit, for all who know the seed."""
+    """O (width, width) in fp64, orthogonal, uniformly distributed: the same, bit for bit, for the same seed."""
     normal = torch.randn(width, width, generator=_numbers(f"basis/{seed}/{width}"), dtype=torch.float64)
     q, r = torch.linalg.qr(normal)
     return q * r.diagonal().sign()  # QR alone prefers some orthogonal matrices (Mezzadri, arXiv math-ph/0609050)
 
 
 def drawn_columns(width: int, rank: int, seed: int, name: str) -> Tensor:
-    """Which `rank` columns of the basis the concept `name` has, without a look at any other concept."""
+    """Which `rank` columns of the basis the concept `name` has, independent of other concepts."""
     return torch.randperm(width, generator=_numbers(f"columns/{seed}/{width}/{name}"))[:rank]
 
 
@@ -67,14 +67,14 @@ class OrthogonalLearner(EdLoraLearner):
 class OrthogonalAdaptation(EdLora):
     """ED-LoRA concepts whose `down` factors are fixed to columns of one orthogonal matrix, and added up:
 
-        O in R^{D2 x D2}                   orthogonal, drawn from a seed, one for each width of inputs
-        B_i in R^{D2 x r}                  r columns of O, drawn by the concept's name; never trained
+        O in R^{D2 x D2}                   orthogonal, random from a seed, one for each width of inputs
+        B_i in R^{D2 x r}                  r columns of O, random from the concept's name; never trained
         dW_i = A_i B_i^T                   A_i in R^{D1 x r}, trained, starts at zero
         W    = W_0 + lambda sum_i dW_i
 
     Where B_i^T B_j = 0, dW_j does nothing to inputs in the span of B_i: no crosstalk there, though no concept has seen
-    another. Two draws share r^2 / D2 columns on average; `disjoint` gives each concept columns that none of the
-    library's has, as long as there are any.
+    another. Two random choices share r^2 / D2 columns on average; `disjoint` gives each concept columns that none of
+    the library's has, as long as there are any.
     """
 
     name: ClassVar[str] = "orthogonal-adaptation"

@@ -19,17 +19,17 @@ LambdaForm = Literal["softmax", "cosine", "sigmoid", "inner"]
 """From C_g and S_i to lambda_i: `softmax`: (G - 1) softmax_i(cos / tau_l), so that uniform relevance is 1; `cosine`:
 where positive; `sigmoid`: of cos / tau_l; `inner`: C_g S_i^T as printed, of either sign and unbounded."""
 Positive = Literal["itself", "embedding", "proxy"]
-"""What S_i is drawn to in R3 while the others' are pushed away: S_i itself, as printed, so that R3 only pushes; C_i; or
+"""The positive of S_i in R3, with the others' as negatives: S_i itself, as printed, so that R3 only repels; C_i; or
 P'_i."""
 
 
 class ProxyDecoder(nn.Module):
     """The set-invariant decoder and the MLP:
 
-        P' = decoder(P; text)        self-attention among the G proxies, then cross-attention to the prompt's words
+        P' = decoder(P; text)        self-attention among the G proxies, then cross-attention to the prompt
         S_i = MLP([C_i ; P'_i])      linear(2 d, 8/3 d) - ReLU - linear(8/3 d, d)
 
-    A layer of `torch.nn.TransformerDecoder` with nothing that tells places apart: permuting the concepts permutes P'
+    A layer of `torch.nn.TransformerDecoder` without positional encoding: permuting the concepts permutes P'
     and S and changes nothing else. At d = 768 it has 14,173,184 weights.
     """
 
@@ -46,10 +46,10 @@ class ProxyDecoder(nn.Module):
         self, proxies: Tensor, embeddings: Tensor, text: Tensor, mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """P' and S (prompts, concepts, d) of P and C (concepts, d) under prompts (prompts, length, d); `mask`
-        (prompts, length) is false where a prompt is only filled up."""
+        (prompts, length) is false at padding."""
         start = proxies.expand(len(text), -1, -1)
-        filled = None if mask is None else ~mask
-        decoded: Tensor = self.decoder(start, text, memory_key_padding_mask=filled)
+        padding = None if mask is None else ~mask
+        decoded: Tensor = self.decoder(start, text, memory_key_padding_mask=padding)
         both = torch.cat([embeddings.expand(len(text), -1, -1), decoded], -1)
         return decoded, self.last(functional.relu(self.first(both)))
 
@@ -84,7 +84,7 @@ def relevance(embedding: Tensor, states: Tensor, own: int, form: LambdaForm, tem
 
 def contrast(states: Tensor, positives: Tensor, temperature: float) -> Tensor:
     """R3 (Eq. 4): the mean over i of -log(exp(sim(S_i, K_i) / tau) / sum_j exp(sim(S_i, K_j) / tau)), sim the cosine,
-    for S and K (prompts, G, d). With K = S, as printed, there is nothing to be drawn to: the S_i are pushed apart."""
+    for S and K (prompts, G, d). With K = S, as printed, the positive is constant, and the S_i only repel each other."""
     cosines = functional.normalize(states, dim=-1) @ functional.normalize(positives, dim=-1).mT
     target = torch.arange(states.shape[1], device=states.device).repeat(len(states))
     return functional.cross_entropy(cosines.flatten(0, 1) / temperature, target)

@@ -1,4 +1,4 @@
-"""How much the factors of several concepts share (CIDM, arXiv 2410.17594: R1 and R2; FL2T, arXiv 2601.01963: R1')."""
+"""Overlap of the factors of several concepts (CIDM, arXiv 2410.17594: R1 and R2; FL2T, arXiv 2601.01963: R1')."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -36,8 +36,8 @@ def overlaps(own: Tensor, others: Tensor, how: Overlap) -> Tensor:
 
 
 class _MeanAbsolute(torch.autograd.Function):
-    """mean |A_i A_g^T| over the D1 x D1 entries. Its derivative sign(A_g A_i^T) A_i is thin and is made on the way
-    forward, so that no D1 x D1 matrix is kept for the way back."""
+    """mean |A_i A_g^T| over the D1 x D1 entries. Its derivative sign(A_g A_i^T) A_i is thin and is computed in the
+    forward pass, so that no D1 x D1 matrix is kept for the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, own: Tensor, others: Tensor) -> Tensor:
