@@ -12,7 +12,7 @@ import pytest
 
 from mnemon.evaluation.figures import FIGURES
 from mnemon.report.benchmark_page import write
-from mnemon.report.tables import shown
+from mnemon.report.formatting import shown
 from tests.evaluation.runs import write_failure, write_run
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -69,7 +69,7 @@ def test_the_page_is_whole_loads_nothing_and_has_every_formula_at_hand(page):
     assert all(source.startswith("data:image/") for source in re.findall(r'src="([^"]{20})', page))
     assert len(set(parsed.ids)) == len(parsed.ids) and parsed.targets <= set(parsed.ids)
     assert len(parsed.targets) == len(FIGURES)  # every figure is in a table, and its formula is opened from there
-    assert all(figure.formula and figure.reading for figure in FIGURES.values())
+    assert all(figure.formula and figure.meaning for figure in FIGURES.values())
 
 
 def rows(page: str, heading: str) -> dict[str, str]:
@@ -110,7 +110,7 @@ def test_a_long_sequence_shows_the_rows_that_were_scored(tmp_path):
     Parsed(text)
     table = text[text.index('<table class="heat dense">') :]
     heads = re.findall(r'<th scope="row">([^<]*)</th>', table[: table.index("</table>")])
-    assert heads == ["just learned", "after 10", "after 14", "kept", "photos"]
+    assert heads == ["just learned", "after 10", "after 14", "retention", "photos"]
     assert "<h2>Spread over orders" not in text  # one order has none
     assert re.search(r"Confusion at the end: .*none", text)
 

@@ -75,7 +75,7 @@ def test_the_page_is_whole_and_loads_nothing(page):
 
 def test_the_page_shows_the_matrices_and_the_numbers(page):
     assert page.count('<table class="heat">') == 4
-    for text in ("0.70", "0.50", "0.95", "Forgetting, best − last", "0.300 before anything was learned", "12"):
+    for text in ("0.70", "0.50", "0.95", "Forgetting, best − last", "(max_t R[t, j] - R[N, j])", "0.300 before anything was learned", "12"):
         assert text in page
     # mean of 0.9 - 0.2 · (2, 1) over the two earlier concepts
     assert ">0.300<" in page and ">0.015<" in page
@@ -91,8 +91,8 @@ def test_text_is_escaped(page):
 
 
 def test_the_better_method_is_marked_and_a_tie_is_not(page):
-    assert re.search(r"Kept<small>[^<]*</small></th><td class=best>", page)  # stamina, the first column
-    assert re.search(r"Just learned<small>[^<]*</small></th><td>0.900</td><td>0.900</td>", page)
+    assert re.search(r'Retention<small>[^<]*</small></th><td class="best">', page)  # stamina, the first column
+    assert re.search(r"Learning accuracy<small>[^<]*</small></th><td>0.900</td><td>0.900</td>", page)
 
 
 def test_a_page_without_any_concept_is_still_a_page(tmp_path):

@@ -1,24 +1,21 @@
 """One page that shows every concept of a library, at the same prompts and seeds whenever it is made."""
 
-from collections.abc import Callable, Mapping, Sequence
-from html import escape
-from importlib.resources import files
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mnemon.api.opening import base_of, in_base
 from mnemon.errors import MnemonError
-from mnemon.files import write_text
 from mnemon.library import Library
-from mnemon.methods.base import TrainedConcept
 from mnemon.models import Base
-from mnemon.report import page
-from mnemon.sampling import Composed, SamplingSettings, to_image
+from mnemon.report.images import ImageCell, Thumbnail, thumbnail
+from mnemon.report.preview_page import write_preview
+from mnemon.sampling import SamplingSettings, to_image
 
 PROMPTS = ("a photo of {}", "a photo of {} in the snow", "a photo of {} on the beach")
 SAMPLING = SamplingSettings(num_inference_steps=20)
 
-Rows = Mapping[str, Mapping[str, str]]
-"""Concept -> heading of a column -> HTML; a column may be missing."""
+Images = dict[str, list[Thumbnail]]
+"""Prompt as it was sampled -> its images."""
 
 
 def preview(
@@ -35,10 +32,10 @@ def preview(
 
     Args:
         out: the page; one that is there already is replaced.
-        every: a column for every state of the library, instead of one for every prompt.
+        every: a column for every revision of the library, instead of one for every prompt.
         prompts: with `{}` where the concept is named.
         number: images of each prompt, with seeds 0, 1, ...
-        on_state: hears the state that is being drawn and the newest one.
+        on_state: called with the revision that is sampled and the newest one.
 
     Raises:
         MnemonError: the library has no concepts, or a prompt has no place for one.
@@ -47,63 +44,42 @@ def preview(
     for prompt in prompts:
         if "{}" not in prompt:
             raise MnemonError(f'The prompt "{prompt}" has no place for the concept: write {{}} where it is named.')
+    prompts = list(dict.fromkeys(prompts))
     states = range(1, opened.state + 1) if every else [opened.state]
     past = {state: Library.open(opened.path, at=state) for state in states}
     if not any(one.names() for one in past.values()):
         raise MnemonError(f"The library {opened.path} has no concepts to show: teach it one with `mnemon learn`.")
-    found = base_of(opened, base)
-    rows: dict[str, dict[str, str]] = {}
-    for state, one in past.items():
+    loaded = base_of(opened, base)
+    cells: dict[str, dict[str, ImageCell]] = {}
+    for state, revision in past.items():
         if on_state is not None:
             on_state(state, opened.state)
-        for name, columns in _drawn(one, found, prompts, number).items():
-            shown = {f"after {state}": "".join(columns.values()) + _score(one, name)} if every else columns
-            rows.setdefault(name, {}).update(shown)
+        for name, images in _sample(revision, loaded, prompts, number).items():
+            if every:
+                columns = {f"after {state}": ImageCell(images, _score(revision, name))}
+            else:
+                columns = {
+                    prompt: ImageCell({text: images[text]}) for prompt, text in zip(prompts, images, strict=True)
+                }
+            cells.setdefault(name, {}).update(columns)
     heads = [f"after {state}" for state in states] if every else list(prompts)
-    return _write(Path(out), opened, rows, heads, prompts, number)
+    return write_preview(Path(out), opened, cells, heads, prompts, number)
 
 
-def _drawn(library: Library, base: Base, prompts: Sequence[str], number: int) -> dict[str, dict[str, str]]:
-    """Concept -> prompt -> its images, as HTML."""
+def _sample(library: Library, base: Base, prompts: Sequence[str], number: int) -> dict[str, Images]:
+    """Concept -> its images of each prompt."""
+    sampled: dict[str, Images] = {}
     with in_base(library, base) as composed:
-        return {
-            one.name: {prompt: _images(composed, one, prompt, number) for prompt in prompts} for one in composed.learned
-        }
+        for concept in composed.learned:
+            token = composed.method.prompt_name(concept.name, concept.class_noun)
+            for text in (prompt.replace("{}", token) for prompt in prompts):
+                images = composed.sample([text] * number, range(number), SAMPLING)
+                sampled.setdefault(concept.name, {})[text] = [thumbnail(to_image(image)) for image in images]
+    return sampled
 
 
-def _images(composed: Composed, one: TrainedConcept, prompt: str, number: int) -> str:
-    text = prompt.replace("{}", composed.method.prompt_name(one.name, one.class_noun))
-    images = composed.sample([text] * number, range(number), SAMPLING)
-    return page.cell([to_image(image) for image in images], text)
-
-
-def _score(library: Library, name: str) -> str:
-    """Identity alignment as it was measured at the library's state, if it was."""
-    scores = library.rows().get(library.state, {"concepts": {}})["concepts"].get(name, {})
-    value = scores.get("identity_alignment")
-    return "" if value is None else f'<span class="score">{page.number(value, 2)}</span>'
-
-
-def _write(path: Path, library: Library, rows: Rows, heads: Sequence[str], prompts: Sequence[str], number: int) -> Path:
-    facts = {
-        "base": library.base_name,
-        "method": library.method.name,
-        "state": str(library.state),
-        "prompts": ", ".join(prompts),
-        "seeds": f"0 to {number - 1}",
-    }
-    introduction = "The same prompts and seeds every time; numbers are identity alignment where it was measured."
-    style = files("mnemon.report").joinpath("library.css").read_text(encoding="utf-8")
-    title = f"All concepts of {library.path.resolve().name}"
-    write_text(path, page.document(title, introduction, facts, [_table(rows, heads)], style))
-    return path
-
-
-def _table(rows: Rows, heads: Sequence[str]) -> str:
-    top = "".join(f'<th scope="col">{escape(head)}</th>' for head in heads)
-    lines = []
-    for name, cells in rows.items():
-        body = "".join(f"<td>{cells.get(head, '')}</td>" for head in heads)
-        lines.append(f'<tr><th scope="row">{escape(name)}</th>{body}</tr>')
-    table = f'<table class="pictures"><thead><tr><td></td>{top}</tr></thead><tbody>{"".join(lines)}</tbody></table>'
-    return f'<section><div class="card wide">{table}</div></section>'
+def _score(library: Library, name: str) -> float | None:
+    """Identity alignment as it was measured at the library's revision, if it was."""
+    row = library.rows().get(library.state, {"concepts": {}})
+    value: float | None = row["concepts"].get(name, {}).get("identity_alignment")
+    return value

@@ -1,46 +1,103 @@
-"""The figures of a benchmark: title, formula, reading. Their values are worked out in `mnemon.evaluation.numbers`.
+"""The one table of figures: title, formula, meaning, which values are better. Pages and documents show it.
 
-R[t, j] is a score of concept j after concept t was learned, N the number of concepts; x, y are unit features.
+R[t, j] is a score of concept j after concept t was learned, R[j, j] its first score and R[N, j] its last, N the number
+of concepts; x, y are unit features. `mnemon.evaluation.matrix` works out `MATRIX_FIGURES`, `mnemon.evaluation.numbers`
+`FIGURES`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
+
+Better = Literal["high", "low", ""]
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure of a run.
+    """One figure.
 
     Attributes:
         title: for the head of a column.
         formula: with the symbols of the module's docstring.
-        reading: what it says, what it needs and what it does not see.
+        meaning: what it says, who uses it, what it needs and what it does not see.
         better: which values are better; "" where neither is.
         unit: "" for a plain number, "share" for 0..1 shown in percent, else what it counts.
     """
 
     title: str
     formula: str
-    reading: str
-    better: Literal["high", "low", ""] = "high"
+    meaning: str
+    better: Better = "high"
     unit: Literal["", "share", "bytes", "seconds", "count"] = ""
+
+
+MATRIX_FIGURES: dict[str, Figure] = {
+    "learning_accuracy": Figure(
+        "Learning accuracy", "(1/N) Σ_j R[j, j]",
+        "Each concept right after its own step, whatever became of it. Needs the diagonal.",
+    ),
+    "learning_accuracy_first10": Figure(
+        "Learning accuracy, first 10", "(1/n) Σ_{j≤n} R[j, j],  n = min(10, N)",
+        "The diagonal of the first concepts. Needs their diagonal.",
+    ),
+    "learning_accuracy_last10": Figure(
+        "Learning accuracy, last 10", "(1/n) Σ_{j>N-n} R[j, j],  n = min(10, N)",
+        "Beside the first ten it shows saturation: whether a long sequence is still learned at its end. Needs their "
+        "diagonal.",
+    ),
+    "final_average": Figure(
+        "Final average, A_N", "(1/N) Σ_j R[N, j]",
+        "All concepts after the last step (CODA-Prompt, mammoth): the number to rank by. Needs the last row.",
+    ),
+    "retention": Figure(
+        "Retention", "(1/N) Σ_j R[N, j] / R[j, j]",
+        "What is left of what was learned; the last concept counts, with 1. Needs the diagonal and the last row.",
+        "high", "share",
+    ),
+    "forgetting_from_best": Figure(
+        "Forgetting, best − last", "1/(N-1) Σ_{j<N} (max_t R[t, j] - R[N, j])",
+        "mammoth, LAMDA-PILOT; never below 0, as the maximum includes the last row. Needs every R[t, j], t ≥ j, j < N.",
+        "low",
+    ),
+    "forgetting_from_first": Figure(
+        "Forgetting, first − last", "1/(N-1) Σ_{j<N} (R[j, j] - R[N, j])",
+        "Avalanche; below 0 where later concepts helped. Needs the diagonal and the last row.", "low",
+    ),
+    "forgetting_one_step": Figure(
+        "Forgetting in a step, F_N", "1/(N-1) Σ_{t=2..N} 1/(t-1) Σ_{j<t} (R[t-1, j] - R[t, j])",
+        "CODA-Prompt: the mean drop in one step, several times smaller than the other two. Needs every R[t, j], t ≥ j, "
+        "j < N.",
+        "low",
+    ),
+    "backward_transfer": Figure(
+        "Backward transfer", "1/(N-1) Σ_{j<N} (R[N, j] - R[j, j])",
+        "GEM (arXiv 1706.08840): minus the forgetting from the first score. Needs the diagonal and the last row.",
+    ),
+}  # fmt: skip
+"""What follows from one score matrix, by the names in `mnemon.evaluation.matrix`. Without an entry that its
+formula needs a figure has no value."""
+
+
+def _of_matrix(name: str, title: str, meaning: str) -> Figure:
+    """A figure of a run that is one of a matrix."""
+    return replace(MATRIX_FIGURES[name], title=title, meaning=meaning)
 
 
 _IDENTITY = "R: identity alignment, mean cosine of a concept's drawn pictures with its references, identity features."
 _END = "In the last row, all concepts in the model."
+_AVERAGE = MATRIX_FIGURES["final_average"].formula
 
 FIGURES: dict[str, Figure] = {
     "identity_alignment": Figure(
-        "Identity", "(1/N) Σ_j R[N, j],  R = mean_{i,k} ⟨x_i, y_k⟩",
+        "Identity", f"{_AVERAGE},  R = mean_{{i,k}} ⟨x_i, y_k⟩",
         f"Is it this very thing? {_END} Identity features: DINO for photographs, the judge on the world. Ranks the "
         "table.",
     ),
     "image_alignment": Figure(
-        "Image", "(1/N) Σ_j R[N, j],  R = mean_{i,k} ⟨x_i, y_k⟩",
+        "Image", f"{_AVERAGE},  R = mean_{{i,k}} ⟨x_i, y_k⟩",
         f"CLIP-I: the same with CLIP's image features, which hold scene and kind more than the individual. {_END}",
     ),
     "text_alignment": Figure(
-        "Text", "(1/N) Σ_j R[N, j],  R = mean_i ⟨x_i, z_i⟩",
+        "Text", f"{_AVERAGE},  R = mean_i ⟨x_i, z_i⟩",
         f"Plain cosine of picture i and the features z_i of its prompt in words. {_END}",
     ),
     "multi_text_alignment": Figure(
@@ -59,18 +116,16 @@ FIGURES: dict[str, Figure] = {
         "Pictures of one prompt and seed are not compared with each other, so 0 is no drift at all.",
         "low",
     ),
-    "forgetting": Figure(
-        "Forgetting", "1/(N-1) Σ_{j<N} (R[j, j] - R[N, j])",
+    "forgetting": _of_matrix(
+        "forgetting_from_first", "Forgetting",
         f"First minus last (Avalanche). {_IDENTITY} Needs the diagonal and the last row. What was never learned "
         "cannot be forgotten: read it beside learning.",
-        "low",
     ),
-    "learning_identity_first10": Figure(
-        "Learned, first 10", "(1/n) Σ_{j≤n} R[j, j],  n = min(10, N)", f"Just learned. {_IDENTITY}",
+    "learning_identity_first10": _of_matrix(
+        "learning_accuracy_first10", "Learned, first 10", f"Just learned. {_IDENTITY}",
     ),
-    "learning_identity_last10": Figure(
-        "Learned, last 10", "(1/n) Σ_{j>N-n} R[j, j],  n = min(10, N)",
-        f"Beside the first ten it shows saturation. {_IDENTITY}",
+    "learning_identity_last10": _of_matrix(
+        "learning_accuracy_last10", "Learned, last 10", f"Beside the first ten it shows saturation. {_IDENTITY}",
     ),
     "zero_shot_drift": Figure(
         "Zero-shot drift", "(1 - mean_i ⟨x_i, y_i⟩) / 2",
@@ -85,41 +140,38 @@ FIGURES: dict[str, Figure] = {
     ),
     "fusion_seconds": Figure("Fusion", "once, all concepts", "Combining all concepts; 0 for none.", "low", "seconds"),
     "clip_score": Figure(
-        "Text, 2.5 convention", "(1/N) Σ_j R[N, j],  R = mean_i 2.5 · max(⟨x_i, z_i⟩, 0)",
+        "Text, 2.5 convention", f"{_AVERAGE},  R = mean_i 2.5 · max(⟨x_i, z_i⟩, 0)",
         f"CLIPScore as Custom Diffusion and CIDM give text alignment. {_END}",
     ),
-    "forgetting_image": Figure(
-        "Forgetting, image", "1/(N-1) Σ_{j<N} (R[j, j] - R[N, j])", "First minus last of image alignment.", "low",
+    "forgetting_image": _of_matrix(
+        "forgetting_from_first", "Forgetting, image", "First minus last of image alignment.",
     ),
-    "forgetting_from_best": Figure(
-        "Forgetting, best − last", "1/(N-1) Σ_{j<N} (max_t R[t, j] - R[N, j])",
-        f"mammoth, LAMDA-PILOT. {_IDENTITY} Needs every R[t, j], t ≥ j.", "low",
+    "forgetting_from_best": _of_matrix(
+        "forgetting_from_best", "Forgetting, best − last",
+        f"mammoth, LAMDA-PILOT. {_IDENTITY} Needs every R[t, j], t ≥ j.",
     ),
-    "forgetting_one_step": Figure(
-        "Forgetting in a step, F_N", "1/(N-1) Σ_{t=2..N} 1/(t-1) Σ_{j<t} (R[t-1, j] - R[t, j])",
-        f"CODA-Prompt; several times smaller than the others. {_IDENTITY} Needs every R[t, j], t ≥ j.", "low",
+    "forgetting_one_step": _of_matrix(
+        "forgetting_one_step", "Forgetting in a step, F_N",
+        f"CODA-Prompt; several times smaller than the others. {_IDENTITY} Needs every R[t, j], t ≥ j.",
     ),
-    "backward_transfer": Figure(
-        "Backward transfer", "1/(N-1) Σ_{j<N} (R[N, j] - R[j, j])", f"GEM: minus forgetting. {_IDENTITY}",
-    ),
-    "retention": Figure("Kept", "(1/N) Σ_j R[N, j] / R[j, j]", f"{_IDENTITY} The last concept counts, with 1.", "high",
-        "share"),
-    "learning_accuracy": Figure("Learned", "(1/N) Σ_j R[j, j]", f"The diagonal. {_IDENTITY}"),
+    "backward_transfer": _of_matrix("backward_transfer", "Backward transfer", f"GEM: minus forgetting. {_IDENTITY}"),
+    "retention": _of_matrix("retention", "Retention", f"{_IDENTITY} The last concept counts, with 1."),
+    "learning_accuracy": _of_matrix("learning_accuracy", "Learning accuracy", f"The diagonal. {_IDENTITY}"),
     "identity_of_ceiling": Figure(
         "Identity of ceiling", "(1/N) Σ_j R[N, j] / c_j,  c_j = mean_{k≠l} ⟨y_k, y_l⟩",
         "Against what the references reach among themselves; not a strict bound.", "high", "share",
     ),
     "recognised": Figure(
-        "Recognised", "share of pictures i of j with argmax_k ⟨x_i, m_k⟩ = j",
+        "Recognised, top 1", "share of images i of j with argmax_k ⟨x_i, m_k⟩ = j",
         f"Nearest concept by identity features, m_k the mean reference of k at unit length. Chance is 1/N. {_END}",
         "high", "share",
     ),
     "kid": Figure(
         "Kernel distance, cubic", "(1/N) Σ_j MMD²_u with k(x, y) = (cos(x, y) + 1)³",
-        "KID's formula on CLIP's image features of few pictures: not comparable to published KID.", "low",
+        "KID's formula on CLIP's image features of few images: not comparable to published KID.", "low",
     ),
     "mmd_just_learned": Figure(
-        "MMD just learned", "(1/N) Σ_j MMD²_u(references of j, pictures of j at j)",
+        "MMD just learned", "(1/N) Σ_j MMD²_u(references of j, images of j at j)",
         "As A_mmd, of the diagonal: plasticity.", "low",
     ),
     "general_text_alignment": Figure(
@@ -127,40 +179,40 @@ FIGURES: dict[str, Figure] = {
     ),
     "multi_identity_alignment": Figure(
         "Identity, several concepts", "mean over prompts of mean_{c in prompt} mean_{i,k} ⟨x_i, y_ck⟩",
-        "Whole pictures against each of their concepts, so lower than for one concept.",
+        "Whole images against each of their concepts, so lower than for one concept.",
     ),
     "multi_image_alignment": Figure(
         "Image, several concepts", "mean over prompts of mean_{c in prompt} mean_{i,k} ⟨x_i, y_ck⟩",
         "The same with CLIP.",
     ),
     "noun_accuracy": Figure(
-        "Noun shown", "share of pictures whose noun is the prompt's", f"By the world's classifier. {_END}",
+        "Noun shown", "share of images whose noun is the prompt's", f"By the world's classifier. {_END}",
         "high", "share",
     ),
     "background_accuracy": Figure(
-        "Background shown", "share of pictures whose background is the prompt's", f"By the world's classifier. {_END}",
+        "Background shown", "share of images whose background is the prompt's", f"By the world's classifier. {_END}",
         "high", "share",
     ),
     "general_attribute_accuracy": Figure(
         "General attributes", "mean of the shares of noun, colour, pattern, background shown as said",
-        "General prompts after the last concept, by the world's classifier: what the base still draws exactly.", "high",
-        "share",
+        "General prompts after the last concept, by the world's classifier: what the base still renders exactly.",
+        "high", "share",
     ),
     "picture_error": Figure(
-        "± of a cell", "mean_j t · s_j / √n", "Half of a 95 % interval of one R[N, j] from its n pictures.", "",
+        "± of a cell", "mean_j t · s_j / √n", "Half of a 95 % interval of one R[N, j] from its n images.", "",
     ),
     "fusion_peak_bytes": Figure(
         "Fusion, peak memory", "max_τ m(τ) - m(0), τ while fusing",
         "Memory m that fusing takes anew: of the GPU, else of the whole process.", "low", "bytes",
     ),
     "draw_seconds_per_picture": Figure(
-        "Drawing a picture", "seconds / pictures, last row", "Wall time with all concepts in the model.", "low",
+        "Sampling an image", "seconds / images, last row", "Wall time with all concepts in the model.", "low",
         "seconds",
     ),
     "peak_memory_bytes": Figure(
         "Peak memory", "max_τ m(τ), τ in the run", "Memory m of the GPU, else of the whole process.", "low", "bytes",
     ),
 }  # fmt: skip
-"""Name -> figure. The first fourteen are those of `summary.json`."""
+"""The figures of a run. The first fourteen are those of `summary.json` and `report.md`; their texts stay."""
 
 SUMMARY: tuple[str, ...] = tuple(FIGURES)[:14]

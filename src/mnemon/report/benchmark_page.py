@@ -2,20 +2,21 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from mnemon.evaluation.figures import FIGURES, SUMMARY
 from mnemon.evaluation.intervals import interval
 from mnemon.evaluation.numbers import Numbers, interval_of, multi_alignment, spread_over_orders
-from mnemon.evaluation.results import Problem, Results
+from mnemon.evaluation.results import Results
 from mnemon.evaluation.run_record import RunRecord
 from mnemon.files import write_text
-from mnemon.report import charts, image_strips, markdown, page
+from mnemon.report import charts, images, markdown
+from mnemon.report.formatting import shown
+from mnemon.report.matrices import run_matrices
+from mnemon.report.rendering import write_page
 from mnemon.report.summary import figures_by_method, write_numbers
-from mnemon.report.tables import Cell, Column, figure_column, figure_columns, formulas, shown, sortable
+from mnemon.report.tables import Cell, Column, NumberTable, figure_columns, sortable
 
 QUALITY = SUMMARY[:10]
 COSTS = (
@@ -54,9 +55,7 @@ def write(out: str | Path) -> Path:
     remarks = {method: _remark(results, method) for method in numbers}
     known = facts(results, numbers)
     write_text(results.folder / "report.md", markdown.text(results, numbers, remarks, known))
-    path = results.folder / "report.html"
-    write_text(path, _page(results, numbers, remarks, known))
-    return path
+    return write_page(results.folder / "report.html", "benchmark.html", **_page(results, numbers, remarks), facts=known)
 
 
 def _ranked(numbers: dict[str, list[Numbers]]) -> dict[str, list[Numbers]]:
@@ -99,30 +98,29 @@ def facts(results: Results, numbers: Mapping[str, Sequence[Numbers]]) -> dict[st
     }
 
 
-def _page(
-    results: Results, numbers: dict[str, list[Numbers]], remarks: dict[str, str], known: Mapping[str, str]
-) -> str:
+def _page(results: Results, numbers: dict[str, list[Numbers]], remarks: dict[str, str]) -> dict[str, Any]:
     runs = {method: results.of(method) for method in numbers if numbers[method]}
     with_images = {method: record for method, of in runs.items() if (record := _first_with_images(of))}
-    sections = [
-        _tables(results, numbers, remarks),
-        _failed(results.problems),
-        *([charts.over_time(runs), charts.over_index(runs)] if runs else []),
-        image_strips.side_by_side(with_images),
-        image_strips.grids(with_images),
-        *([charts.matrices(runs), _measured(results)] if runs else []),
-        formulas(),
-    ]
-    room = files("mnemon.report")
-    style = "".join(room.joinpath(name).read_text(encoding="utf-8") for name in ("library.css", "benchmark.css"))
-    script = room.joinpath("sort.js").read_text(encoding="utf-8")
-    title = f"Benchmark: {results.records[0].sequence if results.records else results.folder.name}"
-    return page.document(title, _introduction(results), known, sections, style, script)
+    first = next(iter(with_images.values()), None)
+    return {
+        "title": f"Benchmark: {results.records[0].sequence if results.records else results.folder.name}",
+        "introduction": _introduction(results),
+        "tables": _tables(results, numbers, remarks),
+        "problems": results.problems,
+        "over_time": charts.over_time(runs) if runs else None,
+        "over_index": charts.over_index(runs),
+        "side_by_side": images.side_by_side(with_images),
+        "grids": {f"{method}, {run.label}": images.over_time(run) for method, run in with_images.items()},
+        "few_concepts": first is not None and len(first.names) <= images.SIDE_BY_SIDE,
+        "matrices": {method: [run_matrices(record) for record in records] for method, records in runs.items()},
+        "measured": _measured(results) if runs else {},
+        "figures": FIGURES,
+    }
 
 
 def _introduction(results: Results) -> str:
     text = (
-        "One concept after another, taught by every method to the same base, with the same photos, prompts, seeds and "
+        "One concept after another, learned by every method on the same base, with the same photos, prompts, seeds and "
         "scores. A run is one method on one order of the concepts with one seed."
     )
     seen = sorted({one.name for record in results.records for one in record.concepts if not one.held_out})
@@ -131,9 +129,10 @@ def _introduction(results: Results) -> str:
     return text
 
 
-def _tables(results: Results, numbers: dict[str, list[Numbers]], remarks: dict[str, str]) -> str:
+def _tables(results: Results, numbers: dict[str, list[Numbers]], remarks: dict[str, str]) -> dict[str, NumberTable]:
+    """Heading -> table; those without any number are left out."""
     plain = "Mean over runs, as above."
-    parts = {
+    tables = {
         "Leaderboard": sortable(_INTERVALS, remarks, figure_columns(numbers, QUALITY)),
         "Cost": sortable(plain, remarks, figure_columns(numbers, COSTS)),
         "Forgetting in every formula": sortable(_FORMULAS, remarks, figure_columns(numbers, FORGETTING)),
@@ -142,92 +141,68 @@ def _tables(results: Results, numbers: dict[str, list[Numbers]], remarks: dict[s
         "What the prompt asks for": sortable(plain, remarks, figure_columns(numbers, PROMPTED)),
         "Spread over orders": _spreads(results, numbers, remarks),
     }
-    return "".join(f"<section><h2>{title}</h2>{table}</section>" for title, table in parts.items() if table)
+    return {heading: table for heading, table in tables.items() if table}
 
 
-def _spreads(results: Results, numbers: Mapping[str, Sequence[Numbers]], remarks: Mapping[str, str]) -> str:
-    """Nothing where no method has runs of two orders."""
+def _spreads(
+    results: Results, numbers: Mapping[str, Sequence[Numbers]], remarks: Mapping[str, str]
+) -> NumberTable | None:
+    """None where no method has runs of two orders."""
     columns = [_spread_column(results, numbers, name) for name in SPREADS]
     known = any(cell.value is not None for column in columns for cell in column.cells)
-    return sortable(_SPREAD, remarks, columns) if known else ""
+    return sortable(_SPREAD, remarks, columns) if known else None
 
 
 def _spread_column(results: Results, numbers: Mapping[str, Sequence[Numbers]], name: str) -> Column:
     values = [spread_over_orders(results.of(method), runs, name) for method, runs in numbers.items()]
-    return Column(FIGURES[name].title, name, "low", [Cell(value, shown(value)) for value in values])
+    return Column(FIGURES[name].title, [Cell(shown(value), value) for value in values], name, "low")
 
 
-def _multi(results: Results, numbers: Mapping[str, Sequence[Numbers]], remarks: Mapping[str, str]) -> str:
+def _multi(
+    results: Results, numbers: Mapping[str, Sequence[Numbers]], remarks: Mapping[str, str]
+) -> NumberTable | None:
     """Text alignment by how many concepts a prompt names, beside the means of all."""
     sizes = sorted({len(one["concepts"]) for record in results.records for one in _entries(record)})
     if not sizes:
-        return ""
+        return None
     columns = [_size_column(results, numbers, size) for size in sizes]
-    columns += [figure_column(numbers, f"multi_{kind}_alignment") for kind in ("text", "identity", "image")]
-    said = "Prompts that name several concepts, after the last one. Mean over runs."
-    return sortable(said, remarks, columns) + _refused(results)
+    columns += figure_columns(numbers, [f"multi_{kind}_alignment" for kind in ("text", "identity", "image")])
+    caption = "Prompts that name several concepts, after the last one. Mean over runs."
+    return sortable(caption, remarks, columns, _refused(results))
 
 
-def _refused(results: Results) -> str:
-    """What methods or the base would not draw."""
-    refused = {
+def _refused(results: Results) -> list[str]:
+    """What methods or the base refused to sample."""
+    return sorted({
         f"{record.method}, {size} concepts: {reason}"
         for record in results.records
         for size, reason in record.rows[len(record.names)].get("refused", {}).items()
-    }
-    listed = "".join(f"<li>{escape(one)}</li>" for one in sorted(refused))
-    return f"<p>Not drawn:</p><ul>{listed}</ul>" if listed else ""
+    })  # fmt: skip
 
 
 def _size_column(results: Results, numbers: Mapping[str, Sequence[Numbers]], size: int) -> Column:
     cells = []
     for method in numbers:
-        found = [multi_alignment(_entries(record), "text_alignment", size) for record in results.of(method)]
-        known = [value for value in found if value is not None]
+        values = [multi_alignment(_entries(record), "text_alignment", size) for record in results.of(method)]
+        known = [value for value in values if value is not None]
         mean = sum(known) / len(known) if known else None
-        cells.append(Cell(mean, shown(mean)))
-    return Column(f"Text, {size} concepts", "multi_text_alignment", "high", cells)
+        cells.append(Cell(shown(mean), mean))
+    return Column(f"Text, {size} concepts", cells, "multi_text_alignment", "high")
 
 
 def _entries(record: RunRecord) -> list[dict[str, Any]]:
     return record.rows[len(record.names)].get("multi") or []
 
 
-def _failed(problems: Sequence[Problem]) -> str:
-    if not problems:
-        return ""
-    rows = "".join(
-        f'<tr><th scope="row">{escape(one.method)}</th><td>{escape(one.run)}</td><td>{escape(one.where)}</td>'
-        f"<td>{escape(one.error)}</td></tr>"
-        for one in problems
-    )
-    heads = "".join(f'<th scope="col">{name}</th>' for name in ("Method", "Run", "Where", "What happened"))
-    return (
-        "<section><h2>Runs without a result</h2>"
-        f'<div class="card wide"><table class="numbers failed"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody>'
-        "</table></div></section>"
-    )
-
-
 def _first_with_images(records: Sequence[RunRecord]) -> RunRecord | None:
     return next((record for record in records if record.strips), None)
 
 
-def _measured(results: Results) -> str:
-    """How images were drawn, with which settings, on which machine."""
+def _measured(results: Results) -> dict[str, str]:
+    """Settings of scoring and methods, versions and machines, as JSON."""
     first = results.records[0]
     machines = {json.dumps(record.machine, sort_keys=True): record.machine for record in results.records}
     settings = {method: runs[0].settings for method in results.methods if (runs := results.of(method))}
     parts = {"Scoring": first.score, "Versions": first.versions, "Settings of the methods": settings}
     parts |= {f"Machine {number}": one for number, one in enumerate(machines.values(), start=1)}
-    shown_parts = [page.merged(title, f"<pre>{escape(_json(value))}</pre>") for title, value in parts.items()]
-    said = (
-        "Whole rows are scored at the points, the concept just learned always. ± of one cell is half of the 95 % "
-        "interval of one score from its images. Intervals over runs hold for other orders and seeds of these "
-        "concepts, not for other concepts."
-    )
-    return f"<section><h2>How it was measured</h2><p>{said}</p>{''.join(shown_parts)}</section>"
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False)
+    return {title: json.dumps(part, indent=2, ensure_ascii=False) for title, part in parts.items()}

@@ -1,44 +1,97 @@
-"""The report's matrices and curves."""
+"""Line charts: the geometry of an inline SVG, and the curves of a benchmark's runs."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from html import escape
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mnemon.evaluation.matrix import ScoreMatrix, just_learned, last
-from mnemon.evaluation.numbers import confusion_of
 from mnemon.evaluation.run_record import RunRecord
-from mnemon.report import page
 
 Runs = Mapping[str, Sequence[RunRecord]]
-WHOLE = 12  # concepts, at the most, for a matrix with a row for every one of them
-_KINDS = {"identity_alignment": "Identity alignment", "image_alignment": "Image alignment"}
+Series = Mapping[str, Sequence[tuple[int, float]]]
+"""Name of a line -> points (step, value); nan leaves a point out."""
+
+LEFT, BOTTOM, TOP = 44, 34, 8  # pixels around the plot
 
 
-def over_index(runs: Runs) -> str:
+@dataclass(frozen=True)
+class Line:
+    """One curve, its points in pixels, and the height of its name in the key."""
+
+    name: str
+    points: Sequence[tuple[float, float]]
+    key_y: int
+
+
+@dataclass(frozen=True)
+class LineChart:
+    """A chart in pixels: the plot goes from `left` to `right`, where the key begins; ticks are (pixel, text)."""
+
+    label: str
+    width: int
+    height: int
+    left: int
+    right: int
+    radius: float
+    x_ticks: Sequence[tuple[float, str]]
+    y_ticks: Sequence[tuple[float, str]]
+    lines: Sequence[Line]
+
+
+def line_chart(series: Series, label: str, percent: bool = True) -> LineChart | None:
+    """The upright axis begins at 0; it is in percent, or plain. None where there is no point."""
+    points = [point for line in series.values() for point in line if not math.isnan(point[1])]
+    if not points:
+        return None
+    key = 46 + 9 * max(len(name) for name in series)  # room for the names
+    right, height = 510, max(300, 50 + 20 * len(series))
+    first, final = min(x for x, _ in points), max(x for x, _ in points)
+    top = max(1.0, *(y for _, y in points)) * 1.04
+
+    def across(x: int) -> float:
+        return round(LEFT + (x - first) / max(final - first, 1) * (right - LEFT), 1)
+
+    def upright(y: float) -> float:
+        return round((height - BOTTOM) * (1 - y / top) + TOP, 1)
+
+    steps = np.unique(np.linspace(first, final, min(final - first + 1, 12)).round().astype(int)).tolist()
+    ticks = np.arange(0, top, 0.25).tolist()
+    return LineChart(
+        label,
+        right + key,
+        height,
+        LEFT,
+        right,
+        3.5 if final - first < 20 else 2,
+        [(across(step), str(step)) for step in steps],
+        [(upright(tick), f"{100 * tick:.0f} %" if percent else f"{tick:.2f}") for tick in ticks],
+        [
+            Line(name, [(across(x), upright(max(y, 0.0))) for x, y in line if not math.isnan(y)], 26 + 20 * index)
+            for index, (name, line) in enumerate(series.items())
+        ],
+    )
+
+
+def over_index(runs: Runs) -> list[LineChart | None]:
     """For each method, how well the j-th concept was learned and what is left of it at the end, mean over runs."""
     lines: dict[str, Callable[[ScoreMatrix], NDArray[np.float64]]] = {"just learned": just_learned, "at the end": last}
-    charts = [
-        page.curves(
+    return [
+        line_chart(
             {name: _mean_line(of_method, line) for name, line in lines.items()},
             f"{method}: identity alignment by place in the sequence",
             percent=False,
         )
         for method, of_method in runs.items()
     ]
-    return (
-        "<section><h2>Alignment over concept index</h2><p>The j-th concept learned, mean over runs (in other orders "
-        "other concepts have the place). A falling upper line is saturation, the gap between the lines forgetting.</p>"
-        f'<div class="charts">{"".join(charts)}</div></section>'
-    )
 
 
-def over_time(runs: Runs) -> str:
+def over_time(runs: Runs) -> LineChart | None:
     """Mean identity alignment of all concepts so far, at the points, one line a method."""
     lines = {method: _average_line(of_method) for method, of_method in runs.items()}
-    chart = page.curves(lines, "Mean identity alignment of all concepts so far, after each scored point", percent=False)
-    return f"<section><h2>Over the sequence</h2>{chart}</section>"
+    return line_chart(lines, "Mean identity alignment of all concepts so far, after each scored point", percent=False)
 
 
 def whole_rows(record: RunRecord) -> list[int]:
@@ -61,50 +114,3 @@ def _average_line(runs: Sequence[RunRecord]) -> list[tuple[int, float]]:
     """Points (t, mean over runs and concepts 1..t) where whole rows were scored."""
     rows = np.stack([record.matrix("identity_alignment").values for record in runs])
     return [(t, float(rows[:, t - 1, :t].mean())) for t in whole_rows(runs[0])]
-
-
-def matrices(runs: Runs) -> str:
-    """For each method, the matrices of every run and what its concepts were taken for."""
-    parts = []
-    for place, (method, of_method) in enumerate(runs.items()):
-        of_runs = [page.merged(record.label, _of_run(record), number == 0) for number, record in enumerate(of_method)]
-        parts.append(page.merged(method, "".join(of_runs), place == 0))
-    said = "R[t, j]: row t after concept t, column j concept j. Framed: just learned. An empty cell was not scored."
-    return f"<section><h2>Every score matrix</h2><p>{said}</p>{''.join(parts)}</section>"
-
-
-def _of_run(record: RunRecord) -> str:
-    tables = [_matrix(record, score, caption) for score, caption in _KINDS.items()]
-    return f'<div class="pair">{"".join(tables)}</div>{_confusion(record)}'
-
-
-def _matrix(record: RunRecord, score: str, caption: str) -> str:
-    matrix = record.matrix(score)
-    kind = score.removesuffix("_alignment")
-    cells = record.rows[len(record.names)]["concepts"]
-    foot = page.heat_foot(matrix, {name: cells.get(name, {}).get(f"{kind}_ceiling") for name in matrix.names})
-    if len(matrix.names) <= WHOLE:
-        rows = [f"after {t}" for t in matrix.states]
-        return page.heat(rows, matrix.names, matrix.values, caption, matrix.first, foot)
-    whole = [t - 1 for t in whole_rows(record) if t > 1]
-    values = np.vstack([just_learned(matrix), matrix.values[whole]])
-    framed = np.vstack([np.ones(len(matrix.names), np.bool_), matrix.first[whole]])
-    rows = ["just learned", *(f"after {t + 1}" for t in whole)]
-    return page.heat(rows, matrix.names, values, caption, framed, foot)
-
-
-def _confusion(record: RunRecord) -> str:
-    shares = confusion_of(record)
-    if shares is None:
-        return ""
-    if len(record.names) <= WHOLE:
-        said = "Confusion at the end: share of the images of a row's concept that are nearest to a column's"
-        return page.heat(record.names, record.names, shares.numpy(), said)
-    wrong = [
-        (float(shares[j, k]), f"{drawn} taken for {other}")
-        for j, drawn in enumerate(record.names)
-        for k, other in enumerate(record.names)
-        if j != k and shares[j, k] > 0
-    ]
-    worst = ", ".join(f"{said} ({share:.0%})" for share, said in sorted(wrong, reverse=True)[:10])
-    return f"<p>Confusion at the end: {escape(worst) or 'none'}.</p>"

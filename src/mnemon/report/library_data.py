@@ -1,4 +1,4 @@
-"""From libraries to pages: what `mnemon evaluate` and the demo write."""
+"""From libraries to their pages: what `mnemon evaluate` and the demo write."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from mnemon.report.library_page import MethodReport, Report, write_report
 from mnemon.report.plots import plot_curves, plot_matrix
 
 Grids = Mapping[str, Mapping[int, Sequence[Image.Image]]]
-"""Concept -> library state -> images drawn of it then."""
+"""Concept -> revision of the library -> images sampled then."""
 
 
 def method_report(
@@ -54,9 +54,9 @@ def write_evaluation(library: Library, folder: Path) -> Path:
     page = folder / "report.html"
     report = Report(
         f"What {library.path.name} knows",
-        f"{len(library.names())} concepts taught to the base '{library.base_name}' with {library.method.name}.",
+        f"{len(library.names())} concepts learned on the base '{library.base_name}' with {library.method.name}.",
         [method_report(library)],
-        facts={"base": library.base_name, "method": library.method.name, "state": str(library.state)},
+        facts={"base": library.base_name, "method": library.method.name, "revision": str(library.state)},
         identity_ceilings=ceilings(library, "identity"),
         image_ceilings=ceilings(library, "image"),
     )

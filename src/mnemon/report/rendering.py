@@ -1,0 +1,24 @@
+"""From a template and its data to one self-contained page. Every text is escaped; nothing is loaded from outside."""
+
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from mnemon.files import write_text
+from mnemon.report.formatting import number
+
+TEMPLATES = Environment(
+    loader=PackageLoader("mnemon.report"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
+TEMPLATES.filters["number"] = number
+
+
+def write_page(path: Path, template: str, **data: object) -> Path:
+    """Render `template`, a file in `templates/`, into `path`; returns the path."""
+    write_text(path, TEMPLATES.get_template(template).render(**data))
+    return path
