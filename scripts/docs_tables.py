@@ -132,8 +132,8 @@ def methods_table() -> str:
 
 def figures_table() -> str:
     """One row a figure of the benchmark."""
-    rows = [(f"`{name}`", one.title, one.formula, one.better or "–", one.reading) for name, one in FIGURES.items()]
-    return table(("name", "title", "formula", "better", "reading"), rows)
+    rows = [(f"`{name}`", one.title, one.formula, one.better or "–", one.meaning) for name, one in FIGURES.items()]
+    return table(("name", "title", "formula", "better", "meaning"), rows)
 
 
 PARTS: dict[str, Callable[[], str]] = {

@@ -1,8 +1,8 @@
-"""The report's tables as Markdown, for a README, a results page or the documentation."""
+"""The report's tables as Markdown, for a README or a results page."""
 
 from collections.abc import Mapping, Sequence
 
-from mnemon.evaluation.figures import FIGURES, SUMMARY, Figure
+from mnemon.evaluation.figures import FIGURES, SUMMARY
 from mnemon.evaluation.numbers import Numbers, interval_of
 from mnemon.evaluation.results import Problem, Results
 from mnemon.report.formatting import shown
@@ -25,20 +25,11 @@ def text(
     return "\n\n".join(parts) + "\n"
 
 
-def figures_table(figures: Mapping[str, Figure]) -> str:
-    """The table of figures for the documentation; without a line's end after its last row."""
-    better = {"high": "higher", "low": "lower", "": "–"}
-    rows = [
-        [f"`{name}`", one.title, f"`{one.formula}`", one.meaning, better[one.better]] for name, one in figures.items()
-    ]
-    return _lines(["Name", "Title", "Formula", "Meaning", "Better"], rows)
-
-
 def _table(numbers: Mapping[str, Sequence[Numbers]], remarks: Mapping[str, str], names: Sequence[str]) -> str:
     rows = [
         [f"{method} ({remarks[method]})", *(_cell(runs, name) for name in names)] for method, runs in numbers.items()
     ]
-    return _lines(["Method", *(f"{FIGURES[name].title}{_arrow(name)}" for name in names)], _escaped(rows))
+    return _lines(["Method", *(f"{FIGURES[name].title}{_arrow(name)}" for name in names)], rows)
 
 
 def _cell(runs: Sequence[Numbers], name: str) -> str:
@@ -53,7 +44,7 @@ def _arrow(name: str) -> str:
 
 def _failed(problems: Sequence[Problem]) -> str:
     rows = [[one.method, one.run, one.where, one.error] for one in problems]
-    return _lines(["Method", "Run", "Where", "What happened"], _escaped(rows))
+    return _lines(["Method", "Run", "Where", "What happened"], rows)
 
 
 def _formulas() -> str:
@@ -63,8 +54,8 @@ def _formulas() -> str:
 
 
 def _lines(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *rows])
+    return "\n".join(f"| {' | '.join(map(_escaped, line))} |" for line in [head, ["---"] * len(head), *rows])
 
 
-def _escaped(rows: Sequence[Sequence[str]]) -> list[list[str]]:
-    return [[" ".join(cell.split()).replace("|", "\\|").replace("<", "&lt;") for cell in row] for row in rows]
+def _escaped(cell: str) -> str:
+    return " ".join(cell.split()).replace("|", "\\|").replace("<", "&lt;")
