@@ -75,7 +75,8 @@ def test_the_page_is_whole_and_loads_nothing(page):
 
 def test_the_page_shows_the_matrices_and_the_numbers(page):
     assert page.count('<table class="heat">') == 4
-    for text in ("0.70", "0.50", "0.95", "Forgetting, best − last", "(max_t R[t, j] - R[N, j])", "0.300 before anything was learned", "12"):
+    formula = "(max_t R[t, j] - R[N, j])"
+    for text in ("0.70", "0.50", "0.95", "Forgetting, best − last", formula, "0.300 before anything was learned", "12"):
         assert text in page
     # mean of 0.9 - 0.2 · (2, 1) over the two earlier concepts
     assert ">0.300<" in page and ">0.015<" in page
