@@ -1,16 +1,20 @@
-"""The pages say what the code says: generated parts are current, links resolve, Python snippets compile."""
+"""The pages say what the code says: generated parts are current, links resolve, snippets compile, options exist."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import typer.main
 
 from mnemon import METHODS
+from mnemon.cli import app
 from scripts import docs_tables
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 LINK = re.compile(r"\]\((?!\w+:)(?P<file>[^)#\s]*)(?:#(?P<part>[^)\s]+))?\)")
+COMMAND = re.compile(r"^ +(?:\$ )?mnemon (?:[^\n]*\\\n)*[^\n]*|`mnemon [^`]*`", re.MULTILINE)
 SNIPPET = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
@@ -47,3 +51,22 @@ def test_links_within_the_repository_resolve(page):
 def test_python_snippets_compile(page):
     for snippet in SNIPPET.findall(page.read_text(encoding="utf-8")):
         compile(snippet, page.name, "exec")
+
+
+def commands(page: Path) -> Iterator[tuple[str, list[str]]]:
+    """The name and the options of every command that a page shows."""
+    root = typer.main.get_command(app)
+    for found in COMMAND.findall(page.read_text(encoding="utf-8")):
+        words = found.strip("` $").split()[1:]
+        if words and words[0] in root.commands:
+            yield words[0], [word for word in words if re.fullmatch(r"--?[a-z][a-z-]*", word)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_options_of_shown_commands_exist(page):
+    root = typer.main.get_command(app)
+    unknown = []
+    for name, options in commands(page):
+        known = {option for parameter in root.commands[name].params for option in parameter.opts}
+        unknown += [f"{name} {option}" for option in options if option not in known]
+    assert not unknown
