@@ -25,7 +25,7 @@ class ScaleLearner(Learner):
     """One number for each row of a weight."""
 
     def __init__(self, method: "RowScale", start: Start) -> None:
-        token = parts.VectorToken(parts.start_vectors(start.base, 1, start.generator))
+        token = parts.VectorToken(parts.random_embeddings(start.base, 1, start.generator))
         super().__init__(start, token, method.learning_rate)
         self.weights = {target: layer.weight.detach() for target, layer in start.base.target_modules().items()}
         self.scales = nn.ParameterList(torch.zeros(len(weight), 1) for weight in self.weights.values())

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from mnemon.methods import Start, TrainedConcept
-from mnemon.methods.cidm import Cidm, CidmLearner
-from mnemon.methods.subspaces import CommonSubspace, overlaps
+from mnemon.methods.cidm import Cidm, CidmLearner, CommonSubspace
+from mnemon.methods.overlap import overlaps
 from mnemon.models import Base
 from tests.contract.table import assert_same_learned, learn
 from tests.methods.test_c_lora import random_past

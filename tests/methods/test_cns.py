@@ -97,7 +97,7 @@ def test_entries_outside_the_mask_stay_bit_for_bit(base: Base, two: list[Trained
     learned = learn(base, Cns(**SHORT, reg=reg), "mug", two)
     with merge(base.target_modules(), learned.deltas):
         for target, layer in base.target_modules().items():
-            mask = importance.masks_of(learned)[target]
+            mask = importance.stored_masks(learned)[target]
             assert torch.equal(layer.weight[~mask], before[target][~mask])
             assert (layer.weight[mask] != before[target][mask]).all()
     learner = begin(base, Cns(), two)
@@ -106,7 +106,7 @@ def test_entries_outside_the_mask_stay_bit_for_bit(base: Base, two: list[Trained
 
 def test_the_regulariser_against_whole_matrices(base: Base, two: list[TrainedConcept]) -> None:
     """All four forms, with U, M and the changes as dense (d_out, d_in) matrices, summed over all layers."""
-    taken = importance.union(two, importance.masks_of(two[0]))
+    taken = importance.union(two, importance.stored_masks(two[0]))
     gone = past(base, two)
     learner = moved(base, Cns(), two)
     earlier, start, lora = torch.zeros(3, dtype=torch.float64)
@@ -143,11 +143,11 @@ def test_what_is_general_does_not_depend_on_earlier_concepts(base: Base, monkeyp
 def test_a_mask_from_gradients_is_trained_and_repeats(base: Base) -> None:
     first, again = (by_gradient(base, "rex", []) for _ in range(2))
     assert_same_learned(first, again)
-    masks = importance.masks_of(first)
+    masks = importance.stored_masks(first)
     size = sum(mask.numel() for mask in masks.values())
     assert 0 < first.facts["mask_density"] == importance.entries(masks) / size <= Cns.q
     assert all((delta.values != 0).all() for delta in first.deltas.values())
-    by_text = importance.masks_of(learn(base, Cns(**SHORT), "rex"))
+    by_text = importance.stored_masks(learn(base, Cns(**SHORT), "rex"))
     assert any(not torch.equal(mask, by_text[target]) for target, mask in masks.items())
 
 
@@ -164,7 +164,7 @@ def test_bytes_and_fraction_are_exact(base: Base, two: list[TrainedConcept]) -> 
     parts = (pipeline.unet, pipeline.vae, pipeline.text_encoder)
     everything = sum(parameter.numel() for part in parts for parameter in part.parameters())
     for one in two:
-        masks = importance.masks_of(one)
+        masks = importance.stored_masks(one)
         counts = {target: int(mask.sum()) for target, mask in masks.items()}
         packed = sum(ceil(mask.numel() / 8) + 4 * counts[target] + 2 * 8 for target, mask in masks.items())
         assert one.stored_bytes == packed + 4 * 32  # and the token's vector

@@ -74,6 +74,6 @@ def test_a_concept_changes_at_most_15_weights_in_10_000() -> None:
         learner.values += 1  # what training does to every entry
     learned = learner.export()
     changed = sum(int(delta.matrix().count_nonzero()) for delta in learned.deltas.values()) + 768
-    assert changed == importance.entries(importance.masks_of(learned)) + 768
+    assert changed == importance.entries(importance.stored_masks(learned)) + 768
     assert 0 < changed / sum(sizes.values()) <= 0.0015
     print(f"changed: {changed:,} of {sum(sizes.values()):,}, {changed / sum(sizes.values()):.4%}; {learned.facts}")

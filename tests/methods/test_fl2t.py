@@ -10,7 +10,7 @@ import torch
 
 from mnemon.methods import Start, TrainedConcept
 from mnemon.methods.fl2t import EMBEDDING, PROXY, Fl2t, Fl2tLearner
-from mnemon.methods.subspaces import overlaps
+from mnemon.methods.overlap import overlaps
 from mnemon.models import Base
 from mnemon.training import TrainingSettings, train
 from tests.contract.table import assert_same_learned, learn, task

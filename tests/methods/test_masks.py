@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mnemon.methods.masks import MaskLogits, MaskParam, gates_of, mask_of, training_logits
+from mnemon.methods.masks import MaskLogits, MaskParam, soft_gates, training_logits, training_mask
 
 
 def generator() -> torch.Generator:
@@ -13,7 +13,7 @@ def generator() -> torch.Generator:
 def test_straight_through_masks_are_exactly_zero_or_one(kind, tau: float) -> None:
     logits = torch.randn(2, 40, 50, generator=generator(), requires_grad=True)
     noisy = training_logits(logits, kind, generator())
-    mask, gates = mask_of(noisy, kind, tau), gates_of(noisy, tau).detach()
+    mask, gates = training_mask(noisy, kind, tau), soft_gates(noisy, tau).detach()
     assert set(mask.detach().unique().tolist()) == {0.0, 1.0}
     weights = torch.randn(2, 40, 50, generator=generator())
     (weights * mask).sum().backward()
@@ -23,7 +23,7 @@ def test_straight_through_masks_are_exactly_zero_or_one(kind, tau: float) -> Non
 
 def test_gumbel_noise_opens_a_gate_with_the_probability_of_its_logit() -> None:
     for logit in (-1.0, 0.0, 2.0):
-        mask = mask_of(training_logits(torch.full((200, 200), logit), "gumbel_st", generator()), "gumbel_st", 1.0)
+        mask = training_mask(training_logits(torch.full((200, 200), logit), "gumbel_st", generator()), "gumbel_st", 1.0)
         assert abs(mask.mean().item() - torch.tensor(logit).sigmoid().item()) < 0.01
 
 
@@ -41,8 +41,8 @@ def test_two_gumbels_and_one_uniform_are_the_same_noise() -> None:
 def test_without_noise_a_gate_opens_with_the_sign_of_its_logit() -> None:
     logits = torch.tensor([-3.0, -0.1, 0.1, 3.0])
     assert torch.equal(training_logits(logits, "sigmoid_st", generator()), logits)
-    assert mask_of(logits, "gumbel_st", 1.0).tolist() == [0, 0, 1, 1]
-    torch.testing.assert_close(mask_of(logits, "soft", 2.0), torch.sigmoid(logits / 2))
+    assert training_mask(logits, "gumbel_st", 1.0).tolist() == [0, 0, 1, 1]
+    torch.testing.assert_close(training_mask(logits, "soft", 2.0), torch.sigmoid(logits / 2))
 
 
 @pytest.mark.parametrize("param", ["factor_mlp", "factor_linear"])

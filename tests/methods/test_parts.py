@@ -1,6 +1,6 @@
 import torch
 
-from mnemon.methods.parts import MlpToken, VectorToken, start_factors, start_vectors
+from mnemon.methods.parts import MlpToken, VectorToken, init_factors, random_embeddings
 from tests.tiny import tiny_sdxl_base
 
 
@@ -10,7 +10,7 @@ def generator() -> torch.Generator:
 
 def test_a_token_starts_like_a_word_of_each_text_encoder() -> None:
     base = tiny_sdxl_base()
-    start = start_vectors(base, 400, generator())
+    start = random_embeddings(base, 400, generator())
     for encoder, (width, mean, deviation) in base.embedding_statistics().items():
         assert start[encoder].shape == (400, width)
         assert abs(start[encoder].mean().item() - mean) < 0.1 * deviation
@@ -18,7 +18,7 @@ def test_a_token_starts_like_a_word_of_each_text_encoder() -> None:
 
 
 def test_factors_start_at_a_product_of_zero_with_one_side_alive() -> None:
-    up, down = start_factors(torch.nn.Linear(7, 5), 2, generator())
+    up, down = init_factors(torch.nn.Linear(7, 5), 2, generator())
     assert up.shape == (5, 2) and down.shape == (2, 7)
     assert not up.any() and down.all() and down.abs().max() <= 7**-0.5
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from mnemon.methods.proxy_decoder import ProxyDecoder, contrast, relevance
+from mnemon.methods.fl2t import contrast, relevance
+from mnemon.methods.proxy_decoder import ProxyDecoder
 
 WIDTH, CONCEPTS, PROMPTS = 16, 5, 3
 CPU = torch.device("cpu")

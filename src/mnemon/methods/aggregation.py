@@ -23,11 +23,7 @@ from mnemon.models.base import Base, Tokens
 from mnemon.settings import PositiveFloat
 
 Normalisation = Literal["square_frobenius", "pow4_l1", "pow8_frobenius"]
-"""`square_frobenius`: as the paper prints it. `pow4_l1`: as the published code does it. `pow8_frobenius`: the code's
-similarity and the paper's norm, with a power that leaves others little; a concept alone weighs 1."""
 Encoding = Literal["per_concept", "joint"]
-"""`per_concept`: each concept's token is encoded in a prompt of its own. `joint`: all of them in one, in the order of
-learning, as the published code does; a causal text encoder then lets earlier concepts colour later ones."""
 ENCODING = "encoding"
 """Key in `TrainedConcept.extra` of what `encode_alone` gave."""
 TINY = 1e-12
@@ -123,9 +119,10 @@ class Elastic(EdLora, ABC):
 
     normalisation: Normalisation = "square_frobenius"
     """psi: `square_frobenius` as above; `pow4_l1`: cosines, their fourth power, summing to one (the published code);
-    `pow8_frobenius`: cosines, their eighth power, of norm one."""
+    `pow8_frobenius`: cosines, their eighth power, of norm one, which leaves the other concepts little."""
     encoding: Encoding = "per_concept"
-    """Each concept's token is encoded in a prompt of its own (`per_concept`), or all of them in one (`joint`)."""
+    """Each concept's token is encoded in a prompt of its own (`per_concept`), or all of them in one, in the order of
+    learning (`joint`, as the published code does), where a causal text encoder lets earlier ones affect later ones."""
     over: Over = "all"
     """The active concepts i: `all`, whatever the prompt, as in the paper, or those that it names (`prompted`), so that
     it is sampled as if there were no others, and from the bare base if it names none."""

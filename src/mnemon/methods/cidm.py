@@ -5,6 +5,7 @@ aggregation, in R1 and in leaving R2 out. Not covered: synthesis by regions, sty
 queries and outputs, the attention regulariser, and what else `ed_lora` leaves out.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,8 +15,57 @@ from torch import Tensor, nn
 from mnemon.methods.aggregation import ENCODING, Elastic, encode_alone
 from mnemon.methods.base import Start, Step, TrainedConcept
 from mnemon.methods.ed_lora import EdLoraLearner
-from mnemon.methods.subspaces import CommonSubspace, common_subspaces, mean_overlap, stacked_ups
+from mnemon.methods.overlap import mean_overlap, stacked_ups
 from mnemon.settings import NonNegativeFloat
+
+
+class CommonSubspace(nn.Module):
+    """W_* (D1, D2) and H_i (D1, D1) of one target module, so that H_i W_* is near every change dW_i, the new one last:
+
+        R2 = sum_{i<=g} || dW_i - H_i W_* ||_F^2
+
+    W_* starts as the mean of the earlier changes and every H_i as the identity.
+    """
+
+    shared: Tensor
+    projections: Tensor
+    past: Tensor
+
+    def __init__(self, past: Tensor) -> None:
+        """`past`: dW_i of the earlier concepts, (g - 1, D1, D2)."""
+        super().__init__()
+        identity = torch.eye(past.shape[1], device=past.device)
+        self.register_buffer("shared", past.mean(0))
+        self.register_buffer("projections", identity.repeat(len(past) + 1, 1, 1))
+        self.register_buffer("past", past, persistent=False)
+
+    def distance(self, change: Tensor) -> Tensor:
+        """The new concept's term of R2 for dW_g (D1, D2); the others do not depend on it."""
+        return (change - self.projections[-1] @ self.shared).square().sum()
+
+    def total(self, change: Tensor) -> Tensor:
+        """R2."""
+        return self._errors(change).square().sum()
+
+    @torch.no_grad()
+    def step(self, change: Tensor, learning_rate: float) -> None:
+        """One step of gradient descent on R2 in W_* and all H_i. (The paper prints a plus, which ascends.)"""
+        errors = self._errors(change)
+        by_projections = -2 * errors @ self.shared.T
+        by_shared = -2 * (self.projections.mT @ errors).sum(0)
+        self.projections -= learning_rate * by_projections
+        self.shared -= learning_rate * by_shared
+
+    def _errors(self, change: Tensor) -> Tensor:
+        return torch.cat([self.past, change[None]]) - self.projections @ self.shared  # (g, D1, D2)
+
+
+def common_subspaces(
+    learned: Sequence[TrainedConcept], target_modules: Sequence[str], device: torch.device
+) -> nn.ModuleList:
+    """One for each target module, in their order."""
+    pasts = (torch.stack([one.deltas[target].matrix().detach() for one in learned]) for target in target_modules)
+    return nn.ModuleList(CommonSubspace(past.to(device)) for past in pasts)
 
 
 class CidmLearner(EdLoraLearner):

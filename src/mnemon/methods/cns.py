@@ -34,7 +34,7 @@ class CnsLearner(Learner):
 
     def __init__(self, method: "Cns", start: Start) -> None:
         base, generator = start.base, start.generator
-        token = parts.VectorToken(parts.vectors_like(base, start.class_noun, 1, generator))
+        token = parts.VectorToken(parts.init_embeddings(base, start.class_noun, 1, generator))
         super().__init__(start, token, method.token_lr)
         self.method, self.base, self.earlier = method, base, start.earlier
         self.target_modules = base.target_modules()
@@ -148,7 +148,7 @@ class CnsLearner(Learner):
     def _overlap(self) -> dict[str, Any]:
         """How large the masks are, and how much of them earlier concepts change too: each, and all together."""
         count, size = sum(self.counts), sum(mask.numel() for mask in self.masks.values())
-        shares = {one.name: importance.both(self.masks, importance.masks_of(one)) / count for one in self.earlier}
+        shares = {one.name: importance.both(self.masks, importance.stored_masks(one)) / count for one in self.earlier}
         return {"mask_density": count / size, "shared": float(self.taken.mean()), "shared_with": shares}
 
 

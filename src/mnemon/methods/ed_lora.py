@@ -22,10 +22,10 @@ VECTORS = 2
 """V_rand and V_class."""
 
 
-def start_tokens(base: Base, class_noun: str | None, generator: torch.Generator) -> dict[str, Tensor]:
+def init_tokens(base: Base, class_noun: str | None, generator: torch.Generator) -> dict[str, Tensor]:
     """V_rand V_class by text encoder, (layers, 2, width): a random vector, and the noun's embedding (random without a
     noun). They start alike for every layer."""
-    random = parts.start_vectors(base, VECTORS, generator)
+    random = parts.random_embeddings(base, VECTORS, generator)
     if class_noun is not None:
         nouns = parts.word_embeddings(base, class_noun, 1)
         random = {encoder: torch.cat([both[:1], nouns[encoder]]) for encoder, both in random.items()}
@@ -38,9 +38,9 @@ class EdLoraLearner(LowRankLearner, ABC):
 
     def __init__(self, method: "EdLora", start: Start, factors: Sequence[LowRank] | None = None) -> None:
         """`factors`: how the changes start, one for each target module; as LoRA's if not given."""
-        token = parts.VectorToken(start_tokens(start.base, start.class_noun, start.generator))
+        token = parts.VectorToken(init_tokens(start.base, start.class_noun, start.generator))
         if factors is None:
-            factors = parts.start_low_rank(start.base, method.rank, start.generator)
+            factors = parts.init_low_rank(start.base, method.rank, start.generator)
         super().__init__(start, token, method.token_lr, factors, method.learning_rate)
 
 

@@ -5,6 +5,7 @@ in the settings. Not covered: one set of proxies per layer, a decoder per concep
 the shared-subspace term R2, relevance with the sign turned, and the revision of concepts that are stored already.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -16,12 +17,14 @@ from torch.nn import functional
 from mnemon.methods.aggregation import ENCODING, Elastic, Normalisation, encode_alone
 from mnemon.methods.base import Learner, Over, Start, Step, TrainedConcept
 from mnemon.methods.ed_lora import EdLoraLearner
-from mnemon.methods.proxy_decoder import LambdaForm, Positive, ProxyDecoder, contrast, relevance
-from mnemon.methods.subspaces import Overlap, mean_overlap
+from mnemon.methods.overlap import Overlap, mean_overlap
+from mnemon.methods.proxy_decoder import ProxyDecoder
 from mnemon.models.base import Base
 from mnemon.settings import NonNegativeFloat, PositiveFloat
 
 Guidance = Literal["proxy", "cosine", "none"]
+LambdaForm = Literal["softmax", "cosine", "sigmoid", "inner"]
+Positive = Literal["itself", "embedding", "proxy"]
 EMBEDDING, PROXY = "embedding", "proxy"
 """Keys in `TrainedConcept.extra`: C_i and P_i, (d,)."""
 
@@ -132,6 +135,29 @@ class ConceptSet(nn.Module):
         return stored
 
 
+def relevance(embedding: Tensor, states: Tensor, own: int, form: LambdaForm, temperature: float) -> Tensor:
+    """lambda (prompts, G): of every concept's S (prompts, G, d) to the concept number `own`, whose C is `embedding`
+    (d,). Its own is 0. There are two concepts at least."""
+    others = torch.arange(states.shape[1], device=states.device) != own
+    if form == "inner":
+        return (states @ embedding) * others
+    cosines = functional.cosine_similarity(embedding.expand_as(states), states, dim=-1)
+    if form == "cosine":
+        return cosines.clamp_min(0) * others
+    if form == "sigmoid":
+        return (cosines / temperature).sigmoid() * others
+    shares = (cosines / temperature).masked_fill(~others, -math.inf).softmax(-1)
+    return (len(others) - 1) * shares
+
+
+def contrast(states: Tensor, positives: Tensor, temperature: float) -> Tensor:
+    """R3 (Eq. 4): the mean over i of -log(exp(sim(S_i, K_i) / tau) / sum_j exp(sim(S_i, K_j) / tau)), sim the cosine,
+    for S and K (prompts, G, d). With K = S, as printed, the positive is constant, and the S_i only repel each other."""
+    cosines = functional.normalize(states, dim=-1) @ functional.normalize(positives, dim=-1).mT
+    target = torch.arange(states.shape[1], device=states.device).repeat(len(states))
+    return functional.cross_entropy(cosines.flatten(0, 1) / temperature, target)
+
+
 class Fl2tLearner(EdLoraLearner):
     """dW_g = A_g B_g of every target module, the layer-wise token, and a place in the set of concepts."""
 
@@ -237,12 +263,13 @@ class Fl2t(Elastic):
     """Of A_i A_g^T the mean of `absolute` entries, `square`s, or entries as they are (`signed`, as printed); `gram`:
     the mean absolute entry of A_i^T A_g, which does not shrink A_g where the columns are orthogonal."""
     lambda_form: LambdaForm = "softmax"
-    """`softmax` as above; `cosine` where positive; `sigmoid` of cos / tau_l; `inner`: C_g S_i^T, as printed, with which
+    """l_i: `softmax` as above, so that uniform relevance is 1; `cosine` where positive; `sigmoid` of cos / tau_l; `inner`: C_g S_i^T, as printed, with which
     negative relevance lowers the loss."""
     lambda_grad: bool = True
     """Whether R1' trains decoder, MLP and proxies too; otherwise R3 alone does."""
     positive: Positive = "itself"
-    """The positive of S_i in R3: `itself`, as printed; its `embedding` C_i; or its `proxy` P'_i."""
+    """The positive of S_i in R3, with the others' as negatives: `itself`, as printed, so that R3 only repels; its
+    `embedding` C_i; or its `proxy` P'_i."""
 
     def begin(self, start: Start) -> Learner:
         return self.begin_together([start])[0]

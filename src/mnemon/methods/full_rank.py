@@ -36,7 +36,7 @@ class FullRankLearner(Learner, ABC):
 
     def __init__(self, method: "FullRankMethod", start: Start) -> None:
         self.word = unused_word(start.earlier)
-        token = parts.VectorToken(parts.vectors_like(start.base, self.word, 1, start.generator))
+        token = parts.VectorToken(parts.init_embeddings(start.base, self.word, 1, start.generator))
         super().__init__(start, token, method.token_lr)
         self.learning_rate = method.learning_rate
         layers = start.base.target_modules()

@@ -110,7 +110,7 @@ def shuffled(masks: Masks, generator: torch.Generator) -> dict[str, Tensor]:
     return mixed
 
 
-def masks_of(one: TrainedConcept) -> dict[str, Tensor]:
+def stored_masks(one: TrainedConcept) -> dict[str, Tensor]:
     """The stored masks of a concept, by target module."""
     return {target: delta.mask for target, delta in one.deltas.items() if isinstance(delta, Sparse)}
 
@@ -119,7 +119,7 @@ def union(learned: Sequence[TrainedConcept], like: Masks) -> dict[str, Tensor]:
     """U = OR_i M^i, with the target modules, shapes and device of `like`; all zero for no concept."""
     total = {target: torch.zeros_like(mask) for target, mask in like.items()}
     for one in learned:
-        for target, mask in masks_of(one).items():
+        for target, mask in stored_masks(one).items():
             total[target] |= mask.to(total[target].device)
     return total
 
@@ -141,7 +141,7 @@ def mask_overlap(learned: Sequence[TrainedConcept]) -> tuple[Tensor, Tensor]:
         |M_i AND M_j| / |M_i OR M_j|, symmetric with ones on the diagonal; and |M_i AND M_j| / |M_i|, the share of
         concept i's entries that concept j changes too. Zero where a mask is empty.
     """
-    masks = [masks_of(one) for one in learned]
+    masks = [stored_masks(one) for one in learned]
     shared = torch.tensor([[both(left, right) for right in masks] for left in masks], dtype=torch.float64)
     size = shared.diagonal()
     joint = size[:, None] + size[None, :] - shared

@@ -41,8 +41,8 @@ class LoraLearner(LowRankLearner, ABC):
     """As `LoraMethod` starts them: V*_t random, A_t zero, B_t random."""
 
     def __init__(self, method: "LoraMethod", start: Start) -> None:
-        token = parts.VectorToken(parts.start_vectors(start.base, method.num_vectors, start.generator))
-        factors = parts.start_low_rank(start.base, method.rank, start.generator)
+        token = parts.VectorToken(parts.random_embeddings(start.base, method.num_vectors, start.generator))
+        factors = parts.init_low_rank(start.base, method.rank, start.generator)
         super().__init__(start, token, method.token_lr, factors, method.learning_rate)
 
 

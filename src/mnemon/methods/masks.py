@@ -5,7 +5,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from mnemon.methods.parts import draw_normal, draw_uniform
+from mnemon.methods.parts import sample_normal, sample_uniform
 
 MaskKind = Literal["none", "soft", "sigmoid_st", "gumbel_st"]
 MaskParam = Literal["factor_mlp", "factor_linear"]
@@ -19,7 +19,7 @@ class RowMlp(nn.Module):
 
     def __init__(self, stack: int, width: int, generator: torch.Generator, device: torch.device) -> None:
         super().__init__()
-        start = draw_normal((2, stack, width, width), generator, device) / width**0.5
+        start = sample_normal((2, stack, width, width), generator, device) / width**0.5
         self.first = nn.Parameter(start[0])
         self.first_bias = nn.Parameter(torch.zeros(stack, 1, width, device=device))
         self.last = nn.Parameter(0.1 * start[1])
@@ -49,8 +49,8 @@ class MaskLogits(nn.Module):
         super().__init__()
         stack, rows, columns = shape
         size = 1.0 if param == "factor_mlp" else 0.1
-        self.u = nn.Parameter(size * draw_normal((stack, rows, rank), generator, device))
-        self.q = nn.Parameter(size * draw_normal((stack, columns, rank), generator, device))  # Q transposed
+        self.u = nn.Parameter(size * sample_normal((stack, rows, rank), generator, device))
+        self.q = nn.Parameter(size * sample_normal((stack, columns, rank), generator, device))  # Q transposed
         self.g: nn.Module = nn.Identity()
         self.h: nn.Module = nn.Identity()
         if param == "factor_mlp":
@@ -67,21 +67,21 @@ def training_logits(logits: Tensor, kind: MaskKind, generator: torch.Generator) 
     if kind != "gumbel_st":
         return logits
     # The difference of two Gumbel variables is logistic, which one uniform number gives.
-    return logits + draw_uniform(tuple(logits.shape), generator, logits.device).logit_(eps=1e-6)
+    return logits + sample_uniform(tuple(logits.shape), generator, logits.device).logit_(eps=1e-6)
 
 
-def gates_of(logits: Tensor, tau: float) -> Tensor:
+def soft_gates(logits: Tensor, tau: float) -> Tensor:
     """The soft gates y = sigmoid(S / tau)."""
     return torch.sigmoid(logits / tau)
 
 
-def mask_of(logits: Tensor, kind: MaskKind, tau: float) -> Tensor:
+def training_mask(logits: Tensor, kind: MaskKind, tau: float) -> Tensor:
     """The mask of the logits' shape: for `soft` the gates y themselves, else 1[S > 0] with the slope of y.
 
     On logits with Gumbel noise these are straight-through gates of the binary concrete (arXiv 1611.00712).
     """
     if kind == "soft":
-        return gates_of(logits, tau)
+        return soft_gates(logits, tau)
     mask: Tensor = _HardMask.apply(logits, tau)
     return mask
 
@@ -100,4 +100,4 @@ class _HardMask(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (logits,) = ctx.saved_tensors
         # gradient · y · (1 - y) / tau
-        return torch.ops.aten.sigmoid_backward(gradient, gates_of(logits, ctx.tau)) / ctx.tau, None
+        return torch.ops.aten.sigmoid_backward(gradient, soft_gates(logits, ctx.tau)) / ctx.tau, None

@@ -11,45 +11,45 @@ from mnemon.adapters import Delta, LowRank
 from mnemon.models.base import Base
 
 
-def draw_normal(shape: tuple[int, ...], generator: torch.Generator, device: torch.device) -> Tensor:
-    """Standard normal numbers, drawn on the generator's device."""
+def sample_normal(shape: tuple[int, ...], generator: torch.Generator, device: torch.device) -> Tensor:
+    """Standard normal samples, made on the generator's device."""
     return torch.randn(shape, generator=generator, device=generator.device).to(device)
 
 
-def draw_uniform(shape: tuple[int, ...], generator: torch.Generator, device: torch.device) -> Tensor:
-    """Numbers uniform in 0..1, drawn on the generator's device."""
+def sample_uniform(shape: tuple[int, ...], generator: torch.Generator, device: torch.device) -> Tensor:
+    """Samples uniform in 0..1, made on the generator's device."""
     return torch.rand(shape, generator=generator, device=generator.device).to(device)
 
 
-def start_factors(layer: nn.Linear, rank: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def init_factors(layer: nn.Linear, rank: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """`up` (d_out, rank), zero, and `down` (rank, d_in), uniform within 1 / sqrt(d_in): their product is zero."""
     device = layer.weight.device
-    down = draw_uniform((rank, layer.in_features), generator, device) * 2 - 1
+    down = sample_uniform((rank, layer.in_features), generator, device) * 2 - 1
     return torch.zeros(layer.out_features, rank, device=device), down / math.sqrt(layer.in_features)
 
 
-def start_low_rank(base: Base, rank: int, generator: torch.Generator) -> list[LowRank]:
+def init_low_rank(base: Base, rank: int, generator: torch.Generator) -> list[LowRank]:
     """Trainable factors for each target module, in their order."""
     layers = base.target_modules().values()
-    return [LowRank(*start_factors(layer, rank, generator), trainable=True) for layer in layers]
+    return [LowRank(*init_factors(layer, rank, generator), trainable=True) for layer in layers]
 
 
-def start_vectors(base: Base, vectors: int, generator: torch.Generator) -> dict[str, Tensor]:
-    """Random token vectors (vectors, width) by text encoder, with the mean and spread of its embedding table."""
+def random_embeddings(base: Base, vectors: int, generator: torch.Generator) -> dict[str, Tensor]:
+    """Random embeddings (vectors, width) by text encoder, with the mean and standard deviation of its table."""
     return {
-        encoder: mean + deviation * draw_normal((vectors, width), generator, base.device)
-        for encoder, (width, mean, deviation) in base.embedding_statistics().items()
+        encoder: mean + std * sample_normal((vectors, width), generator, base.device)
+        for encoder, (width, mean, std) in base.embedding_statistics().items()
     }
 
 
 def word_embeddings(base: Base, word: str, vectors: int) -> dict[str, Tensor]:
-    """Token vectors (vectors, width) by text encoder, each the mean embedding of the word's tokens."""
+    """Embeddings (vectors, width) by text encoder, each the mean embedding of the word's tokens."""
     return {encoder: vector.repeat(vectors, 1) for encoder, vector in base.word_embeddings(word).items()}
 
 
-def vectors_like(base: Base, word: str | None, vectors: int, generator: torch.Generator) -> dict[str, Tensor]:
-    """Token vectors that start as the word, or at random where there is none. Either way as much is drawn."""
-    random = start_vectors(base, vectors, generator)
+def init_embeddings(base: Base, word: str | None, vectors: int, generator: torch.Generator) -> dict[str, Tensor]:
+    """Embeddings of the word, or random ones where there is none. The generator advances alike in both cases."""
+    random = random_embeddings(base, vectors, generator)
     return word_embeddings(base, word, vectors) if word else random
 
 
@@ -105,10 +105,10 @@ class MlpToken(Token):
         self.bias = nn.ParameterDict()
         for encoder, vectors in start.items():
             device, outputs = vectors.device, vectors.numel()
-            both = draw_uniform((2, hidden), generator, device) * 2 - 1  # weight and bias, within 1 / sqrt(fan-in)
+            both = sample_uniform((2, hidden), generator, device) * 2 - 1  # weight and bias, within 1 / sqrt(fan-in)
             self.first[encoder] = nn.Parameter(both)
             small = 0.01 * vectors.std() / math.sqrt(hidden)
-            self.last[encoder] = nn.Parameter(small * draw_normal((hidden, outputs), generator, device))
+            self.last[encoder] = nn.Parameter(small * sample_normal((hidden, outputs), generator, device))
             self.bias[encoder] = nn.Parameter(vectors.flatten())
 
     def forward(self) -> dict[str, Tensor]:

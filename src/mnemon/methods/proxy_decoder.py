@@ -6,7 +6,6 @@ project's.
 """
 
 import math
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +14,6 @@ from torch.nn import functional
 from mnemon.methods import parts
 
 HEADS = 8
-LambdaForm = Literal["softmax", "cosine", "sigmoid", "inner"]
-"""From C_g and S_i to lambda_i: `softmax`: (G - 1) softmax_i(cos / tau_l), so that uniform relevance is 1; `cosine`:
-where positive; `sigmoid`: of cos / tau_l; `inner`: C_g S_i^T as printed, of either sign and unbounded."""
-Positive = Literal["itself", "embedding", "proxy"]
-"""The positive of S_i in R3, with the others' as negatives: S_i itself, as printed, so that R3 only repels; C_i; or
-P'_i."""
 
 
 class ProxyDecoder(nn.Module):
@@ -61,30 +54,7 @@ def _start(network: nn.Module, generator: torch.Generator) -> None:
             parameter.zero_()
             if parameter.ndim == 2:
                 bound = math.sqrt(6 / sum(parameter.shape))
-                uniform = parts.draw_uniform(tuple(parameter.shape), generator, parameter.device)
+                uniform = parts.sample_uniform(tuple(parameter.shape), generator, parameter.device)
                 parameter.copy_(bound * (uniform * 2 - 1))
         for norm in (module for module in network.modules() if isinstance(module, nn.LayerNorm)):
             norm.weight.fill_(1.0)
-
-
-def relevance(embedding: Tensor, states: Tensor, own: int, form: LambdaForm, temperature: float) -> Tensor:
-    """lambda (prompts, G): of every concept's S (prompts, G, d) to the concept number `own`, whose C is `embedding`
-    (d,). Its own is 0. There are two concepts at least."""
-    others = torch.arange(states.shape[1], device=states.device) != own
-    if form == "inner":
-        return (states @ embedding) * others
-    cosines = functional.cosine_similarity(embedding.expand_as(states), states, dim=-1)
-    if form == "cosine":
-        return cosines.clamp_min(0) * others
-    if form == "sigmoid":
-        return (cosines / temperature).sigmoid() * others
-    shares = (cosines / temperature).masked_fill(~others, -math.inf).softmax(-1)
-    return (len(others) - 1) * shares
-
-
-def contrast(states: Tensor, positives: Tensor, temperature: float) -> Tensor:
-    """R3 (Eq. 4): the mean over i of -log(exp(sim(S_i, K_i) / tau) / sum_j exp(sim(S_i, K_j) / tau)), sim the cosine,
-    for S and K (prompts, G, d). With K = S, as printed, the positive is constant, and the S_i only repel each other."""
-    cosines = functional.normalize(states, dim=-1) @ functional.normalize(positives, dim=-1).mT
-    target = torch.arange(states.shape[1], device=states.device).repeat(len(states))
-    return functional.cross_entropy(cosines.flatten(0, 1) / temperature, target)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mnemon.adapters import Delta, Dense, LowRank, MaskedLowRank, sum_deltas, zeros
 from mnemon.methods import parts
 from mnemon.methods.base import Learner, Method, Start, Step, TrainedConcept
-from mnemon.methods.masks import MaskKind, MaskLogits, MaskParam, gates_of, mask_of, training_logits
+from mnemon.methods.masks import MaskKind, MaskLogits, MaskParam, soft_gates, training_logits, training_mask
 from mnemon.settings import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 
@@ -50,7 +50,7 @@ class MaskedStack(nn.Module):
         self.delta = torch.bmm(self.a, self.b)  # A_t B_t
         if method.mask != "none" and self.training:
             self.noisy = training_logits(self.logits(), method.mask, generator)  # S_t
-            self.delta = self.delta * mask_of(self.noisy, method.mask, method.tau)  # Delta_t = (A_t B_t) (.) M_t
+            self.delta = self.delta * training_mask(self.noisy, method.mask, method.tau)  # Delta_t = (A_t B_t) (.) M_t
         elif method.mask != "none":
             self.delta = self.delta * self.final_mask()
 
@@ -59,11 +59,11 @@ class MaskedStack(nn.Module):
 
     def gates(self) -> Tensor:
         """(n, D1, D2)"""
-        return gates_of(self.noisy, self.method.tau)  # sigmoid(S_t / tau)
+        return soft_gates(self.noisy, self.method.tau)  # sigmoid(S_t / tau)
 
     def final_mask(self) -> Tensor:
         """Without noise, (n, D1, D2)."""
-        return mask_of(self.logits(), self.method.mask, self.method.tau)  # M_t = 1[S_t > 0]
+        return training_mask(self.logits(), self.method.mask, self.method.tau)  # M_t = 1[S_t > 0]
 
     def stored(self) -> dict[str, Delta]:
         """The deltas to store, by target module."""
@@ -81,7 +81,7 @@ class StaminaLearner(Learner):
 
     def __init__(self, method: "Stamina", start: Start) -> None:
         base, generator = start.base, start.generator
-        vectors = parts.vectors_like(base, start.class_noun, method.num_vectors, generator)
+        vectors = parts.init_embeddings(base, start.class_noun, method.num_vectors, generator)
         mlp = method.token == "mlp"
         token = parts.MlpToken(vectors, method.token_hidden, generator) if mlp else parts.VectorToken(vectors)
         super().__init__(start, token, method.token_lr)  # V*_t = MLP_t(1)
@@ -90,7 +90,7 @@ class StaminaLearner(Learner):
         past = sum_deltas([concept.deltas for concept in start.earlier])  # P_{t-1}, once: a step's cost is free of t
         groups: dict[tuple[int, int], dict[str, tuple[Tensor, Tensor]]] = {}
         for target, layer in layers.items():
-            factors = parts.start_factors(layer, method.rank, generator)
+            factors = parts.init_factors(layer, method.rank, generator)
             groups.setdefault((layer.out_features, layer.in_features), {})[target] = factors
         self.stacks = nn.ModuleList(MaskedStack(method, factors, past, generator) for factors in groups.values())
         shapes = {target: (layer.out_features, layer.in_features) for target, layer in layers.items()}

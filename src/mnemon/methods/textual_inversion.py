@@ -54,7 +54,7 @@ class TextualInversion(Method):
     """Images per step."""
 
     def begin(self, start: Start) -> TokenLearner:
-        vectors = parts.vectors_like(start.base, start.class_noun, self.num_vectors, start.generator)
+        vectors = parts.init_embeddings(start.base, start.class_noun, self.num_vectors, start.generator)
         return TokenLearner(start, parts.VectorToken(vectors), self.token_lr)
 
     def compose(self, base: Base, learned: Sequence[TrainedConcept], prompt: str | None = None) -> dict[str, Delta]:

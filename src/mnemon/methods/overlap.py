@@ -1,10 +1,10 @@
-"""Overlap of the factors of several concepts (CIDM, arXiv 2410.17594: R1 and R2; FL2T, arXiv 2601.01963: R1')."""
+"""Overlap of the factors of several concepts (R1 of CIDM, arXiv 2410.17594; R1' of FL2T, arXiv 2601.01963)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mnemon.methods.base import TrainedConcept
 
@@ -50,55 +50,6 @@ class _MeanAbsolute(torch.autograd.Function):
     def backward(ctx: Any, *by_mean: Tensor) -> tuple[Tensor, None]:
         (derivative,) = ctx.saved_tensors
         return torch.einsum("n,ndr->dr", by_mean[0], derivative), None
-
-
-class CommonSubspace(nn.Module):
-    """W_* (D1, D2) and H_i (D1, D1) of one target module, so that H_i W_* is near every change dW_i, the new one last:
-
-        R2 = sum_{i<=g} || dW_i - H_i W_* ||_F^2
-
-    W_* starts as the mean of the earlier changes and every H_i as the identity.
-    """
-
-    shared: Tensor
-    projections: Tensor
-    past: Tensor
-
-    def __init__(self, past: Tensor) -> None:
-        """`past`: dW_i of the earlier concepts, (g - 1, D1, D2)."""
-        super().__init__()
-        identity = torch.eye(past.shape[1], device=past.device)
-        self.register_buffer("shared", past.mean(0))
-        self.register_buffer("projections", identity.repeat(len(past) + 1, 1, 1))
-        self.register_buffer("past", past, persistent=False)
-
-    def distance(self, change: Tensor) -> Tensor:
-        """The new concept's term of R2 for dW_g (D1, D2); the others do not depend on it."""
-        return (change - self.projections[-1] @ self.shared).square().sum()
-
-    def total(self, change: Tensor) -> Tensor:
-        """R2."""
-        return self._errors(change).square().sum()
-
-    @torch.no_grad()
-    def step(self, change: Tensor, learning_rate: float) -> None:
-        """One step of gradient descent on R2 in W_* and all H_i. (The paper prints a plus, which ascends.)"""
-        errors = self._errors(change)
-        by_projections = -2 * errors @ self.shared.T
-        by_shared = -2 * (self.projections.mT @ errors).sum(0)
-        self.projections -= learning_rate * by_projections
-        self.shared -= learning_rate * by_shared
-
-    def _errors(self, change: Tensor) -> Tensor:
-        return torch.cat([self.past, change[None]]) - self.projections @ self.shared  # (g, D1, D2)
-
-
-def common_subspaces(
-    learned: Sequence[TrainedConcept], target_modules: Sequence[str], device: torch.device
-) -> nn.ModuleList:
-    """One for each target module, in their order."""
-    pasts = (torch.stack([one.deltas[target].matrix().detach() for one in learned]) for target in target_modules)
-    return nn.ModuleList(CommonSubspace(past.to(device)) for past in pasts)
 
 
 def mean_overlap(ups: Mapping[str, Tensor], others: Mapping[str, Tensor], how: Overlap) -> Tensor:
