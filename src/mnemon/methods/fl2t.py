@@ -263,8 +263,8 @@ class Fl2t(Elastic):
     """Of A_i A_g^T the mean of `absolute` entries, `square`s, or entries as they are (`signed`, as printed); `gram`:
     the mean absolute entry of A_i^T A_g, which does not shrink A_g where the columns are orthogonal."""
     lambda_form: LambdaForm = "softmax"
-    """l_i: `softmax` as above, so that uniform relevance is 1; `cosine` where positive; `sigmoid` of cos / tau_l; `inner`: C_g S_i^T, as printed, with which
-    negative relevance lowers the loss."""
+    """l_i: `softmax` as above, so that uniform relevance is 1; `cosine` where positive; `sigmoid` of cos / tau_l;
+    `inner`: C_g S_i^T, as printed, of either sign and unbounded, so that negative relevance lowers the loss."""
     lambda_grad: bool = True
     """Whether R1' trains decoder, MLP and proxies too; otherwise R3 alone does."""
     positive: Positive = "itself"
