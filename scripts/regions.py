@@ -23,7 +23,6 @@ from typing import Any
 
 from torch import Tensor
 
-from mnemon.api.opening import in_base
 from mnemon.data import photos_tensor
 from mnemon.errors import MnemonError
 from mnemon.evaluation import WorldEncoders
@@ -33,6 +32,7 @@ from mnemon.library import Library
 from mnemon.methods import METHODS, Method, method_from, method_settings
 from mnemon.models import load_base
 from mnemon.sampling import Composed, SamplingSettings, to_image
+from mnemon.sampling.composing import compose_library
 from mnemon.sampling.per_region import sample_per_region
 from mnemon.sampling.precision import bf16_autocast
 from mnemon.training import make_tasks, train
@@ -113,7 +113,7 @@ class Measurement:
     def library(self, method: Method) -> Library:
         """The method's library with all concepts in it; those that are there already are not learned again."""
         path = self.out / method.name
-        library = Library.open(path) if (path / "library.json").exists() else Library.create(path, self.base, method)
+        library = Library.open_or_create(path, self.base, method)
         for thing in self.things:
             if thing.name in library.names():
                 continue
@@ -132,7 +132,7 @@ class Measurement:
         method = method_from(name, {"steps": self.asked.training_steps})
         record: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"seen": {}, "cost": None}
         record["settings"] = method_settings(method)
-        with in_base(self.library(method), self.base) as composed, bf16_autocast(self.base):
+        with compose_library(self.library(method), self.base) as composed, bf16_autocast(self.base):
             for count in COUNTS:
                 for arm in ARMS:
                     seen = record["seen"].setdefault(f"{count} {arm}", [])

@@ -100,13 +100,13 @@ def test_flips_and_crops_give_variants_of_every_photo(
 
 
 def test_prior_images_are_trained_on_apart(tmp_path: Path, sip: Concept, base: Base, trained: list[Any]) -> None:
-    teach(tmp_path / "lib", sip, base, prior=2)
+    teach(tmp_path / "lib", sip, base, num_class_images=2)
     prior = trained[0]["prior"]
     assert isinstance(prior, Examples) and list(prior.prompts) == ["a photo of a mug"] * 2
     assert len(trained[0]["latents"]) == 3
     style = Concept("ink", sip.photos)
     with pytest.raises(MnemonError, match="noun"):
-        teach(tmp_path / "lib", style, base, prior=2)
+        teach(tmp_path / "lib", style, base, num_class_images=2)
 
 
 def test_missing_encoders_are_found_out_before_training(
@@ -158,7 +158,7 @@ def test_evaluate_tells_its_states_and_images(tmp_path: Path, sip: Concept, tom:
     for concept in (sip, tom):
         teach(path, concept, base)
     score = EvalSettings(num_images=8, num_inference_steps=1)
-    matrix = api.evaluate(path, base=base, score=score, on_state=lambda *call: states.append(call), on_images=hear)
+    matrix = api.evaluate(path, base=base, score=score, on_revision=lambda *call: states.append(call), on_images=hear)
     assert states == [(1, 2), (2, 2)]
     assert heard == [(1, "sip"), (1, None), (2, "sip"), (2, "tom"), (2, None)]
     assert matrix.values.shape == (2, 2) and matrix.values[0, 0] != matrix.values[0, 0]  # learned without references

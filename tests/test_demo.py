@@ -50,7 +50,7 @@ class Stops:
         self.events = demo.DemoEvents(
             on_start=lambda method, concept: self.at("start", method, concept),
             on_step=lambda done, total, logs: self.at("step", len(self.places) // 6, done),
-            on_row=lambda library, row: self.at("row", library.path.name, library.state),
+            on_row=lambda library, row: self.at("row", library.path.name, library.revision),
         )
 
     def before(self, place: str, function: Any) -> Any:

@@ -1,11 +1,11 @@
 """mnemon: teach a text-to-image model one concept after another, keep them all, and prove it with numbers.
 
-from mnemon import concept_from_folder, evaluate, generate, learn
+    from mnemon import concept_from_folder, evaluate, generate, learn
 
-learn("my-library", concept_from_folder("photos/rex", noun="dog"))
-learn("my-library", concept_from_folder("photos/tom", noun="cat"))
-generate("my-library", "a photo of <rex> dog in the snow", number=4, out="pictures")
-print(evaluate("my-library").values)
+    learn("my-library", concept_from_folder("photos/rex", class_noun="dog"))
+    learn("my-library", concept_from_folder("photos/tom", class_noun="cat"))
+    generate("my-library", "a photo of <rex> dog in the snow", num_images_per_prompt=4, out="pictures")
+    print(evaluate("my-library").values)
 """
 
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
         generate,
         import_concept,
         learn,
-        learn_together,
     )
     from mnemon.data import Concept, concept_from_folder, concept_from_imagefolder, concepts_from_list
     from mnemon.errors import MnemonError
@@ -40,7 +39,6 @@ _PUBLIC = {
         "generate",
         "import_concept",
         "learn",
-        "learn_together",
     ),
     "mnemon.data": ("Concept", "concept_from_folder", "concept_from_imagefolder", "concepts_from_list"),
     "mnemon.errors": ("MnemonError",),
@@ -70,7 +68,6 @@ __all__ = [
     "generate",
     "import_concept",
     "learn",
-    "learn_together",
     "load_base",
     "method_from",
 ]

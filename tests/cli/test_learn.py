@@ -25,7 +25,7 @@ def everything(folder: Path) -> dict[str, bytes]:
 def test_the_first_call_makes_a_library_and_the_next_adds_to_it(teach: Command) -> None:
     first = teach("--noun", "mug", "--library", "lib")
     assert first.code == 0
-    assert "<sip> learned" in first.out and "state 1" in first.out and "training photos" in first.out
+    assert "<sip> learned" in first.out and "revision 1" in first.out and "training photos" in first.out
     assert "Loading" not in first.err and "[transformers]" not in first.err
     second = teach("--noun", "cat", "--library", "lib", source="tom")
     assert second.code == 0

@@ -59,7 +59,7 @@ def test_list(mnemon: Command, taught: Path) -> None:
     ]
     assert all(one["bytes"] > 0 for one in concepts)
     shown = mnemon("list", *LIB).out
-    assert "method 'lora'" in shown and "state 2" in shown and "tom" in shown
+    assert "method 'lora'" in shown and "revision 2" in shown and "tom" in shown
 
 
 def test_show_the_history(mnemon: Command, taught: Path) -> None:
@@ -96,7 +96,7 @@ def test_remove(mnemon: Command, taught: Path) -> None:
     assert [one["name"] for one in mnemon("list", *LIB, "--at", 2, "--json").json] == ["sip", "tom"]
     again = mnemon("remove", "sip", *LIB)
     assert again.code == 1 and "it has: tom" in again.err
-    assert "state 4" in mnemon("remove", "tom", *LIB).out
+    assert "revision 4" in mnemon("remove", "tom", *LIB).out
 
 
 def test_evaluate_measures_what_is_missing(mnemon: Command, taught: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mnemon.cli import main
-from mnemon.training import session as teaching
+from mnemon.training import session
 from mnemon.training.resume import Checkpoints
 
 # Not "fork": the tests' own process has threads by the time it forks.
@@ -34,7 +34,7 @@ def _run(doing: str, arguments: list[str], folder: Path) -> None:
         Checkpoints.age = property(lambda self: float("inf"))  # type: ignore[assignment,method-assign]
         Checkpoints.save = _saving_then_dying(Checkpoints.save)  # type: ignore[method-assign]
     else:
-        teaching.row_of = lambda *_: _die()
+        session.evaluate_library = lambda *_: _die()
     with open(os.devnull, "w") as nowhere:
         sys.stdout = sys.stderr = nowhere
         main()

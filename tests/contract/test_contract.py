@@ -247,7 +247,7 @@ def test_a_step_costs_the_same_with_one_concept_and_with_twelve(
 
 def test_concepts_learned_together_do_not_mind_their_order(base: Base, method: Method) -> None:
     tasks = [task(base, method, name) for name in ("rex", "kiki", "mug")]
-    if not (method.concurrent):
+    if not method.concurrent:
         with pytest.raises(MnemonError, match="one concept after another"):
             train(base, method, tasks)
         return

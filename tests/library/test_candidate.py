@@ -65,7 +65,7 @@ def test_a_candidate_of_another_state_is_refused(tmp_path):
     library = prepared(tmp_path / "library")
     put_aside(library, candidate())
     library.commit(concept("may", 4))
-    with pytest.raises(MnemonError, match="changed since its candidate was learned at state 1"):
+    with pytest.raises(MnemonError, match="changed since its candidate was learned at revision 1"):
         commit_candidate(library)
 
 

@@ -47,10 +47,10 @@ def test_a_crash_at_any_write_leaves_the_old_or_the_new_state(tmp_path, monkeypa
             except Crash:
                 pass
         after = Library.open(library.path)
-        states.add(after.state)
-        assert after.names() == ["rex", "tom"][: after.state]
+        states.add(after.revision)
+        assert after.names() == ["rex", "tom"][: after.revision]
         assert same(after.learned()[0], concept("rex", 1))
-        if after.state == 1:
+        if after.revision == 1:
             after.commit(concept("tom", 3))
             assert same(Library.open(library.path).learned()[1], concept("tom", 3))
         number += 1

@@ -13,7 +13,7 @@ PHOTOS = [{"source": "rex/1.jpg", "sha256": "a" * 64}]
 
 
 def test_a_new_library_is_empty_and_knows_its_base_and_method(library):
-    assert (library.state, library.names(), library.learned(), library.rows()) == (0, [], [], {})
+    assert (library.revision, library.names(), library.learned(), library.rows()) == (0, [], [], {})
     assert (library.base_name, library.family, library.fingerprint) == ("world", "sd", "f" * 64)
     assert library.method == Adding()
 
@@ -50,7 +50,7 @@ def test_any_past_state_opens_exactly(library):
     expected = [[], [first], [first, second], [second], [second, other]]
     for state, concepts in enumerate(expected):
         past = Library.open(library.path, at=state)
-        assert past.state == state
+        assert past.revision == state
         assert len(past.learned()) == len(concepts)
         assert all(same(left, right) for left, right in zip(past.learned(), concepts, strict=True))
 
@@ -58,9 +58,9 @@ def test_any_past_state_opens_exactly(library):
 def test_a_past_state_is_read_only(library):
     library.commit(concept("rex", 1))
     past = Library.open(library.path, at=0)
-    with pytest.raises(MnemonError, match="past state 0"):
+    with pytest.raises(MnemonError, match="past revision 0"):
         past.commit(concept("tom", 2))
-    with pytest.raises(MnemonError, match="states are 0 to 1"):
+    with pytest.raises(MnemonError, match="revisions are 0 to 1"):
         Library.open(library.path, at=2)
     assert Library.open(library.path, at=1).commit(concept("tom", 2)) == 2
 
@@ -111,10 +111,10 @@ def test_creating_over_something_else_is_refused(library, tmp_path):
 
 
 def test_an_unknown_format_is_refused(library):
-    from mnemon.library.sealed import read_sealed, write_sealed
+    from mnemon.library.hashed import read_hashed, write_hashed
 
-    header = read_sealed(library.path / "library.json")
-    write_sealed(library.path / "library.json", {k: v for k, v in header.items() if k != "seal"} | {"format": 2})
+    header = read_hashed(library.path / "library.json")
+    write_hashed(library.path / "library.json", {k: v for k, v in header.items() if k != "seal"} | {"format": 2})
     with pytest.raises(MnemonError, match="format 2, this mnemon reads format 1"):
         Library.open(library.path)
 
@@ -128,7 +128,7 @@ def test_rows_are_kept_by_state_and_may_be_measured_again(library):
     assert list(library.rows()) == [1, 2]
     assert library.rows()[2]["concepts"]["rex"] == {"identity_alignment": 0.75}
     assert list(Library.open(library.path, at=1).rows()) == [1]
-    with pytest.raises(MnemonError, match="no state 3"):
+    with pytest.raises(MnemonError, match="no revision 3"):
         library.write_row(3, {})
 
 
@@ -180,7 +180,7 @@ def test_the_state_before_the_damage_still_opens(library):
     library.commit(concept("rex", 1))
     library.commit(concept("tom", 2))
     (library.path / "concepts/000002-tom/tokens.safetensors").write_bytes(b"")
-    with pytest.raises(MnemonError, match=r"tokens\.safetensors.*at state 1"):
+    with pytest.raises(MnemonError, match=r"tokens\.safetensors.*at revision 1"):
         Library.open(library.path)
     assert same(Library.open(library.path, at=1).learned()[0], concept("rex", 1))
 
@@ -197,12 +197,12 @@ def test_an_entry_from_another_history_is_refused(library, tmp_path):
 
 
 def test_an_entry_cannot_lead_out_of_the_folder(library):
-    from mnemon.library.sealed import write_sealed
+    from mnemon.library.hashed import write_hashed
 
     library.commit(concept("rex", 1))
     path = library.path / "history" / "000001.json"
     body = json.loads(path.read_text())
     del body["seal"]
-    write_sealed(path, body | {"concept": "../../rex"})
+    write_hashed(path, body | {"concept": "../../rex"})
     with pytest.raises(MnemonError, match="000001.json is not an entry"):
         Library.open(library.path)

@@ -24,7 +24,7 @@ def test_the_second_writer_hears_who_holds_the_lock_and_readers_go_on(library):
         assert holding.wait(60)
         with pytest.raises(MnemonError, match=f"process {holder.pid}:"):
             library.commit(concept("rex", 1))
-        assert Library.open(library.path).state == 0
+        assert Library.open(library.path).revision == 0
     finally:
         release.set()
         holder.join(60)
@@ -48,6 +48,6 @@ def test_the_lock_is_free_after_an_error(library):
 def test_a_writer_that_was_overtaken_is_told(library):
     other = Library.open(library.path)
     other.commit(concept("rex", 1))
-    with pytest.raises(MnemonError, match="at state 1 by now, not 0"):
+    with pytest.raises(MnemonError, match="at revision 1 by now, not 0"):
         library.commit(concept("tom", 2))
     assert Library.open(library.path).names() == ["rex"]

@@ -4,23 +4,23 @@ from mnemon.api.comparing import Difference, diff
 from mnemon.api.evaluating import evaluate, single_lora_identity_ratio
 from mnemon.api.exchange import ImportResult, export_concepts, import_concept
 from mnemon.api.generating import generate
-from mnemon.api.learning import LearnResult, learn, learn_together, learns_together
+from mnemon.api.learning import learn
 from mnemon.api.opening import open_base
 from mnemon.api.previewing import preview
 from mnemon.api.reordering import reorder
-from mnemon.training.early_stopping import Goal
-from mnemon.training.forgetting_budget import Refused, commit, discard, refusal, waiting
-from mnemon.training.session import OnStep
-from mnemon.training.tasks import PhotoSettings
+from mnemon.training import OnStep, PhotoSettings
+from mnemon.training.early_stopping import EarlyStopping
+from mnemon.training.forgetting_budget import BudgetExceeded, commit, discard, refusal, staged
+from mnemon.training.session import LearnResult
 
 __all__ = [
+    "BudgetExceeded",
     "Difference",
-    "Goal",
+    "EarlyStopping",
     "ImportResult",
-    "OnStep",
     "LearnResult",
+    "OnStep",
     "PhotoSettings",
-    "Refused",
     "commit",
     "diff",
     "discard",
@@ -29,12 +29,10 @@ __all__ = [
     "generate",
     "import_concept",
     "learn",
-    "learn_together",
-    "learns_together",
     "open_base",
     "preview",
     "refusal",
     "reorder",
     "single_lora_identity_ratio",
-    "waiting",
+    "staged",
 ]

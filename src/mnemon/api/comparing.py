@@ -1,4 +1,4 @@
-"""What changed between two states of a library."""
+"""What changed between two revisions of a library."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from mnemon.adapters import Delta
-from mnemon.api.opening import base_of, composed_changes, kept_fusion
-from mnemon.library import Library
+from mnemon.api.opening import base_of
+from mnemon.library import Library, composed_changes, fused_changes
 from mnemon.models import Base
 from mnemon.models.layers import every_layer
 
@@ -18,11 +18,11 @@ SCORES = ("identity_alignment", "image_alignment", "text_alignment")
 
 @dataclass(frozen=True)
 class Difference:
-    """What lies between the states `before` and `after` of one library.
+    """What lies between the revisions `before` and `after` of one library.
 
     Attributes:
         added, removed: names of concepts. One that was removed and learned again in between is in both.
-        scores: concept of either state -> score -> (before, after); None where it was not measured.
+        scores: concept of either revision -> score -> (before, after); None where it was not measured.
         layers: layer -> ||W_after - W_before||_F / ||W_before||_F of its weights with all concepts composed, largest
             first; None for methods that compose anew for every prompt, so that there is no such W.
     """
@@ -36,10 +36,10 @@ class Difference:
 
 
 def diff(library: str | Path, before: int, after: int, *, base: str | Base | None = None) -> Difference:
-    """What changed from one state of a library to another; either may be the later one.
+    """What changed from one revision of a library to another; either may be the later one.
 
     Raises:
-        MnemonError: the library has no such state, or its base cannot be opened.
+        MnemonError: the library has no such revision, or its base cannot be opened.
     """
     old, new = Library.open(library, at=before), Library.open(library, at=after)
     gone, come = ({(name, entry.number) for name, entry in one.concepts().items()} for one in (old, new))
@@ -56,7 +56,7 @@ def diff(library: str | Path, before: int, after: int, *, base: str | Base | Non
 
 def _scores(old: Library, new: Library) -> dict[str, dict[str, tuple[float | None, float | None]]]:
     names = dict.fromkeys([*old.names(), *new.names()])
-    then, now = (one.rows().get(one.state, {"concepts": {}})["concepts"] for one in (old, new))
+    then, now = (one.rows().get(one.revision, {"concepts": {}})["concepts"] for one in (old, new))
     return {
         name: {score: (then.get(name, {}).get(score), now.get(name, {}).get(score)) for score in SCORES}
         for name in names
@@ -78,7 +78,7 @@ def _distances(old: Library, new: Library, base: Base) -> dict[str, float]:
 
 def _changes(library: Library, base: Base) -> dict[str, Delta]:
     if library.method.fuses:
-        return kept_fusion(library, base)
+        return fused_changes(library, base)
     return composed_changes(library.method, library.learned(), base)
 
 

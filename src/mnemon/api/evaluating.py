@@ -1,14 +1,20 @@
-"""The score matrix of a library, and how well a base can be taught at all."""
+"""The score matrix of a library, and the upper bound of what a base can learn."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
-from mnemon.api.opening import base_named, base_of, encoders_of, in_base
+from mnemon.api.opening import base_named, base_of, encoders_of
 from mnemon.data import photos_tensor
-from mnemon.evaluation import Encoders, EvalSettings, ScoreMatrix, matrix_from_rows, reference_features
+from mnemon.evaluation import (
+    Encoders,
+    EvalSettings,
+    ScoreMatrix,
+    evaluate_library,
+    matrix_from_rows,
+    reference_features,
+)
 from mnemon.evaluation import evaluate as evaluate_composed
 from mnemon.evaluation.evaluate import OnImages
 from mnemon.library import Library
@@ -25,56 +31,38 @@ def evaluate(
     score: EvalSettings | None = None,
     encoders: Encoders | None = None,
     again: bool = False,
-    on_state: Callable[[int, int], None] | None = None,
+    on_revision: Callable[[int, int], None] | None = None,
     on_images: Callable[[int, str | None, Tensor], None] | None = None,
 ) -> ScoreMatrix:
-    """Fill the score matrix R[t, j]: measure every state of the library that has no row yet, or all of them `again`.
+    """Fill the score matrix R[t, j]: score every revision of the library that has no row yet, or all of them `again`.
 
     Args:
-        on_state: hears the state being measured and the number of states.
-        on_images: hears the state, the concept (None for general prompts) and the images.
+        on_revision: called with the revision being scored and the number of revisions.
+        on_images: called with the revision, the concept (None for control prompts) and the images.
 
     Returns:
         The matrix of identity alignment; `library.rows()` holds all scores.
     """
     newest = Library.open(library)
     found = base_of(newest, base)
-    measure = encoders or encoders_of(found)
+    encoders = encoders or encoders_of(found)
     with newest.lock():
         rows = newest.rows()
-        for state in range(1, newest.state + 1):
-            if on_state is not None:
-                on_state(state, newest.state)
-            if again or state not in rows:
-                past = Library.open(library, at=state)
-                newest.write_row(state, row_of(past, found, measure, score, _at(on_images, state)))
+        for revision in range(1, newest.revision + 1):
+            if on_revision is not None:
+                on_revision(revision, newest.revision)
+            if again or revision not in rows:
+                past = Library.open(library, at=revision)
+                row = evaluate_library(past, found, encoders, score, _at(on_images, revision))
+                newest.write_row(revision, row)
     return matrix_from_rows(newest.rows(), "identity_alignment")
-
-
-def row_of(
-    library: Library,
-    base: Base,
-    encoders: Encoders,
-    score: EvalSettings | None = None,
-    on_images: OnImages | None = None,
-) -> dict[str, Any]:
-    """The row of the score matrix at the library's state."""
-    known = references_of(library)
-    with in_base(library, base) as composed:
-        return evaluate_composed(composed, known, encoders, score, on_images).to_json()
-
-
-def references_of(library: Library) -> dict[str, dict[str, Tensor]]:
-    """Concept -> features of its reference images, for those that have some."""
-    references = {name: library.references(name) for name in library.names()}
-    return {name: features for name, features in references.items() if features}
 
 
 def single_lora_identity_ratio(
     base: str | Base, seeds: Sequence[int] = (901, 902, 903, 904), on_step: OnStep | None = None
 ) -> float:
-    """How well the base can be taught at all: identity alignment of one concept learned by `lora` alone, over what
-    renders of the concept reach against one another; the mean over concepts of the world, on images not trained on.
+    """The upper bound of the base: identity alignment of one concept learned by `lora` alone, over the self-similarity
+    of renders of the concept; the mean over concepts of the world, on images not trained on.
     """
     from mnemon.world import thing_concept
 
@@ -91,5 +79,5 @@ def single_lora_identity_ratio(
     return sum(ratios) / len(ratios)
 
 
-def _at(on_images: Callable[[int, str | None, Tensor], None] | None, state: int) -> OnImages | None:
-    return None if on_images is None else lambda name, images: on_images(state, name, images)
+def _at(on_images: Callable[[int, str | None, Tensor], None] | None, revision: int) -> OnImages | None:
+    return None if on_images is None else lambda name, images: on_images(revision, name, images)

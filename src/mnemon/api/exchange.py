@@ -18,11 +18,11 @@ from mnemon.models import Base
 
 @dataclass(frozen=True)
 class ImportResult:
-    """What `import_concept` did: the concept's name, the library's new state, how many layers it changes, how many
+    """What `import_concept` did: the concept's name, the library's new revision, how many layers it changes, how many
     vectors its token has, and what of the files was left out."""
 
     concept: str
-    state: int
+    revision: int
     layers: int
     vectors: int
     left: tuple[str, ...]
@@ -88,9 +88,9 @@ def import_concept(
         foreign = read_foreign(paths, found, partial)
         learned = as_concept(foreign, found, opened.method, called, class_noun, trigger)
         sources = {"files": [dict(source) for source in foreign.sources], "left": list(foreign.left)}
-        state = opened.commit(learned, settings={"imported": sources})
+        revision = opened.commit(learned, settings={"imported": sources})
     vectors = max(len(tensor) for tensor in learned.tokens.values())
-    return ImportResult(called, state, len(learned.deltas), vectors, foreign.left)
+    return ImportResult(called, revision, len(learned.deltas), vectors, foreign.left)
 
 
 def _name_of(path: Path) -> str:

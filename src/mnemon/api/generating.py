@@ -8,12 +8,13 @@ from typing import Any
 
 from torch import Tensor
 
-from mnemon.api.opening import base_named, base_of, in_base
+from mnemon.api.opening import base_named, base_of
 from mnemon.errors import MnemonError
 from mnemon.library import Library
 from mnemon.models import Base
 from mnemon.models.tokens import TOKEN, concepts_in
 from mnemon.sampling import ImageMetadata, SamplingSettings, sample, save_image
+from mnemon.sampling.composing import compose_library
 from mnemon.sampling.per_region import Sampler, sample_per_region
 from mnemon.sampling.regions import Region, layout_boxes, region_to_text, scene_of
 
@@ -89,7 +90,7 @@ def _sampler(library: Library | None, base: Base) -> Iterator[Sampler]:
     if library is None:
         yield partial(sample, base)
     else:
-        with in_base(library, base) as composed:
+        with compose_library(library, base) as composed:
             yield composed.sample
 
 
@@ -112,7 +113,7 @@ def _completed(library: Library | None, region_prompt: str, prompt: str) -> str:
 
 
 def _origin(library: Library) -> dict[str, Any]:
-    return {"library": str(library.path), "revision": library.state, "concepts": tuple(library.names())}
+    return {"library": str(library.path), "revision": library.revision, "concepts": tuple(library.names())}
 
 
 def _save_all(folder: Path, images: Tensor, metadata: Sequence[ImageMetadata]) -> None:

@@ -1,22 +1,20 @@
 """Libraries and bases by their names."""
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
-from mnemon.adapters import Delta
 from mnemon.errors import MnemonError
 from mnemon.evaluation import Encoders, encoders_for
-from mnemon.library import Library
+from mnemon.library import Library, is_library
 from mnemon.methods import method_from, method_settings
-from mnemon.methods.base import Method, TrainedConcept
+from mnemon.methods.base import Method
 from mnemon.models import Base, load_base
 from mnemon.models.quantised import KEPT, Weights
 from mnemon.models.transformer import TransformerBase
-from mnemon.sampling import Composed
 from mnemon.world import base_folder
 
 
@@ -35,13 +33,12 @@ def open_base(base: str | None, library: str | Path, weights: Weights = "fp32", 
 
     Args:
         weights: how they are kept: whole in fp32 or bf16, or linear layers packed in 8 or 4 bits (extra `quant`).
-        offload_text: let large text encoders rest in main memory; they come for prompts that were not heard before.
+        offload_text: keep large text encoders on the CPU; they move to the device only for prompts that are not cached.
 
     Raises:
         MnemonError: there is no such base, 4 bits without the extra, or text encoders that do not offload.
     """
-    there = (Path(library) / "library.json").exists()
-    found = base_named(base or (Library.open(library).base_name if there else "world"), weights)
+    found = base_named(base or (Library.open(library).base_name if is_library(library) else "world"), weights)
     if offload_text:
         if not isinstance(found, TransformerBase):
             raise MnemonError(
@@ -64,34 +61,13 @@ def encoders_of(base: Base) -> Encoders:
     return encoders_for(folder if folder.is_dir() else None, base.device)
 
 
-def in_base(library: Library, base: Base) -> Composed:
-    """The base with the library's concepts in it; where that takes a fusion, the one that is kept or a new one."""
-    learned = library.learned()
-    return Composed(base, library.method, learned, kept_fusion(library, base) if library.method.fuses else None)
-
-
-def kept_fusion(library: Library, base: Base) -> dict[str, Delta]:
-    """The fused changes of the library's state: read, or computed and kept."""
-    if (known := library.fused()) is not None:
-        return known
-    fused = composed_changes(library.method, library.learned(), base)
-    library.write_fused(fused)
-    return fused
-
-
-def composed_changes(method: Method, learned: Sequence[TrainedConcept], base: Base) -> dict[str, Delta]:
-    """The change of each layer with all of `learned` in the model, composed without a prompt."""
-    with base.using_tokens(method.tokens(learned)):
-        return method.compose(base, learned)
-
-
 @contextmanager
 def opened_or_created(
     path: Path, base: str | Base | None, method: str | Method | None
 ) -> Iterator[tuple[Library, Base]]:
     """The library, and the base it belongs to. A new library goes again if its first concept fails, but not if it is
     interrupted: then there is something to go on from."""
-    if (path / "library.json").exists():
+    if is_library(path):
         opened = Library.open(path)
         _check_method(opened, method)
         yield opened, base_of(opened, base)
@@ -102,14 +78,14 @@ def opened_or_created(
     try:
         yield opened, found
     except Exception:
-        if opened.state == 0:
+        if opened.revision == 0:
             _withdraw(path)
         raise
 
 
 def _withdraw(path: Path) -> None:
     """Take away a library that has learned nothing, and its folder unless there is something else in it."""
-    for name in ("library.json", "lock"):
+    for name in ("library.json", "lock", "lock.pid"):
         (path / name).unlink(missing_ok=True)
     for name in ("training", "previews", "concepts", "references"):
         shutil.rmtree(path / name, ignore_errors=True)

@@ -3,13 +3,14 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from mnemon.api.opening import base_of, in_base
+from mnemon.api.opening import base_of
 from mnemon.errors import MnemonError
 from mnemon.library import Library
 from mnemon.models import Base
 from mnemon.report.images import ImageCell, Thumbnail, thumbnail
 from mnemon.report.preview_page import write_preview
 from mnemon.sampling import SamplingSettings, to_image
+from mnemon.sampling.composing import compose_library
 
 PROMPTS = ("a photo of {}", "a photo of {} in the snow", "a photo of {} on the beach")
 SAMPLING = SamplingSettings(num_inference_steps=20)
@@ -45,7 +46,7 @@ def preview(
         if "{}" not in prompt:
             raise MnemonError(f'The prompt "{prompt}" has no place for the concept: write {{}} where it is named.')
     prompts = list(dict.fromkeys(prompts))
-    states = range(1, opened.state + 1) if every else [opened.state]
+    states = range(1, opened.revision + 1) if every else [opened.revision]
     past = {state: Library.open(opened.path, at=state) for state in states}
     if not any(one.names() for one in past.values()):
         raise MnemonError(f"The library {opened.path} has no concepts to show: teach it one with `mnemon learn`.")
@@ -53,7 +54,7 @@ def preview(
     cells: dict[str, dict[str, ImageCell]] = {}
     for state, revision in past.items():
         if on_state is not None:
-            on_state(state, opened.state)
+            on_state(state, opened.revision)
         for name, images in _sample(revision, loaded, prompts, number).items():
             if every:
                 columns = {f"after {state}": ImageCell(images, _score(revision, name))}
@@ -69,7 +70,7 @@ def preview(
 def _sample(library: Library, base: Base, prompts: Sequence[str], number: int) -> dict[str, Images]:
     """Concept -> its images of each prompt."""
     sampled: dict[str, Images] = {}
-    with in_base(library, base) as composed:
+    with compose_library(library, base) as composed:
         for concept in composed.learned:
             token = composed.method.prompt_name(concept.name, concept.class_noun)
             for text in (prompt.replace("{}", token) for prompt in prompts):
@@ -80,6 +81,6 @@ def _sample(library: Library, base: Base, prompts: Sequence[str], number: int) -
 
 def _score(library: Library, name: str) -> float | None:
     """Identity alignment as it was measured at the library's revision, if it was."""
-    row = library.rows().get(library.state, {"concepts": {}})
+    row = library.rows().get(library.revision, {"concepts": {}})
     value: float | None = row["concepts"].get(name, {}).get("identity_alignment")
     return value

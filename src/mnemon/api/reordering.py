@@ -12,7 +12,7 @@ def reorder(library: str | Path, out: str | Path, names: Sequence[str]) -> Libra
     """Write a new library with the concepts of an old one in the order of `names`.
 
     Nothing is learned again. With all concepts in it the model draws what it drew before, up to the rounding of sums;
-    the states between are other ones, so scores are not carried over. The old library is only read. The new one is
+    the revisions between differ, so scores are not carried over. The old library is only read. The new one is
     there whole or not at all.
 
     Raises:

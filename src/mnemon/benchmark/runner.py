@@ -20,7 +20,6 @@ from PIL import Image
 from safetensors import safe_open
 from torch import Tensor
 
-from mnemon.api import learns_together
 from mnemon.api.opening import base_named, encoders_of
 from mnemon.benchmark.jobs import Job, JobFolder, OnProgress, Progress
 from mnemon.benchmark.measuring import PeakMemory, machine_facts, package_versions, parameter_count
@@ -65,7 +64,7 @@ class _Run:
         self.members = self.sequence.ordered(job.order).concepts
         self.method = job.made_method()
         self.features = folder.features()
-        self.library = _library(folder.path / "library", self.base, self.method)
+        self.library = Library.open_or_create(folder.path / "library", self.base, self.method)
         self.learned = self.library.learned()
         self.full = job.full_evaluations(len(self.members))
 
@@ -233,7 +232,7 @@ class _StepClock:
 
 def groups(method: Method, members: Sequence[ConceptSpec]) -> list[tuple[int, Sequence[ConceptSpec]]]:
     """The concepts that learn together, each group with the number of concepts before it."""
-    size = len(members) if method.trains_jointly else TOGETHER if learns_together(method) else 1
+    size = len(members) if method.trains_jointly else TOGETHER if method.concurrent else 1
     return [(start, members[start : start + size]) for start in range(0, len(members), size)]
 
 
@@ -242,14 +241,6 @@ def _opened(base: str) -> tuple[Base, Encoders]:
     """Jobs of one process share the base."""
     found = base_named(base)
     return found, encoders_of(found)
-
-
-def _library(path: Path, base: Base, method: Method) -> Library:
-    if not (path / "library.json").exists():
-        return Library.create(path, base, method)
-    library = Library.open(path)
-    library.check_base(base)
-    return library
 
 
 def _bare(out: Path, base: Base, encoders: Encoders, settings: EvalSettings) -> tuple[dict[str, Any], Tensor]:

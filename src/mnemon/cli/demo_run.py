@@ -14,7 +14,7 @@ from mnemon.data import concept_from_folder
 from mnemon.evaluation import matrix_from_rows
 from mnemon.evaluation.matrix import figures
 from mnemon.files import write_json, write_png
-from mnemon.library import Library
+from mnemon.library import Library, is_library
 from mnemon.models import Base
 from mnemon.report.library_data import Grids, ceilings, method_report
 from mnemon.report.library_page import Report, write_report
@@ -76,7 +76,7 @@ def _learn_all(out: Path, method: str, base: Base, events: DemoEvents, training:
     """Teach one library all concepts, each from its folder of photos, as a person would."""
     path = out / method
     for concept in CONCEPTS:
-        known = Library.open(path).names() if (path / "library.json").exists() else []
+        known = Library.open(path).names() if is_library(path) else []
         if concept.name in known:
             continue
         events.on_start(method, concept.name)
@@ -113,7 +113,7 @@ def _keep(out: Path, method: str, state: int) -> Callable[[str | None, Tensor], 
 
 def _read_run(out: Path, method: str, library: Library) -> _Run:
     run = _Run(library, seconds=sum(entry.settings["seconds"] for entry in library.history()))
-    for state in range(1, library.state + 1):
+    for state in range(1, library.revision + 1):
         for name in Library.open(library.path, at=state).names():
             with Image.open(_strips(out, method) / f"{state}-{name}.png") as strip:
                 side = strip.height

@@ -100,11 +100,10 @@ def import_(
         library, files, name, class_noun, trigger=trigger, partial=partial, base=base, method=method
     )  # fmt: skip
     if json_output:
-        print_json({**vars(made), "left": list(made.left)})
+        body = {**vars(made), "left": list(made.left)}
+        print_json({"state" if key == "revision" else key: value for key, value in body.items()})
         return
-    say(
-        f"<{made.concept}>: {made.layers} layers changed, {made.vectors} vectors; the library is at state {made.state}."
-    )
+    say(f"<{made.concept}>: {made.layers} layers changed, {made.vectors} vectors; library revision {made.revision}.")
     for key in made.left:
         note(f"Left out: {key}")
 

@@ -1,4 +1,4 @@
-"""The commands along a library's history: preview, diff, reorder, and commit and discard for what was kept aside."""
+"""The commands along a library's history: preview, diff, reorder, and commit and discard for a staged candidate."""
 
 from pathlib import Path
 from typing import Annotated
@@ -26,12 +26,14 @@ def preview(
     prompt: Annotated[
         list[str] | None, typer.Option(help="Instead of the usual three; {} stands for the concept.")
     ] = None,
-    number_: Annotated[int, typer.Option("--number", "-n", min=1, help="Images of each prompt.")] = 2,
+    num_images_per_prompt: Annotated[
+        int, typer.Option("--num-images-per-prompt", "--number", "-n", min=1, help="Images of each prompt.")
+    ] = 2,
     at: At = None,
     base_at: BaseAt = None,
     json_output: Json = False,
 ) -> None:
-    """Draw all concepts on one HTML page, at the same prompts and seeds every time.
+    """Generate all concepts on one HTML page, with the same prompts and seeds every time.
 
     Example: mnemon preview --every --out preview.html
     """
@@ -39,10 +41,10 @@ def preview(
     from mnemon.api.previewing import PROMPTS
     from mnemon.library import Library
 
-    with progress("drawing states") as bar:
+    with progress("generating revisions") as bar:
         page = api.preview(
             Library.open(library, at), to, base=str(base_at) if base_at else None, every=every,
-            prompts=prompt or PROMPTS, number=number_, on_state=lambda done, total: bar(done, total, {}),
+            prompts=prompt or PROMPTS, number=num_images_per_prompt, on_state=lambda done, total: bar(done, total, {}),
         )  # fmt: skip
     if json_output:
         print_json({"page": str(page)})
@@ -51,13 +53,13 @@ def preview(
 
 
 def diff(
-    before: Annotated[int, typer.Argument(metavar="A", min=0, help="A state; 0 is the empty library.")],
+    before: Annotated[int, typer.Argument(metavar="A", min=0, help="A revision; 0 is the empty library.")],
     after: Annotated[int, typer.Argument(metavar="B", min=0, help="Another one.")],
     library: LibraryPath = DEFAULT_LIBRARY,
     base_at: BaseAt = None,
     json_output: Json = False,
 ) -> None:
-    """What changed from state A to state B: concepts, their scores, and how far the weights moved.
+    """What changed from revision A to revision B: concepts, their scores, and how far the weights moved.
 
     The distance of a layer is ||W_B - W_A|| / ||W_A||, of its weights with all concepts in them.
 
@@ -65,25 +67,27 @@ def diff(
     """
     from mnemon import api
 
-    found = api.diff(library, before, after, base=str(base_at) if base_at else None)
+    difference = api.diff(library, before, after, base=str(base_at) if base_at else None)
     if json_output:
-        print_json(vars(found))
+        print_json(vars(difference))
         return
-    for word, names in (("added", found.added), ("removed", found.removed)):
+    for word, names in (("added", difference.added), ("removed", difference.removed)):
         say(f"{word}: {' '.join(f'<{name}>' for name in names) or 'none'}")
-    if found.scores:
-        columns = ("concept", *(f"{kind} {state}" for kind in ("identity", "image") for state in (before, after)))
+    if difference.scores:
+        columns = ("concept", *(f"{kind} {revision}" for kind in ("identity", "image") for revision in (before, after)))
         kinds = ("identity_alignment", "image_alignment")
-        lines = [(name, *(number(one) for kind in kinds for one in own[kind])) for name, own in found.scores.items()]
+        lines = [
+            (name, *(number(one) for kind in kinds for one in own[kind])) for name, own in difference.scores.items()
+        ]
         out.print(table(columns, lines))
-    if found.layers is None:
-        say("The method composes anew for every prompt: there is no one change of the weights to compare.")
+    if difference.layers is None:
+        say("The method composes for every prompt: there is no single change of the weights to compare.")
         return
-    shown = list(found.layers.items())[:LAYERS_SHOWN]
+    shown = list(difference.layers.items())[:LAYERS_SHOWN]
     for layer, distance in shown:
         say(f"  {distance:9.3%}  {layer}")
-    if len(found.layers) > len(shown):
-        say(f"  and {len(found.layers) - len(shown)} layers that moved less (all with --json)")
+    if len(difference.layers) > len(shown):
+        say(f"  and {len(difference.layers) - len(shown)} layers that moved less (all with --json)")
 
 
 def reorder(
@@ -100,34 +104,34 @@ def reorder(
 
     made = api.reorder(library, to, names)
     if json_output:
-        print_json({"library": str(to), "concepts": made.names(), "state": made.state})
+        print_json({"library": str(to), "concepts": made.names(), "state": made.revision})
     else:
         say(f"{to}: {' '.join(f'<{name}>' for name in made.names())}. Measure it with `mnemon evaluate -l {to}`.")
 
 
 def commit(
     library: LibraryPath = DEFAULT_LIBRARY,
-    anyway: Annotated[bool, typer.Option("--anyway", help="Yes, in spite of what it forgets.")] = False,
+    anyway: Annotated[bool, typer.Option("--anyway", help="In spite of the forgetting.")] = False,
     json_output: Json = False,
 ) -> None:
-    """Take in what `learn --max-forgetting` kept aside; without --anyway only show what it would cost."""
+    """Commit what `learn --max-forgetting` staged; without --anyway only show what it would cost."""
     from mnemon import api
     from mnemon.library import Library
 
-    candidate = api.waiting(library)
+    candidate = api.staged(library)
     if not json_output:
         out.print(row_table(candidate.row, Library.open(library)))
     if not anyway:
         raise MnemonError(api.refusal(candidate.names, candidate.forgets))
-    state = api.commit(library)
+    revision = api.commit(library)
     if json_output:
-        print_json({"concepts": candidate.names, "state": state, "row": candidate.row})
+        print_json({"concepts": candidate.names, "state": revision, "row": candidate.row})
     else:
-        say(f"{' '.join(f'<{name}>' for name in candidate.names)} taken in; the library is at state {state}.")
+        say(f"{' '.join(f'<{name}>' for name in candidate.names)} committed; the library is at revision {revision}.")
 
 
 def discard(library: LibraryPath = DEFAULT_LIBRARY, json_output: Json = False) -> None:
-    """Drop what `learn --max-forgetting` kept aside; the library stays as it is."""
+    """Drop what `learn --max-forgetting` staged; the library stays as it is."""
     from mnemon import api
 
     api.discard(library)

@@ -1,35 +1,39 @@
 """`mnemon learn`: one more concept, or several from a list."""
 
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mnemon.cli import options
 from mnemon.cli.options import DEFAULT_LIBRARY, opened_base, setting_of, share_of
 from mnemon.cli.printing import note, out, print_json, progress, row_table, say
 from mnemon.errors import MnemonError
 
+if TYPE_CHECKING:
+    from mnemon.api import LearnResult
+
 
 def learn(
     photos: options.Photos,
     library: options.LibraryPath = DEFAULT_LIBRARY,
     name: options.Name = None,
-    class_noun: options.Noun = None,
+    class_noun: options.ClassNoun = None,
     base: options.NewBase = None,
     weights: options.WeightsOption = "fp32",
     method: options.NewMethod = None,
     set_: options.Settings = None,
     references: options.References = None,
     steps: options.Steps = None,
-    batch_size: options.Batch = None,
+    batch_size: options.BatchSize = None,
     seed: options.Seed = 0,
     fit: options.Fit = "crop",
     flip: options.Flip = False,
     random_crop: options.RandomCrop = False,
-    prior: options.Prior = 0,
-    precision: options.Precision = "no",
-    gradient_accumulation_steps: options.Accumulate = 1,
-    checkpointing: options.Checkpointing = False,
-    snr_gamma: options.MinSnr = None,
+    num_class_images: options.NumClassImages = 0,
+    mixed_precision: options.MixedPrecision = "no",
+    gradient_accumulation_steps: options.GradientAccumulationSteps = 1,
+    gradient_checkpointing: options.GradientCheckpointing = False,
+    snr_gamma: options.SnrGamma = None,
     together: options.Together = 6,
     preview_every: options.PreviewEvery = 0,
     preview_page: options.PreviewPage = None,
@@ -40,33 +44,49 @@ def learn(
     max_forgetting: options.MaxForgetting = None,
     json_output: options.Json = False,
 ) -> None:
-    """Teach the library one more concept, and see what it still knows of all.
+    """Teach the library one more concept, and score all concepts so far.
 
-    Example: mnemon learn photos/rex --name rex --noun dog
+    Example: mnemon learn photos/rex --name rex --class-noun dog
     """
     from mnemon import api
     from mnemon.training import TrainingSettings
 
     training = TrainingSettings(
-        steps=steps, batch_size=batch_size, seed=seed, mixed_precision=precision, gradient_accumulation_steps=gradient_accumulation_steps,
-        gradient_checkpointing=checkpointing, snr_gamma=snr_gamma, preview_every=preview_every, tensorboard=tensorboard,
-    )  # fmt: skip
+        steps=steps,
+        batch_size=batch_size,
+        seed=seed,
+        mixed_precision=mixed_precision,
+        gradient_accumulation_steps=gradient_accumulation_steps,
+        gradient_checkpointing=gradient_checkpointing,
+        snr_gamma=snr_gamma,
+        preview_every=preview_every,
+        tensorboard=tensorboard,
+    )
     several = photos.is_file() and photos.suffix.lower() == ".json"
     if several and (name or class_noun or references):
-        raise MnemonError("A list file names its concepts itself: leave out --name, --noun and --references.")
+        raise MnemonError("A list file names its concepts itself: leave out --name, --class-noun and --references.")
     if until and not references:
-        raise MnemonError("--until looks at photos that are not trained on: give some with --references.")
-    how: dict[str, Any] = {
-        "training": training, "photos": api.PhotoSettings(fit, flip, random_crop), "prior": prior, "scored": score,
-        "max_forgetting": max_forgetting, "until": api.Goal(share_of(until), check_every) if until else None,
-    }  # fmt: skip
+        raise MnemonError("--until needs photos that are not trained on: give some with --references.")
+    early_stopping = api.EarlyStopping(share_of(until), check_every) if until else None
     concepts, held_out = _listed(photos, library) if several else _one(photos, name, class_noun, references)
-    how["method"] = _method(method, set_ or [], library)
-    how["base"] = opened_base(base, library, weights)
+    chosen = _method(method, set_ or [], library)
+    call = partial(
+        api.learn,
+        library,
+        base=opened_base(base, library, weights),
+        method=chosen,
+        references=held_out,
+        photos=api.PhotoSettings(fit, flip, random_crop),
+        training=training,
+        num_class_images=num_class_images,
+        scored=score,
+        max_forgetting=max_forgetting,
+        early_stopping=early_stopping,
+    )
     results = []
-    for group in _groups(concepts, how["method"], library, together):
-        outcome = _learn(library, group, [held_out] * len(group), how, preview_page, json_output)
-        results += [{"concept": concept.name, **vars(outcome)} for concept in group]
+    for group in _groups(concepts, chosen, library, together):
+        result = _learn(call, library, group, preview_page, json_output)
+        results += [{"concept": concept.name, **result.to_json()} for concept in group]
     if json_output:
         print_json(results if several else results[0])
 
@@ -82,9 +102,9 @@ def _one(photos: Path, name: str | None, class_noun: str | None, references: Pat
 def _listed(photos: Path, library: Path) -> tuple[list[Any], None]:
     """Those concepts of a list that the library has not."""
     from mnemon.data import concepts_from_list
-    from mnemon.library import Library
+    from mnemon.library import Library, is_library
 
-    known = Library.open(library).names() if (library / "library.json").exists() else []
+    known = Library.open(library).names() if is_library(library) else []
     concepts = concepts_from_list(photos)
     for concept in concepts:
         if concept.name in known:
@@ -94,63 +114,62 @@ def _listed(photos: Path, library: Path) -> tuple[list[Any], None]:
 
 def _method(name: str | None, pairs: list[str], library: Path) -> Any:
     """None keeps the library's own. Settings are those of a new library, or have to agree with those of one there."""
-    from mnemon.library import Library
+    from mnemon.library import Library, is_library
     from mnemon.methods import method_from, method_with
 
     settings = dict(setting_of(pair) for pair in pairs)
     if not settings:
         return name
-    own = Library.open(library).method if (library / "library.json").exists() else None
+    own = Library.open(library).method if is_library(library) else None
     if own is not None and name in (None, own.name):
         return method_with(own, settings)
     return method_from(name or "stamina", settings)
 
 
 def _groups(concepts: list[Any], method: Any, library: Path, together: int) -> list[list[Any]]:
-    """The concepts that learn in the same steps."""
-    from mnemon.api import learns_together
-    from mnemon.library import Library
+    """The concepts that are trained in the same steps."""
+    from mnemon.library import Library, is_library
     from mnemon.methods import Method, method_from
 
-    kept = Library.open(library).method if (library / "library.json").exists() else None
-    chosen = kept or (method if isinstance(method, Method) else method_from(method or "stamina"))
-    size = len(concepts) if chosen.trains_jointly else together if learns_together(chosen) else 1
+    own = Library.open(library).method if is_library(library) else None
+    chosen = own or (method if isinstance(method, Method) else method_from(method or "stamina"))
+    size = len(concepts) if chosen.trains_jointly else together if chosen.concurrent else 1
     return [concepts[start : start + size] for start in range(0, len(concepts), max(size, 1))]
 
 
 def _learn(
-    library: Path, group: list[Any], held_out: list[Any], how: dict[str, Any], page: Path | None, quiet: bool
-) -> Any:
-    """Teach the group, with a bar, and say what came of it unless `quiet`."""
+    call: "partial[LearnResult]", library: Path, group: list[Any], page: Path | None, quiet: bool
+) -> "LearnResult":
+    """Learn the group with a progress bar, and print the result unless `quiet`."""
     from mnemon import api
     from mnemon.library import Library
 
     names = " ".join(f"<{concept.name}>" for concept in group)
     with progress(f"learning {names}") as bar:
         try:
-            outcome = api.learn_together(library, group, references=held_out, on_step=bar, on_images=bar.scored, **how)
-        except api.Refused as refused:
+            result = call(group, on_step=bar, on_images=bar.scored)
+        except api.BudgetExceeded as exceeded:
             if not quiet:
-                out.print(row_table(refused.row, Library.open(library)))
+                out.print(row_table(exceeded.row, Library.open(library)))
             raise
         if page:
-            bar.rename("drawing all concepts")
-            api.preview(library, page, base=how["base"])
+            bar.rename("generating all concepts")
+            api.preview(library, page, base=call.keywords["base"])
     if not quiet:
-        _report(names, outcome, library)
-    return outcome
+        _report(names, result, library)
+    return result
 
 
-def _report(names: str, outcome: Any, library: Path) -> None:
+def _report(names: str, result: "LearnResult", library: Path) -> None:
     from mnemon.library import Library
 
-    fused = f", fused in {outcome.fusion_seconds:.0f} s" if outcome.fusion_seconds >= 1 else ""
-    say(f"{names} learned in {outcome.training_seconds:.0f} s{fused}; the library is at state {outcome.state}.")
-    if outcome.until is not None:
-        reached = (
-            f"reached {outcome.until['share']:.0%} of the ceiling" if outcome.until["share"] else "goal not reached"
+    fused = f", fused in {result.fusion_seconds:.0f} s" if result.fusion_seconds >= 1 else ""
+    say(f"{names} learned in {result.training_seconds:.0f} s{fused}; the library is at revision {result.revision}.")
+    if (stopped := result.early_stopping) is not None:
+        reached = f"reached {stopped['share']:.0%} of the ceiling" if stopped["share"] else "goal not reached"
+        say(
+            f"{stopped['steps']} of {stopped['of']} steps, {reached}; {stopped['checks']} checks took "
+            f"{stopped['seconds']:.0f} s of the time."
         )
-        steps, checks = f"{outcome.until['steps']} of {outcome.until['of']} steps", outcome.until["checks"]
-        say(f"{steps}, {reached}; {checks} checks took {outcome.until['seconds']:.0f} s of the time.")
-    if outcome.row is not None:
-        out.print(row_table(outcome.row, Library.open(library)))
+    if result.row is not None:
+        out.print(row_table(result.row, Library.open(library)))

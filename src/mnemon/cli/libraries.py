@@ -104,8 +104,8 @@ def list_(library: LibraryPath = DEFAULT_LIBRARY, at: At = None, json_output: Js
     if json_output:
         print_json(concepts)
         return
-    say(f"{library}: base '{opened.base_name}', method '{opened.method.name}', state {opened.state}")
-    columns = ("concept", "noun", "state", "learned", "photos", "kB")
+    say(f"{library}: base '{opened.base_name}', method '{opened.method.name}', revision {opened.revision}")
+    columns = ("concept", "noun", "revision", "learned", "photos", "kB")
     rows = [
         (c["name"], c["noun"] or "–", c["state"], c["learned"], c["photos"], f"{int(str(c['bytes'])) / 1000:.0f}")
         for c in concepts
@@ -130,7 +130,7 @@ def show(
         ]
         value: Any = {"base": opened.base_name, "method": opened.method.name, "history": history, "rows": rows}
         if not json_output:
-            out.print(table(("state", "action", "concept", "time"), [tuple(entry.values()) for entry in history]))
+            out.print(table(("revision", "action", "concept", "time"), [tuple(entry.values()) for entry in history]))
             if rows:
                 out.print(row_table(rows[max(rows)], opened))
     else:
@@ -139,17 +139,18 @@ def show(
         entry = opened.concepts()[name]
         scores = {state: row["concepts"][name] for state, row in rows.items() if name in row["concepts"]}
         value = {
-            "name": name, "noun": entry.class_noun, "state": entry.number, "time": entry.time, "bytes": entry.stored_bytes,
-            "photos": list(entry.photos), "settings": entry.settings, "facts": entry.facts, "scores": scores,
+            "name": name, "noun": entry.class_noun, "state": entry.number, "time": entry.time,
+            "bytes": entry.stored_bytes, "photos": list(entry.photos), "settings": entry.settings,
+            "facts": entry.facts, "scores": scores,
         }  # fmt: skip
         if not json_output:
             called = f"<{name}> {entry.class_noun or ''}".strip()
-            say(f"{called}: learned {entry.time} as state {entry.number}")
+            say(f"{called}: learned {entry.time} as revision {entry.number}")
             for key, noted in entry.facts.items():
                 say(f"  {key.replace('_', ' ')}: {fact(noted)}")
             lines = [(s, number(v["identity_alignment"]), number(v["image_alignment"]), number(v["text_alignment"]))
                      for s, v in scores.items()]  # fmt: skip
-            out.print(table(("state", "identity", "image", "text"), lines))
+            out.print(table(("revision", "identity", "image", "text"), lines))
     if json_output:
         print_json(value)
 
@@ -157,7 +158,7 @@ def show(
 def evaluate(
     library: LibraryPath = DEFAULT_LIBRARY,
     to: Annotated[Path, typer.Option("--out", "-o", help="Folder for plots and the page.")] = Path("evaluation"),
-    again: Annotated[bool, typer.Option("--again", help="Measure rows anew that are there already.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Score revisions again that have scores.")] = False,
     base_at: BaseAt = None,
     json_output: Json = False,
 ) -> None:
@@ -167,9 +168,9 @@ def evaluate(
     from mnemon.library import Library
     from mnemon.report.library_data import write_evaluation
 
-    with progress("measuring states") as bar:
+    with progress("scoring revisions") as bar:
         where = str(base_at) if base_at else None
-        api.evaluate(library, base=where, again=again, on_state=lambda done, total: bar(done, total, {}))
+        api.evaluate(library, base=where, again=again, on_revision=lambda done, total: bar(done, total, {}))
     opened = Library.open(library)
     page = write_evaluation(opened, to)
     matrix = matrix_from_rows(opened.rows(), "identity_alignment")
@@ -188,14 +189,15 @@ def remove(
     library: LibraryPath = DEFAULT_LIBRARY,
     json_output: Json = False,
 ) -> None:
-    """Take a concept out of the model, exactly. Its files stay, so past states still open."""
+    """Take a concept out of the model, exactly. Its files stay, so past revisions still open."""
     from mnemon.library import Library
 
-    state = Library.open(library).remove(name)
+    revision = Library.open(library).remove(name)
     if json_output:
-        print_json({"removed": name, "state": state})
+        print_json({"removed": name, "state": revision})
     else:
-        say(f"<{name}> is out; the library is at state {state}. State {state - 1} still has it (--at {state - 1}).")
+        before = revision - 1
+        say(f"<{name}> is removed; the library is at revision {revision}. Revision {before} has it (--at {before}).")
 
 
 def methods(json_output: Json = False) -> None:

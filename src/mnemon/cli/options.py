@@ -1,4 +1,4 @@
-"""Options that commands share, those of `learn`, and what their texts mean."""
+"""Options that commands share, those of `learn`, and how their values are parsed."""
 
 import json
 from pathlib import Path
@@ -10,14 +10,14 @@ from mnemon.errors import MnemonError
 
 DEFAULT_LIBRARY = Path("mnemon-library")
 LibraryPath = Annotated[Path, typer.Option("--library", "-l", help="The library's folder.")]
-At = Annotated[int | None, typer.Option("--at", help="Look at a past state instead of the newest.")]
+At = Annotated[int | None, typer.Option("--at", help="A past revision instead of the newest.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON value on standard output, for programs.")]
 BaseAt = Annotated[
     Path | None, typer.Option("--base-at", help="Where the library's base lies now, if its folder has moved.")
 ]
 WeightsOption = Annotated[
     Literal["fp32", "bf16", "8bit", "4bit"],
-    typer.Option(help="How the base's weights are kept; 4bit needs the extra quant."),
+    typer.Option(help="Precision of the base's weights; 4bit needs the extra quant."),
 ]
 NewBase = Annotated[str | None, typer.Option(help="world, a diffusers folder or a hub id, for a new library.")]
 NewMethod = Annotated[str | None, typer.Option(help="For a new library; stamina by default.")]
@@ -27,42 +27,63 @@ Settings = Annotated[
 
 Photos = Annotated[Path, typer.Argument(help="A folder of photos of one thing, or a JSON list of several concepts.")]
 Name = Annotated[str | None, typer.Option(help="What to call it; the folder's name by default.")]
-Noun = Annotated[str | None, typer.Option(help="Its class, such as dog. Leave out for a style.")]
+ClassNoun = Annotated[
+    str | None, typer.Option("--class-noun", "--noun", help="Its class, such as dog. Leave out for a style.")
+]
 References = Annotated[Path | None, typer.Option(help="Other photos of it, kept out of training, to score on.")]
-Steps = Annotated[int | None, typer.Option(help="Training steps; the method's own number by default.")]
-Batch = Annotated[int | None, typer.Option(help="Images a step.")]
+Steps = Annotated[int | None, typer.Option(help="Training steps; the method's default without.")]
+BatchSize = Annotated[int | None, typer.Option("--batch-size", "--batch", help="Images per step.")]
 Seed = Annotated[int, typer.Option(help="Of all random numbers.")]
 Fit = Annotated[Literal["crop", "pad"], typer.Option(help="Crop or pad photos to squares.")]
 Flip = Annotated[bool, typer.Option("--flip", help="Train on mirrored photos too.")]
 RandomCrop = Annotated[bool, typer.Option("--random-crop", help="Train on crops at random places.")]
-Prior = Annotated[int, typer.Option(min=0, help="Class images to draw first and train on too (prior preservation).")]
-Precision = Annotated[Literal["no", "bf16", "fp16"], typer.Option(help="Mixed precision; fp16 needs a GPU.")]
-Accumulate = Annotated[int, typer.Option(help="Compute each step in so many parts: less memory.")]
-Checkpointing = Annotated[bool, typer.Option("--checkpointing", help="Gradient checkpointing: less memory, more time.")]
-MinSnr = Annotated[float | None, typer.Option(help="Gamma of min-SNR weighting, usually 5.")]
+NumClassImages = Annotated[
+    int,
+    typer.Option(
+        "--num-class-images", "--prior", min=0, help="Class images to generate and train on too (prior preservation)."
+    ),
+]
+MixedPrecision = Annotated[
+    Literal["no", "bf16", "fp16"],
+    typer.Option("--mixed-precision", "--precision", help="Mixed precision; fp16 needs a GPU."),
+]
+GradientAccumulationSteps = Annotated[
+    int,
+    typer.Option(
+        "--gradient-accumulation-steps", "--accumulate", help="Compute each step's batch in so many parts: less memory."
+    ),
+]
+GradientCheckpointing = Annotated[
+    bool,
+    typer.Option("--gradient-checkpointing", "--checkpointing", help="Recompute activations: less memory, more time."),
+]
+SnrGamma = Annotated[
+    float | None, typer.Option("--snr-gamma", "--min-snr", help="Gamma of min-SNR weighting, usually 5.")
+]
 Together = Annotated[
-    int, typer.Option(min=1, help="Of a list, concepts that learn in the same steps, where the method lets them.")
+    int, typer.Option(min=1, help="Of a list: concepts trained in the same steps, if the method allows it.")
 ]
 PreviewEvery = Annotated[int, typer.Option(help="Steps between preview images; 0 for none.")]
 PreviewPage = Annotated[
-    Path | None, typer.Option("--preview-page", help="After each commit, draw all concepts on this HTML page.")
+    Path | None, typer.Option("--preview-page", help="After each commit, generate all concepts on this HTML page.")
 ]
 TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Log losses for TensorBoard (extra: track).")]
 Score = Annotated[
-    bool, typer.Option(help="Measure every concept so far afterwards; a concept learned without has no scores.")
+    bool, typer.Option(help="Score every concept so far afterwards; a concept learned without has no scores.")
 ]
 Until = Annotated[
     str | None,
     typer.Option(
         metavar="identity:SHARE",
-        help="Stop early, when its identity reaches this share of the ceiling on --references, such as identity:0.95.",
+        help="Early stopping: when identity alignment with --references reaches this share of its ceiling, such as "
+        "identity:0.95.",
     ),
 ]
 CheckEvery = Annotated[
     int,
     typer.Option(
         min=1,
-        help="Steps from one check of --until to the next. Each draws 8 images (16 on bases for photographs) in "
+        help="Steps from one check of --until to the next. Each generates 8 images (16 on bases for photographs) in "
         "20 denoising steps.",
     ),
 ]
@@ -70,14 +91,14 @@ MaxForgetting = Annotated[
     float | None,
     typer.Option(
         min=0,
-        help="Keep the concept aside instead, if the identity score of an earlier one falls by more than this "
-        "below its best, such as 0.1; decide with commit or discard.",
+        help="Stage the concept instead of committing it if the identity score of an earlier one falls by more than "
+        "this below its best, such as 0.1; decide with commit or discard.",
     ),
 ]
 
 
 def setting_of(pair: str) -> tuple[str, Any]:
-    """A key and its value, from KEY=VALUE; values are JSON or else words."""
+    """A key and its value, from KEY=VALUE; values are JSON or else text."""
     key, equals, text = pair.partition("=")
     if not equals:
         raise MnemonError(f"'--set {pair}' has no value: write it as '--set rank=8'.")
@@ -100,7 +121,7 @@ def share_of(until: str) -> float:
 
 
 def opened_base(base: str | None, library: Path, weights: Any, offload_text: bool = False) -> Any:
-    """The base opened in this way; where nothing is asked for its name, to be opened later."""
+    """The base, opened with these options; without any its name, to be opened later."""
     from mnemon import api
 
     return base if weights == "fp32" and not offload_text else api.open_base(base, library, weights, offload_text)

@@ -1,7 +1,7 @@
 """Numbers: encoders, alignment, distributions, the evaluator, the score matrix and what follows from it."""
 
 from mnemon.evaluation.encoders import Encoders, HubEncoders, WorldEncoders, encoders_for, reference_features
-from mnemon.evaluation.evaluate import EvalRow, evaluate
+from mnemon.evaluation.evaluate import EvalRow, evaluate, evaluate_library
 from mnemon.evaluation.matrix import ScoreMatrix, figures, matrix_from_rows
 from mnemon.evaluation.settings import EvalSettings
 
@@ -14,6 +14,7 @@ __all__ = [
     "WorldEncoders",
     "encoders_for",
     "evaluate",
+    "evaluate_library",
     "figures",
     "matrix_from_rows",
     "reference_features",

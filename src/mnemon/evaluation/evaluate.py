@@ -21,7 +21,10 @@ from mnemon.evaluation.attributes import attribute_accuracy
 from mnemon.evaluation.encoders import Encoders, WorldEncoders, reference_features
 from mnemon.evaluation.prompts import EvalPrompts, concept_prompts, general_prompts, prompt_set
 from mnemon.evaluation.settings import EvalSettings
+from mnemon.library import Library
+from mnemon.models import Base
 from mnemon.sampling import Composed
+from mnemon.sampling.composing import compose_library
 from mnemon.sampling.precision import bf16_autocast
 
 OnImages = Callable[[str | None, Tensor], None]
@@ -99,6 +102,18 @@ def evaluate(
     if combined is not None:
         evaluator.score_combined(combined)
     return evaluator.row
+
+
+def evaluate_library(
+    library: Library,
+    base: Base,
+    encoders: Encoders,
+    settings: EvalSettings | None = None,
+    on_images: OnImages | None = None,
+) -> dict[str, Any]:
+    """The row of the score matrix at the library's revision, as JSON."""
+    with compose_library(library, base) as composed:
+        return evaluate(composed, library.all_references(), encoders, settings, on_images).to_json()
 
 
 class _Evaluator:

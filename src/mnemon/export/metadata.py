@@ -56,9 +56,9 @@ def lineage(selection: Selection, names: list[str]) -> dict[str, object]:
     return {
         "base": {"family": library.family, "fingerprint": library.fingerprint},
         "method": library.method.name,
-        "state": library.state,
+        "state": library.revision,
         "concepts": [
-            {"name": name, "noun": entries[name].class_noun, "state": entries[name].number, "seal": entries[name].seal}
+            {"name": name, "noun": entries[name].class_noun, "state": entries[name].number, "seal": entries[name].checksum}
             for name in names
         ],
     }

@@ -1,4 +1,4 @@
-"""What is kept on disk between concepts: an append-only history of what was learned and removed."""
+"""Concepts on disk: an append-only history of what was learned and removed."""
 
 from mnemon.library.candidate import (
     Candidate,
@@ -10,6 +10,8 @@ from mnemon.library.candidate import (
     read_candidate,
 )
 from mnemon.library.entry import Entry
+from mnemon.library.fusion import composed_changes, fused_changes
+from mnemon.library.header import is_library
 from mnemon.library.library import Library
 
 __all__ = [
@@ -18,8 +20,11 @@ __all__ = [
     "Library",
     "Proposal",
     "commit_candidate",
+    "composed_changes",
     "discard_candidate",
+    "fused_changes",
     "has_candidate",
+    "is_library",
     "put_aside",
     "read_candidate",
 ]

@@ -1,11 +1,11 @@
-"""A candidate: concepts that were learned but not taken into the history, kept aside until somebody decides.
+"""A candidate: concepts that were trained and staged, but not committed to the history.
 
-    candidate/candidate.json        what their commits will say, the seal of the commit they stand on, what they forget
+    candidate/candidate.json        what their commits will say, the checksum of the parent commit, what they forget
     candidate/0/                    the files of the first of them, as in concepts/; 1/ of the second, and so on
     candidate/0-references.safetensors
 
-There is a candidate from the renaming of candidate.json on until that file is removed; files without it are a crash's,
-and are cleared away. One can be taken in only where it was learned: after the commit that it stands on.
+There is a candidate from the renaming of candidate.json on until that file is removed; files without it are garbage
+of a crash. One can be committed only where it was trained: after its parent commit.
 """
 
 import shutil
@@ -21,14 +21,14 @@ from mnemon.errors import MnemonError
 from mnemon.files import sync_folder
 from mnemon.library.concepts import read_concept, write_concept
 from mnemon.library.entry import DELTAS, EXTRA, LEARN, TOKENS, File
-from mnemon.library.library import Library
-from mnemon.library.sealed import (
+from mnemon.library.hashed import (
     check_file,
-    read_sealed,
-    read_sealed_tensors,
-    write_sealed,
-    write_sealed_tensors,
+    read_hashed,
+    read_hashed_tensors,
+    write_hashed,
+    write_hashed_tensors,
 )
+from mnemon.library.library import Library
 from mnemon.methods.base import TrainedConcept
 
 REMEDY = "drop the candidate with `mnemon discard`, and learn it again"
@@ -46,10 +46,10 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Candidate:
-    """Concepts kept aside.
+    """Staged concepts.
 
     Attributes:
-        row: what was measured with them in the model, as in `Library.rows`.
+        row: their row of scores, as in `Library.rows`.
         forgets: earlier concept -> its best identity alignment, and that in `row`.
     """
 
@@ -70,15 +70,15 @@ def put_aside(library: Library, candidate: Candidate) -> None:
     """Keep the candidate in the library's folder, without making it part of the library.
 
     Raises:
-        MnemonError: another one is waiting.
+        MnemonError: another one is staged.
     """
     with library.lock():
         if has_candidate(library):
             raise MnemonError(f"A candidate is waiting in {library.path} already: commit or discard that one first.")
         _clear(library)
         concepts = [_write(library, number, one) for number, one in enumerate(candidate.proposals)]
-        body = {"parent": _seal(library, library.state), "state": library.state, "concepts": concepts}
-        write_sealed(_header(library), {**body, "row": candidate.row, "forgets": candidate.forgets})
+        body = {"parent": _checksum(library, library.revision), "state": library.revision, "concepts": concepts}
+        write_hashed(_header(library), {**body, "row": candidate.row, "forgets": candidate.forgets})
 
 
 def read_candidate(library: Library) -> Candidate:
@@ -92,7 +92,7 @@ def read_candidate(library: Library) -> Candidate:
 
 
 def commit_candidate(library: Library) -> int:
-    """Take the candidate into the history, with its row; returns the new state. After a crash it may be called again.
+    """Commit the candidate, with its row; returns the new revision. After a crash it may be called again.
 
     Raises:
         MnemonError: there is none, it is damaged, or the library has changed since it was learned.
@@ -103,9 +103,9 @@ def commit_candidate(library: Library) -> int:
         for one in candidate.proposals[done:]:
             settings = {**one.settings, "forgets": dict(candidate.forgets)}
             library.commit(one.learned, one.photos, settings, one.references)
-        library.write_row(library.state, candidate.row)
+        library.write_row(library.revision, candidate.row)
         _clear(library)
-        return library.state
+        return library.revision
 
 
 def discard_candidate(library: Library) -> None:
@@ -121,19 +121,20 @@ def discard_candidate(library: Library) -> None:
 
 def _taken(library: Library, body: Mapping[str, Any]) -> int:
     """How many of the candidate's concepts a commit that was cut short has taken in already."""
-    state, concepts = body["state"], body["concepts"]
-    since = library.history()[state:]
-    follows = state <= library.state and body["parent"] == _seal(library, state) and len(since) <= len(concepts)
+    revision, concepts = body["state"], body["concepts"]
+    since = library.history()[revision:]
+    follows = revision <= library.revision and body["parent"] == _checksum(library, revision)
+    follows = follows and len(since) <= len(concepts)
     own = [(LEARN, one["name"], {name: File(**file) for name, file in one["files"].items()}) for one in concepts]
     if not follows or [(entry.action, entry.concept, dict(entry.files)) for entry in since] != own[: len(since)]:
         raise MnemonError(
-            f"The library {library.path} has changed since its candidate was learned at state {state}: {REMEDY}."
+            f"The library {library.path} has changed since its candidate was learned at revision {revision}: {REMEDY}."
         )
     return len(since)
 
 
-def _seal(library: Library, state: int) -> str:
-    return library.history()[state - 1].seal if state else ""
+def _checksum(library: Library, revision: int) -> str:
+    return library.history()[revision - 1].checksum if revision else ""
 
 
 def _folder(library: Library) -> Path:
@@ -151,13 +152,13 @@ def _check_there(library: Library) -> None:
 
 def _body(library: Library) -> dict[str, Any]:
     _check_there(library)
-    return read_sealed(_header(library), REMEDY)
+    return read_hashed(_header(library), REMEDY)
 
 
 def _write(library: Library, number: int, one: Proposal) -> dict[str, Any]:
     files = write_concept(_folder(library) / str(number), one.learned)
     if one.references:
-        write_sealed_tensors(_references(library, number), one.references)
+        write_hashed_tensors(_references(library, number), one.references)
     learned = one.learned
     return {
         "name": learned.name,
@@ -179,7 +180,7 @@ def _read(library: Library, number: int, body: Mapping[str, Any]) -> Proposal:
     for name, file in files.items():
         check_file(folder / name, file.sha256, REMEDY)
     learned = read_concept(folder, body["name"], body["noun"], files, body["facts"])
-    references = read_sealed_tensors(_references(library, number), REMEDY) if body["references"] else None
+    references = read_hashed_tensors(_references(library, number), REMEDY) if body["references"] else None
     return Proposal(learned, body["photos"], body["settings"], references)
 
 

@@ -8,11 +8,11 @@ from typing import Any
 from mnemon.data.concept import NAME
 from mnemon.errors import MnemonError
 from mnemon.files import file_sha256
-from mnemon.library.sealed import RESTORE, SEAL, check_file, read_sealed, write_sealed
+from mnemon.library.hashed import CHECKSUM, RESTORE, check_file, read_hashed, write_hashed
 
 LEARN, REMOVE = "learn", "remove"
 DELTAS, TOKENS, EXTRA = "deltas.safetensors", "tokens.safetensors", "extra.safetensors"
-_KEYS = {"class_noun": "noun"}  # fields whose key on disk is another
+_KEYS = {"class_noun": "noun", "checksum": CHECKSUM}  # fields whose key on disk is another
 _FIELDS = {key: field for field, key in _KEYS.items()}
 
 
@@ -33,17 +33,17 @@ class Entry:
     """A commit.
 
     Attributes:
-        number: 1 for the first commit; also the state of the library after it.
+        number: 1 for the first commit; also the revision of the library after it.
         action: "learn" or "remove".
         concept: the concept's name.
         time: when, in ISO 8601, UTC.
-        parent: seal of the entry before, of library.json for the first.
+        parent: checksum of the entry before, of library.json for the first.
         class_noun: the concept's class noun.
         files: the files it brings, by name inside `folder`.
         photos: {"source", "sha256"} of each photo.
         settings: how it was trained.
-        facts: what the method noted, e.g. {"mask_density": 0.61}.
-        seal: sha256 of all of the above.
+        facts: metadata from the method, e.g. {"mask_density": 0.61}.
+        checksum: sha256 of all of the above.
     """
 
     number: int
@@ -56,7 +56,7 @@ class Entry:
     photos: Sequence[Mapping[str, str]] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
-    seal: str = ""
+    checksum: str = ""
 
     @property
     def folder(self) -> str:
@@ -73,9 +73,10 @@ def entry_path(library: Path, number: int) -> Path:
 
 
 def write_entry(library: Path, entry: Entry) -> Entry:
-    """Append `entry`: from here on it is part of the history. Returns it with its seal."""
-    body = {_KEYS.get(name, name): value for name, value in asdict(entry).items() if name != SEAL}
-    return _entry(write_sealed(entry_path(library, entry.number), body))
+    """Append `entry`: from here on it is part of the history. Returns it with its checksum."""
+    body = {_KEYS.get(name, name): value for name, value in asdict(entry).items()}
+    del body[CHECKSUM]
+    return _entry(write_hashed(entry_path(library, entry.number), body))
 
 
 def newest_entry(library: Path) -> int:
@@ -84,7 +85,7 @@ def newest_entry(library: Path) -> int:
 
 
 def read_history(library: Path, root: str, newest: int) -> list[Entry]:
-    """The entries 1 to `newest`, the chain of parents checked from `root`, the seal of library.json, on.
+    """The entries 1 to `newest`, the chain of parents checked from `root`, the checksum of library.json, on.
 
     Raises:
         MnemonError: an entry is missing, damaged, or does not follow the one before.
@@ -93,7 +94,7 @@ def read_history(library: Path, root: str, newest: int) -> list[Entry]:
     for number in range(1, newest + 1):
         path = entry_path(library, number)
         entry = _read_entry(path)
-        if entry.number != number or entry.parent != (entries[-1].seal if entries else root):
+        if entry.number != number or entry.parent != (entries[-1].checksum if entries else root):
             raise MnemonError(f"The file {path} does not belong to this history: {RESTORE}.")
         entries.append(entry)
     return entries
@@ -103,11 +104,11 @@ def history_until(library: Path, root: str, at: int | None) -> list[Entry]:
     """The entries up to number `at`, or all of them, as `read_history` reads them.
 
     Raises:
-        MnemonError: there is no such state, or an entry is damaged.
+        MnemonError: there is no such revision, or an entry is damaged.
     """
     newest = newest_entry(library)
     if at is not None and not 0 <= at <= newest:
-        raise MnemonError(f"The library {library} has no state {at}: its states are 0 to {newest}.")
+        raise MnemonError(f"The library {library} has no revision {at}: its revisions are 0 to {newest}.")
     return read_history(library, root, newest if at is None else at)
 
 
@@ -126,14 +127,14 @@ def check_files(library: Path, entry: Entry) -> None:
     """Raises:
     MnemonError: a file that `entry` brought is missing or changed.
     """
-    remedy = f"{RESTORE}, or open the library at state {entry.number - 1}, before '{entry.concept}' was learned"
+    remedy = f"{RESTORE}, or open the library at revision {entry.number - 1}, before '{entry.concept}' was learned"
     for name, file in entry.files.items():
         check_file(library / "concepts" / entry.folder / name, file.sha256, remedy)
 
 
 def _read_entry(path: Path) -> Entry:
     try:
-        entry = _entry(read_sealed(path))
+        entry = _entry(read_hashed(path))
     except (TypeError, KeyError, AttributeError):
         raise MnemonError(f"The file {path} is not an entry of a library's history: {RESTORE}.") from None
     expected = {DELTAS, TOKENS} if entry.action == LEARN else set()
@@ -144,6 +145,6 @@ def _read_entry(path: Path) -> Entry:
     return entry
 
 
-def _entry(sealed: Mapping[str, Any]) -> Entry:
-    body = {_FIELDS.get(key, key): value for key, value in sealed.items()}
+def _entry(content: Mapping[str, Any]) -> Entry:
+    body = {_FIELDS.get(key, key): value for key, value in content.items()}
     return Entry(**{**body, "files": {name: File(**file) for name, file in body["files"].items()}})

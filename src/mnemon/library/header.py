@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from mnemon.errors import MnemonError
-from mnemon.library.sealed import read_sealed, write_sealed
+from mnemon.library.hashed import read_hashed, write_hashed
 from mnemon.methods import method_settings
 from mnemon.methods.base import Method
 
@@ -18,7 +18,7 @@ def write_header(library: Path, base_name: str, family: str, fingerprint: str, m
     Raises:
         MnemonError: there is something else in the folder already.
     """
-    if (library / _HEADER).exists():
+    if is_library(library):
         raise MnemonError(f"There is already a library in {library}: open it, or choose another folder.")
     # A creation that was cut short leaves library.json.part; dot files belong to the file manager.
     if library.exists() and (not library.is_dir() or set(library.glob("[!.]*")) - {library / f"{_HEADER}.part"}):
@@ -28,7 +28,12 @@ def write_header(library: Path, base_name: str, family: str, fingerprint: str, m
         "base": {"name": base_name, "family": family, "fingerprint": fingerprint},
         "method": {"name": method.name, "settings": method_settings(method)},
     }
-    write_sealed(library / _HEADER, header)
+    write_hashed(library / _HEADER, header)
+
+
+def is_library(path: Path | str) -> bool:
+    """Whether there is a library in the folder."""
+    return (Path(path) / _HEADER).exists()
 
 
 def read_header(library: Path) -> dict[str, Any]:
@@ -38,7 +43,7 @@ def read_header(library: Path) -> dict[str, Any]:
     if not (library / _HEADER).is_file():
         what = "is no library" if library.exists() else "does not exist"
         raise MnemonError(f"{library} {what}: give the folder of a library, or make one with `mnemon learn`.")
-    header = read_sealed(library / _HEADER)
+    header = read_hashed(library / _HEADER)
     if header.get("format") != FORMAT:
         raise MnemonError(
             f"The library {library} has format {header.get('format')}, this mnemon reads format {FORMAT}: "

@@ -1,16 +1,16 @@
 """The library: an append-only history of concepts on disk.
 
     library.json                     format, base, method
-    history/000001.json              one commit each; each names the seal of the one before
+    history/000001.json              one commit each; each names the checksum of the one before
     concepts/000001-rex/             deltas, tokens and, for some methods, extra .safetensors: never changed or deleted
-    fused/000003.safetensors         the changes fused at state 3, for methods that fuse; may be computed again
+    fused/000003.safetensors         the changes fused at revision 3, for methods that fuse; may be computed again
     references/000001-rex.safetensors  features of the images the concept is scored against
     scores/000003.json               row R[3, :] of the score matrix; may be measured again
-    candidate/                       what was learned and not taken in, until somebody decides; see `candidate`
+    candidate/                       concepts that are staged, not committed; see `candidate`
     lock, lock.pid                   held by the one who writes, and who that is
 
 A commit is made by the renaming of its history file and by nothing before it, so a crash leaves the old or the new
-state; what a crashed commit left lying about is not looked at and is cleared away by the next writer.
+revision; garbage of a crashed commit is ignored, and removed by the next writer.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +25,7 @@ from torch import Tensor
 from mnemon.adapters import Delta
 from mnemon.errors import MnemonError
 from mnemon.files import sync_folder
-from mnemon.library import measured
+from mnemon.library import score_cache
 from mnemon.library.concepts import read_concept, write_concept
 from mnemon.library.entry import (
     LEARN,
@@ -37,21 +37,21 @@ from mnemon.library.entry import (
     newest_entry,
     write_entry,
 )
-from mnemon.library.header import read_header, write_header
-from mnemon.library.leftovers import clear_leftovers
+from mnemon.library.garbage import clear_garbage
+from mnemon.library.hashed import CHECKSUM
+from mnemon.library.header import is_library, read_header, write_header
 from mnemon.library.lock import exclusive
-from mnemon.library.sealed import SEAL
 from mnemon.methods import method_from
 from mnemon.methods.base import Method, TrainedConcept
 from mnemon.models.base import Base
 
 
 class Library:
-    """A library at one state of its history.
+    """A library at one revision of its history.
 
     Attributes:
         path: its folder.
-        state: number of commits applied; 0 for a new library.
+        revision: number of commits applied; 0 for a new library.
         base_name, family, fingerprint: the base it belongs to.
         method: how its concepts are learned and composed.
     """
@@ -62,7 +62,7 @@ class Library:
         self.family: str = header["base"]["family"]
         self.fingerprint: str = header["base"]["fingerprint"]
         self.method: Method = method_from(header["method"]["name"], header["method"]["settings"])
-        self._root: str = header[SEAL]
+        self._root: str = header[CHECKSUM]
         self._at = at
         self._locked = False
         self._entries = history_until(path, self._root, at)
@@ -86,9 +86,18 @@ class Library:
         """Open a library as it is, or as it was after its commit number `at`, which can be read only.
 
         Raises:
-            MnemonError: there is no library, no such state, or a file is damaged; the message names it.
+            MnemonError: there is no library, no such revision, or a file is damaged; the message names it.
         """
         return cls(Path(path), read_header(Path(path)), at)
+
+    @classmethod
+    def open_or_create(cls, path: Path | str, base: Base, method: Method) -> "Library":
+        """The library in the folder, which must be one of `base`; without one there, a new one with `method`."""
+        if not is_library(path):
+            return cls.create(path, base, method)
+        library = cls.open(path)
+        library.check_base(base)
+        return library
 
     def check_base(self, base: Base) -> None:
         """Raises:
@@ -101,18 +110,18 @@ class Library:
             )
 
     def history(self) -> list[Entry]:
-        """All commits up to this state, the oldest first."""
+        """All commits up to this revision, the oldest first."""
         return list(self._entries)
 
     def concepts(self) -> dict[str, Entry]:
-        """Name -> the commit that brought it, for the concepts of this state, in order of learning."""
+        """Name -> the commit that brought it, for the concepts of this revision, in order of learning."""
         return active_entries(self._entries)
 
     def names(self) -> list[str]:
         return list(self.concepts())
 
     def learned(self) -> list[TrainedConcept]:
-        """The concepts of this state in order of learning, freshly read from disk."""
+        """The concepts of this revision in order of learning, freshly read from disk."""
         return [self._read_learned(entry) for entry in self.concepts().values()]
 
     def commit(
@@ -122,11 +131,11 @@ class Library:
         settings: Mapping[str, Any] | None = None,
         references: Mapping[str, Tensor] | None = None,
     ) -> int:
-        """Add a concept; returns the new state. `photos` are {"source", "sha256"}, `settings` how it was trained,
+        """Add a concept; returns the new revision. `photos` are {"source", "sha256"}, `settings` how it was trained,
         `references` features of images of it, as for `write_references`.
 
         Raises:
-            MnemonError: the name is taken, the library was opened at a past state, or somebody else wrote to it.
+            MnemonError: the name is taken, the library was opened at a past revision, or another process wrote to it.
         """
         with self.lock():
             self._check_writable()
@@ -134,7 +143,7 @@ class Library:
             entry = self._next(LEARN, learned.name)
             files = write_concept(self.path / "concepts" / entry.folder, learned)
             if references:
-                measured.write_references(self.path, entry, references)
+                score_cache.write_references(self.path, entry, references)
             return self._append(
                 replace(
                     entry,
@@ -147,15 +156,15 @@ class Library:
             )
 
     def remove(self, name: str) -> int:
-        """Take a concept out of the model; returns the new state. Its files stay: past states still open.
+        """Take a concept out of the model; returns the new revision. Its files stay: past revisions still open.
 
         Raises:
             MnemonError: there is no such concept, or the method cannot take one out.
         """
         if not self.method.can_remove:
             raise MnemonError(
-                f"The method '{self.method.name}' cannot remove a concept, because what it has learned of one cannot "
-                "be told from the others: open the library at an earlier state, or learn the others in a new one."
+                f"The method '{self.method.name}' cannot remove a concept, because all its concepts share "
+                "one change of the weights: open the library at an earlier revision, or learn the others in a new one."
             )
         with self.lock():
             self._check_writable()
@@ -173,41 +182,46 @@ class Library:
             )
 
     def write_references(self, name: str, tensors: Mapping[str, Tensor]) -> None:
-        """Keep features of images of a concept of this state, so that it can be scored without any photo."""
+        """Keep features of images of a concept of this revision, so that it can be scored without any photo."""
         entry = self._entry(name)
         with self.lock():
-            measured.write_references(self.path, entry, tensors)
+            score_cache.write_references(self.path, entry, tensors)
 
     def references(self, name: str) -> dict[str, Tensor]:
-        """What `write_references` kept for a concept of this state; empty if nothing."""
-        return measured.read_references(self.path, self._entry(name))
+        """What `write_references` kept for a concept of this revision; empty if nothing."""
+        return score_cache.read_references(self.path, self._entry(name))
 
-    def write_row(self, state: int, row: Mapping[str, Any]) -> None:
-        """Write what was measured at `state`, in place of any earlier measurement.
+    def all_references(self) -> dict[str, dict[str, Tensor]]:
+        """Concept -> features of its reference images, for those that have some."""
+        references = {name: self.references(name) for name in self.names()}
+        return {name: features for name, features in references.items() if features}
+
+    def write_row(self, revision: int, row: Mapping[str, Any]) -> None:
+        """Write the row of scores of `revision`, in place of any earlier one.
 
         Raises:
-            MnemonError: the library has no such state.
+            MnemonError: the library has no such revision.
         """
         with self.lock():
-            if not 0 <= state <= newest_entry(self.path):
-                raise MnemonError(f"The library {self.path} has no state {state} to keep scores of.")
-            measured.write_row(self.path, state, row)
+            if not 0 <= revision <= newest_entry(self.path):
+                raise MnemonError(f"The library {self.path} has no revision {revision} to keep scores of.")
+            score_cache.write_row(self.path, revision, row)
 
     def rows(self) -> dict[int, dict[str, Any]]:
-        """State -> what was measured there, up to this state, in order."""
-        return measured.read_rows(self.path, self.state)
+        """Revision -> its row of scores, up to this revision, in order."""
+        return score_cache.read_rows(self.path, self.revision)
 
     def write_fused(self, deltas: Mapping[str, Delta]) -> None:
-        """Keep what `method.compose` gave at this state, for methods whose fusion takes its time."""
+        """Keep what `method.compose` gave at this revision, for methods whose fusion takes its time."""
         with self.lock():
-            measured.write_fused(self.path, self.state, deltas)
+            score_cache.write_fused(self.path, self.revision, deltas)
 
     def fused(self) -> dict[str, Delta] | None:
-        """What `write_fused` kept of this state; None if nothing."""
-        return measured.read_fused(self.path, self.state)
+        """What `write_fused` kept of this revision; None if nothing."""
+        return score_cache.read_fused(self.path, self.revision)
 
     @property
-    def state(self) -> int:
+    def revision(self) -> int:
         return len(self._entries)
 
     @contextmanager
@@ -222,11 +236,11 @@ class Library:
             return
         with exclusive(self.path / "lock"):
             newest = newest_entry(self.path)
-            if self._at is None and newest != self.state:
+            if self._at is None and newest != self.revision:
                 raise MnemonError(
-                    f"The library {self.path} is at state {newest} by now, not {self.state}: open it again."
+                    f"The library {self.path} is at revision {newest} by now, not {self.revision}: open it again."
                 )
-            clear_leftovers(self.path, self._root)
+            clear_garbage(self.path, self._root)
             self._locked = True
             try:
                 yield
@@ -242,7 +256,7 @@ class Library:
 
     def _check_writable(self) -> None:
         if self._at is not None and self._at != newest_entry(self.path):
-            raise MnemonError(f"The library {self.path} is open at its past state {self._at}: open the newest one.")
+            raise MnemonError(f"The library {self.path} is open at its past revision {self._at}: open the newest one.")
 
     def _entry(self, name: str) -> Entry:
         concepts = self.concepts()
@@ -252,14 +266,14 @@ class Library:
         return concepts[name]
 
     def _next(self, action: str, name: str) -> Entry:
-        parent = self._entries[-1].seal if self._entries else self._root
-        return Entry(self.state + 1, action, name, datetime.now(UTC).isoformat(timespec="seconds"), parent)
+        parent = self._entries[-1].checksum if self._entries else self._root
+        return Entry(self.revision + 1, action, name, datetime.now(UTC).isoformat(timespec="seconds"), parent)
 
     def _append(self, entry: Entry) -> int:
         self._entries.append(write_entry(self.path, entry))
         sync_folder(self.path)
         self._at = None
-        return self.state
+        return self.revision
 
     def _read_learned(self, entry: Entry) -> TrainedConcept:
         folder = self.path / "concepts" / entry.folder

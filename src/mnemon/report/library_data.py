@@ -56,7 +56,7 @@ def write_evaluation(library: Library, folder: Path) -> Path:
         f"What {library.path.name} knows",
         f"{len(library.names())} concepts learned on the base '{library.base_name}' with {library.method.name}.",
         [method_report(library)],
-        facts={"base": library.base_name, "method": library.method.name, "revision": str(library.state)},
+        facts={"base": library.base_name, "method": library.method.name, "revision": str(library.revision)},
         identity_ceilings=ceilings(library, "identity"),
         image_ceilings=ceilings(library, "image"),
     )

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from torch import Tensor
 
 from mnemon.adapters import Delta, merge
+from mnemon.library import Library, fused_changes
 from mnemon.methods.base import Method, TrainedConcept
 from mnemon.models.base import Base
 from mnemon.models.layers import every_layer
@@ -73,3 +74,9 @@ class Composed:
         if prompt not in self._adapter_sets:
             self._adapter_sets[prompt] = self.method.branches(self.base, self.learned, prompt)
         return self._adapter_sets[prompt]
+
+
+def compose_library(library: Library, base: Base) -> Composed:
+    """The base with a library's concepts in it; a fusion is read, or computed and kept."""
+    fused = fused_changes(library, base) if library.method.fuses else None
+    return Composed(base, library.method, library.learned(), fused)

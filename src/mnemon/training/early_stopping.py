@@ -1,4 +1,4 @@
-"""Stopping a concept's training when it is learned well enough."""
+"""Early stopping: end a concept's training when its identity alignment is high enough."""
 
 import hashlib
 import json
@@ -25,10 +25,10 @@ FIRST_SEED = 5000  # not those of the scores, which would then be chosen to be g
 
 
 @dataclass(frozen=True)
-class Goal:
+class EarlyStopping:
     """Stop as soon as the concept's identity alignment with its held-out references is this share of their ceiling.
 
-    A check draws an image of each evaluation prompt (8 of the world's, 16 of photographs) in 20 denoising steps.
+    A check samples an image of each evaluation prompt (8 of the world's, 16 of photographs) in 20 denoising steps.
 
     Raises:
         MnemonError: a value does not fit.
@@ -40,20 +40,29 @@ class Goal:
 
     def __post_init__(self) -> None:
         if not self.identity > 0 or self.every < 1:
-            raise MnemonError("A goal is a share of the ceiling above 0, such as 0.95, checked every 1 or more steps.")
+            raise MnemonError(
+                "Early stopping needs a share of the ceiling above 0, such as 0.95, checked every 1 or more steps."
+            )
 
 
-class Watch:
-    """Checks one concept while it is trained, and remembers what the checks found."""
+class IdentityMonitor:
+    """Checks one concept's identity alignment while it is trained."""
 
     def __init__(
-        self, goal: Goal, base: Base, method: Method, concept: Concept, features: Mapping[str, Tensor], by: Encoders
+        self,
+        settings: EarlyStopping,
+        base: Base,
+        method: Method,
+        concept: Concept,
+        references: Mapping[str, Tensor],
+        encoders: Encoders,
     ) -> None:
-        self._goal, self._base, self._encoders, self._known = goal, base, by, features["identity"]
-        self._ceiling = self_similarity(self._known)
+        self._settings, self._base, self._encoders = settings, base, encoders
+        self._references = references["identity"]
+        self._ceiling = self_similarity(self._references)
         if math.isnan(self._ceiling):
             raise MnemonError(f"One reference of '{concept.name}' tells no ceiling: give at least two photos.")
-        chosen = prompt_set(by.prompts)
+        chosen = prompt_set(encoders.prompts)
         count, name = len(chosen.templates), method.prompt_name(concept.name, concept.class_noun)
         self._score = EvalSettings(count, FIRST_SEED, num_inference_steps=STEPS)
         self._prompts = concept_prompts(name, concept.class_noun, chosen, count).prompts
@@ -61,19 +70,19 @@ class Watch:
         self._share: float | None = None
         self._seconds = 0.0
 
-    def until(self) -> StoppingCriterion:
+    def criterion(self) -> StoppingCriterion:
         """For the training loop. All that decides an answer is in its name."""
-        known = hashlib.sha256(self._known.numpy().tobytes()).hexdigest()
-        settings = self._score.to_row_json(self._encoders.prompts)
-        name = json.dumps([asdict(self._goal), self._encoders.name, settings, known])
-        return StoppingCriterion(self._reached, self._goal.every, name)
+        references = hashlib.sha256(self._references.numpy().tobytes()).hexdigest()
+        score = self._score.to_row_json(self._encoders.prompts)
+        name = json.dumps([asdict(self._settings), self._encoders.name, score, references])
+        return StoppingCriterion(self._reached, self._settings.every, name)
 
-    def facts(self, steps: int) -> dict[str, Any]:
-        """The goal, the steps that were taken of `steps`, the checks they needed, and the share reached, None if the
-        goal was not. The same for a run that was killed and went on."""
+    def report(self, steps: int) -> dict[str, Any]:
+        """The settings, the steps taken of `steps`, the checks they needed, and the share of the ceiling at which the
+        run stopped, None if it did not. The same for a run that was killed and resumed."""
         taken = steps if self._stopped is None else self._stopped
-        checks = (taken if self._stopped is not None else taken - 1) // self._goal.every
-        return {**asdict(self._goal), "steps": taken, "of": steps, "checks": checks, "share": self._share}
+        checks = (taken if self._stopped is not None else taken - 1) // self._settings.every
+        return {**asdict(self._settings), "steps": taken, "of": steps, "checks": checks, "share": self._share}
 
     @property
     def seconds(self) -> float:
@@ -81,12 +90,11 @@ class Watch:
         return self._seconds
 
     def _reached(self, step: int) -> bool:
-        began, how = time.monotonic(), self._score
-        images = sample(self._base, self._prompts, how.seeds(how.num_images), how.sampling)
-        found = self._encoders.identity(images)
-        share = mean_pairwise_cosine(found, self._known) / self._ceiling
+        began, score = time.monotonic(), self._score
+        images = sample(self._base, self._prompts, score.seeds(score.num_images), score.sampling)
+        share = mean_pairwise_cosine(self._encoders.identity(images), self._references) / self._ceiling
         self._seconds += time.monotonic() - began
-        if share < self._goal.identity:
+        if share < self._settings.identity:
             return False
         self._stopped, self._share = step, share
         return True

@@ -1,13 +1,12 @@
-"""Concepts that cost earlier ones too much: kept aside instead of committed, until somebody decides."""
+"""A bound on forgetting: concepts that cost earlier ones too much are staged instead of committed."""
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mnemon.adapters import Delta
-from mnemon.api.evaluating import references_of
-from mnemon.api.opening import composed_changes
 from mnemon.errors import MnemonError
 from mnemon.evaluation import Encoders, EvalSettings, evaluate
 from mnemon.evaluation.evaluate import OnImages
@@ -16,6 +15,7 @@ from mnemon.library import (
     Library,
     Proposal,
     commit_candidate,
+    composed_changes,
     discard_candidate,
     has_candidate,
     put_aside,
@@ -23,17 +23,25 @@ from mnemon.library import (
 )
 from mnemon.models import Base
 from mnemon.sampling import Composed
-from mnemon.training import discard_checkpoint
+from mnemon.training.resume import discard_checkpoint
 
 Forgets = Mapping[str, tuple[float, float]]
 """Earlier concept -> its best identity alignment so far, and that with the new concepts."""
 
 
-class Refused(MnemonError):
+@dataclass(frozen=True)
+class CheckedRow:
+    """A row of the score matrix with the new concepts in the model, and the fused changes for methods that fuse."""
+
+    row: dict[str, Any]
+    fused: dict[str, Delta] | None
+
+
+class BudgetExceeded(MnemonError):
     """New concepts lower the identity alignment of earlier ones by more than was allowed, and were kept aside.
 
     Attributes:
-        row: what was measured with the new concepts in the model.
+        row: the row of the score matrix with the new concepts in the model.
         forgets: the earlier concepts that fell too far.
     """
 
@@ -52,27 +60,27 @@ def refusal(names: Sequence[str], forgets: Forgets) -> str:
     )
 
 
-class Guard:
-    """Measures concepts before they are committed, and refuses those that cost earlier ones too much.
+class ForgettingBudget:
+    """Scores concepts before they are committed, and refuses those that cost earlier ones too much.
 
     Args:
-        most: by how much an earlier concept's identity alignment may fall below its best so far, where it was measured
+        max_forgetting: by how much an earlier concept's identity alignment may fall below its best so far, among rows
             with the same settings and encoders.
 
     Raises:
-        MnemonError: an earlier concept that could be measured was not, so that there is nothing to compare with.
+        MnemonError: an earlier concept that could be scored was not, so that there is nothing to compare with.
     """
 
     def __init__(
-        self, library: Library, base: Base, encoders: Encoders, score: EvalSettings | None, most: float
+        self, library: Library, base: Base, encoders: Encoders, score: EvalSettings | None, max_forgetting: float
     ) -> None:
-        self._library, self._base, self._encoders, self._most = library, base, encoders, most
+        self._library, self._base, self._encoders, self._max = library, base, encoders, max_forgetting
         self._score = score or EvalSettings()
-        self._best = {name: best for name in _watched(library) if (best := self._best_of(name)) is not None}
-        missing = [name for name in _watched(library) if name not in self._best]
-        if missing:
+        best = {name: self._best_of(name) for name in _scorable(library)}
+        self._best = {name: value for name, value in best.items() if value is not None}
+        if missing := [name for name in best if name not in self._best]:
             raise MnemonError(
-                f"How far '{missing[0]}' falls cannot be told, for it was not measured with these settings yet: "
+                f"Forgetting of '{missing[0]}' cannot be measured, since it has no score with these settings yet: "
                 "run `mnemon evaluate --again` first."
             )
 
@@ -86,41 +94,39 @@ class Guard:
         ]
         return max((value for value in same if value is not None), default=None)
 
-    def passed(
-        self, proposals: Sequence[Proposal], on_images: OnImages | None
-    ) -> tuple[dict[str, Any], dict[str, Delta] | None]:
-        """The row with the new concepts, and the fused changes for methods that fuse.
-
-        Raises:
-            Refused: an earlier concept falls too far; the new ones are kept aside.
+    def check(self, proposals: Sequence[Proposal], on_images: OnImages | None) -> CheckedRow:
+        """Raises:
+        BudgetExceeded: an earlier concept falls too far; the new ones are staged instead of committed.
         """
         method, learned = self._library.method, [*self._library.learned(), *(one.learned for one in proposals)]
-        known = references_of(self._library) | {one.learned.name: one.references for one in proposals if one.references}
+        references = self._library.all_references()
+        references |= {one.learned.name: dict(one.references) for one in proposals if one.references}
         fused = composed_changes(method, learned, self._base) if method.fuses else None
         with Composed(self._base, method, learned, fused) as composed:
-            row = evaluate(composed, known, self._encoders, self._score, on_images).to_json()
+            row = evaluate(composed, references, self._encoders, self._score, on_images).to_json()
         now = {name: row["concepts"][name]["identity_alignment"] for name in self._best}
-        forgets = {name: (best, now[name]) for name, best in self._best.items() if best - now[name] > self._most}
+        forgets = {name: (best, now[name]) for name, best in self._best.items() if best - now[name] > self._max}
         if forgets:
             candidate = Candidate(tuple(proposals), row, forgets)
             put_aside(self._library, candidate)
             discard_checkpoint(self._library.path / "training")
-            raise Refused(candidate.names, row, forgets)
-        return row, fused
+            raise BudgetExceeded(candidate.names, row, forgets)
+        return CheckedRow(row, fused)
 
 
-def _watched(library: Library) -> list[str]:
-    """The concepts that can be measured."""
-    names = [name for name in library.names() if library.references(name)]
-    blind = [name for name in library.names() if name not in names]
-    if blind:
-        warnings.warn(f"No references are kept of {', '.join(blind)}: nobody sees what happens to it.", stacklevel=2)
+def _scorable(library: Library) -> list[str]:
+    """The concepts that have references; a warning names the others."""
+    names = list(library.all_references())
+    if blind := [name for name in library.names() if name not in names]:
+        warnings.warn(
+            f"No references are kept of {', '.join(blind)}: max_forgetting cannot protect what has none.", stacklevel=3
+        )
     return names
 
 
-def check_none_waits(library: Library) -> None:
+def check_nothing_staged(library: Library) -> None:
     """Raises:
-    MnemonError: a candidate waits for a decision.
+    MnemonError: a candidate is staged already.
     """
     if has_candidate(library):
         raise MnemonError(
@@ -129,8 +135,8 @@ def check_none_waits(library: Library) -> None:
         )
 
 
-def waiting(library: str | Path) -> Candidate:
-    """The candidate that is kept aside.
+def staged(library: str | Path) -> Candidate:
+    """The staged candidate.
 
     Raises:
         MnemonError: there is none, or it is damaged.
@@ -139,7 +145,7 @@ def waiting(library: str | Path) -> Candidate:
 
 
 def commit(library: str | Path) -> int:
-    """Take the candidate that was kept aside into the library after all; returns the new state.
+    """Commit the staged candidate after all; returns the new revision.
 
     Raises:
         MnemonError: there is none, it is damaged, or the library has changed since.
@@ -148,7 +154,7 @@ def commit(library: str | Path) -> int:
 
 
 def discard(library: str | Path) -> None:
-    """Drop the candidate that was kept aside.
+    """Drop the staged candidate.
 
     Raises:
         MnemonError: there is none.

@@ -36,7 +36,7 @@ def train(
 ) -> list[TrainedConcept]:
     """Learn one concept, or several in the same steps, on top of `earlier` ones; returns them in the order of `tasks`.
 
-    With methods whose concepts are independent (`on_bare_base` and `order_free`) every step has a batch of each task,
+    With methods that train concepts concurrently every step has a batch of each task,
     and an image passes its own concept's adapters only. With those that train all concepts jointly every step has one
     batch of all concepts' images mixed, and there are as many steps for each concept as alone. The order of `tasks`
     changes nothing else. When this returns or raises, the base is as it was before.

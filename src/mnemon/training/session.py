@@ -1,125 +1,128 @@
-"""Concepts on their way into a library that is open: trained, judged, committed, measured."""
+"""One call of `learn` on an open library: train, check the forgetting budget, commit, evaluate."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from mnemon.adapters import Delta
-from mnemon.api.evaluating import row_of
-from mnemon.api.opening import kept_fusion
 from mnemon.data import Concept, photos_tensor
-from mnemon.evaluation import Encoders, EvalSettings, reference_features
+from mnemon.evaluation import Encoders, EvalSettings, evaluate_library, reference_features
 from mnemon.evaluation.evaluate import OnImages
-from mnemon.library import Library, Proposal
+from mnemon.library import Library, Proposal, fused_changes
 from mnemon.methods.base import Method, TrainedConcept
 from mnemon.models import Base
 from mnemon.sampling import ImageMetadata, SamplingSettings, sample, save_image
-from mnemon.training import PhotoSettings, TrainingSettings, discard_checkpoint, make_tasks, train
-from mnemon.training.early_stopping import Goal, Watch
-from mnemon.training.forgetting_budget import Guard
+from mnemon.training.early_stopping import EarlyStopping, IdentityMonitor
+from mnemon.training.forgetting_budget import CheckedRow, ForgettingBudget
+from mnemon.training.loop import OnStep, train
 from mnemon.training.prompts import preview_prompt
+from mnemon.training.resume import discard_checkpoint
+from mnemon.training.settings import TrainingSettings
+from mnemon.training.tasks import PhotoSettings, make_tasks
 
-OnStep = Callable[[int, int, Mapping[str, float]], None]
-"""Called with the steps done, the steps in all, and what is logged."""
 
-
-class TrainingSession:
-    """Teaches concepts to a library that is locked: `learn`, then `judge`, `keep` and `measure`.
-
-    Args:
-        held_out: for each concept other photos of it, or None.
-        encoders: what measures; None for no scores at all.
-        most: by how much an earlier concept may fall, if that is bounded.
-        goal: when to stop early, if ever; for one concept.
+@dataclass(frozen=True)
+class LearnResult:
+    """What `learn` did.
 
     Attributes:
-        seconds: what each of the four took.
+        revision: the library's new revision.
+        row: its row of the score matrix; None if not scored.
+        training_seconds, fusion_seconds, scoring_seconds: fusion is 0 for methods that do not fuse; with a forgetting
+            budget concepts are fused while they are scored.
+        early_stopping: with early stopping what became of it (`IdentityMonitor.report`), and the seconds of its checks,
+            which are part of the training.
     """
 
-    def __init__(
-        self,
-        library: Library,
-        base: Base,
-        concepts: Sequence[Concept],
-        held_out: Sequence[Concept | None],
-        training: TrainingSettings,
-        encoders: Encoders | None,
-        score: EvalSettings | None,
-        most: float | None,
-        goal: Goal | None,
-    ) -> None:
-        self.library, self.base, self.training = library, base, training
-        self.concepts, self.held_out, self.encoders, self.score = concepts, held_out, encoders, score
-        self.guard, self.watch = None, None
-        if most is not None and encoders and library.names():
-            self.guard = Guard(library, base, encoders, score, most)
-        self.features = [self._features(other or own) for own, other in zip(concepts, held_out, strict=True)]
-        if goal is not None and encoders and self.features[0]:
-            self.watch = Watch(goal, base, library.method, concepts[0], self.features[0], encoders)
-        self.seconds: dict[str, float] = {}
+    revision: int
+    row: dict[str, Any] | None
+    training_seconds: float
+    fusion_seconds: float
+    scoring_seconds: float
+    early_stopping: dict[str, Any] | None = None
 
-    def learn(self, photos: PhotoSettings | None, prior: int, on_step: OnStep | None) -> list[Proposal]:
-        """Train the concepts; what each commit is to say. A change that concepts share comes first, so that every
-        state of the history has it."""
-        with self._timed("training"):
-            learned = self._train(photos, prior, on_step)
-        facts = {"training": asdict(self.training), "seconds": round(self.seconds["training"] / len(self.concepts), 1)}
-        if self.watch:
-            facts["until"] = self.watch.facts(self._steps)
-        each = list(zip(learned, self.concepts, self.held_out, self.features, strict=True))
-        return [
-            Proposal(one, _sources(concept), {**facts, "held_out": other is not None}, known)
-            for one, concept, other, known in sorted(each, key=lambda parts: not parts[0].deltas)
-        ]
+    def to_json(self) -> dict[str, Any]:
+        """With the keys of the command's JSON."""
+        keys = {"revision": "state", "early_stopping": "until"}
+        return {keys.get(name, name): value for name, value in vars(self).items()}
 
-    def judge(
-        self, proposals: Sequence[Proposal], on_images: OnImages | None
-    ) -> tuple[dict[str, Any] | None, dict[str, Delta] | None]:
-        """Row and fused changes with the concepts in the model, where forgetting is bounded; else neither.
 
-        Raises:
-            Refused: an earlier concept falls too far; the new ones are kept aside.
+@dataclass(kw_only=True)
+class TrainingSession:
+    """Learns concepts into a library whose lock is held.
+
+    Attributes:
+        references: for each concept other photos of it to score against, or None for the training photos.
+        encoders: for scores; None for no scores at all.
+        max_forgetting: by how much the identity alignment of an earlier concept may fall, if that is bounded.
+        early_stopping: for one concept with scores.
+    """
+
+    library: Library
+    base: Base
+    concepts: Sequence[Concept]
+    references: Sequence[Concept | None]
+    training: TrainingSettings
+    photos: PhotoSettings | None = None
+    num_class_images: int = 0
+    encoders: Encoders | None = None
+    score: EvalSettings | None = None
+    max_forgetting: float | None = None
+    early_stopping: EarlyStopping | None = None
+    _seconds: dict[str, float] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        self._budget: ForgettingBudget | None = None
+        self._monitor: IdentityMonitor | None = None
+        library, base, encoders = self.library, self.base, self.encoders
+        if self.max_forgetting is not None and encoders and library.names():
+            self._budget = ForgettingBudget(library, base, encoders, self.score, self.max_forgetting)
+        pairs = zip(self.concepts, self.references, strict=True)
+        self._features = [self._reference_features(references or concept) for concept, references in pairs]
+        if self.early_stopping is not None and encoders and self._features[0]:
+            self._monitor = IdentityMonitor(
+                self.early_stopping, base, library.method, self.concepts[0], self._features[0], encoders
+            )
+
+    def run(self, on_step: OnStep | None = None, on_images: OnImages | None = None) -> LearnResult:
+        """Raises:
+        BudgetExceeded: an earlier concept falls too far; the new ones are staged instead of committed.
         """
-        with self._timed("judging"):
-            return self.guard.passed(proposals, on_images) if self.guard else (None, None)
+        with self._timed("training"):
+            trained = self._train(on_step)
+        proposals = self._proposals(trained)
+        with self._timed("checking"):
+            checked = self._budget.check(proposals, on_images) if self._budget else None
+        with self._timed("committing"):
+            self._commit(proposals, checked)
+        with self._timed("scoring"):
+            row = self._evaluate(checked, on_images)
+        monitor, seconds = self._monitor, self._seconds
+        return LearnResult(
+            revision=self.library.revision,
+            row=row,
+            training_seconds=seconds["training"],
+            fusion_seconds=seconds["committing"],
+            scoring_seconds=seconds["checking"] + seconds["scoring"],
+            early_stopping={**monitor.report(self._steps), "seconds": monitor.seconds} if monitor else None,
+        )
 
-    def keep(self, proposals: Sequence[Proposal], fused: Mapping[str, Delta] | None) -> None:
-        """Commit the concepts, and fuse them with the earlier ones where that was not done yet."""
-        with self._timed("keeping"):
-            for one in proposals:
-                self.library.commit(one.learned, one.photos, one.settings, one.references)
-            discard_checkpoint(self.library.path / "training")
-            if fused is not None:
-                self.library.write_fused(fused)
-            elif self.library.method.fuses:
-                kept_fusion(self.library, self.base)
-
-    def measure(self, row: dict[str, Any] | None, on_images: OnImages | None) -> dict[str, Any] | None:
-        """Keep the row of the library's new state, measured now if it was not yet; None without scores."""
-        with self._timed("measuring"):
-            if row is None and self.encoders:
-                row = row_of(self.library, self.base, self.encoders, self.score, on_images)
-            if row is not None:
-                self.library.write_row(self.library.state, row)
-        return row
-
-    def stopped(self) -> dict[str, Any] | None:
-        """What became of the goal, and the seconds of its checks."""
-        return {**self.watch.facts(self._steps), "seconds": self.watch.seconds} if self.watch else None
-
-    @property
-    def _steps(self) -> int:
-        return self.library.method.steps if self.training.steps is None else self.training.steps
-
-    def _train(self, photos: PhotoSettings | None, prior: int, on_step: OnStep | None) -> list[TrainedConcept]:
-        library, base, method, seed = self.library, self.base, self.library.method, self.training.seed
+    def _train(self, on_step: OnStep | None) -> list[TrainedConcept]:
+        library, base, method = self.library, self.base, self.library.method
         earlier = library.learned()
-        tasks = make_tasks(base, method, self.concepts, earlier, seed=seed, photos=photos, num_class_images=prior)
+        tasks = make_tasks(
+            base,
+            method,
+            self.concepts,
+            earlier,
+            seed=self.training.seed,
+            photos=self.photos,
+            num_class_images=self.num_class_images,
+        )
         return train(
             base,
             method,
@@ -129,20 +132,58 @@ class TrainingSession:
             library.path / "training",
             on_step=on_step,
             on_preview=lambda step: _preview(library.path, base, method, self.concepts[0], step),
-            stopping=self.watch.until() if self.watch else None,
+            stopping=self._monitor.criterion() if self._monitor else None,
         )
 
-    def _features(self, concept: Concept) -> dict[str, Tensor] | None:
-        """What is kept of the reference images, to score the concept against for ever after."""
+    def _proposals(self, trained: Sequence[TrainedConcept]) -> list[Proposal]:
+        """What each commit is to say. A change that concepts share comes first, so that every revision has it."""
+        settings: dict[str, Any] = {
+            "training": asdict(self.training),
+            "seconds": round(self._seconds["training"] / len(self.concepts), 1),
+        }
+        if self._monitor:
+            settings["until"] = self._monitor.report(self._steps)
+        each = zip(trained, self.concepts, self.references, self._features, strict=True)
+        proposals = [
+            Proposal(learned, _sources(concept), {**settings, "held_out": references is not None}, features)
+            for learned, concept, references, features in each
+        ]
+        return sorted(proposals, key=lambda proposal: not proposal.learned.deltas)
+
+    def _commit(self, proposals: Sequence[Proposal], checked: CheckedRow | None) -> None:
+        """Commit the concepts, and fuse them with the earlier ones where that was not done yet."""
+        for one in proposals:
+            self.library.commit(one.learned, one.photos, one.settings, one.references)
+        discard_checkpoint(self.library.path / "training")
+        if checked is not None and checked.fused is not None:
+            self.library.write_fused(checked.fused)
+        elif self.library.method.fuses:
+            fused_changes(self.library, self.base)
+
+    def _evaluate(self, checked: CheckedRow | None, on_images: OnImages | None) -> dict[str, Any] | None:
+        """Keep the row of the library's new revision, scored now if it was not yet; None without scores."""
+        row = checked.row if checked else None
+        if row is None and self.encoders:
+            row = evaluate_library(self.library, self.base, self.encoders, self.score, on_images)
+        if row is not None:
+            self.library.write_row(self.library.revision, row)
+        return row
+
+    def _reference_features(self, concept: Concept) -> dict[str, Tensor] | None:
+        """What is kept of the reference images, so that the concept can be scored without them."""
         if self.encoders is None:
             return None
         return reference_features(self.encoders, photos_tensor(concept, self.base.resolution))
 
+    @property
+    def _steps(self) -> int:
+        return self.library.method.steps if self.training.steps is None else self.training.steps
+
     @contextmanager
-    def _timed(self, what: str) -> Iterator[None]:
+    def _timed(self, phase: str) -> Iterator[None]:
         began = time.monotonic()
         yield
-        self.seconds[what] = time.monotonic() - began
+        self._seconds[phase] = time.monotonic() - began
 
 
 def _sources(concept: Concept) -> list[dict[str, str]]:
@@ -150,10 +191,11 @@ def _sources(concept: Concept) -> list[dict[str, str]]:
 
 
 def _preview(path: Path, base: Base, method: Method, concept: Concept, step: int) -> None:
-    """Four images as the concept would be drawn if training stopped now."""
+    """Four images of the concept as if the training had ended now."""
     prompt = preview_prompt(concept, method)
+    settings = SamplingSettings(num_inference_steps=20)
     settings = SamplingSettings(num_inference_steps=20)
     images = sample(base, [prompt] * 4, range(4), settings)
     for seed, image in enumerate(images):
-        facts = ImageMetadata.of(base, prompt, seed, settings, library=str(path), concepts=(concept.name,))
-        save_image(path / "previews" / concept.name / f"step-{step:05d}-{seed}.png", image, facts)
+        metadata = ImageMetadata.of(base, prompt, seed, settings, library=str(path), concepts=(concept.name,))
+        save_image(path / "previews" / concept.name / f"step-{step:05d}-{seed}.png", image, metadata)

@@ -1,4 +1,4 @@
-"""What commits that never came to an end have left in a library's folder."""
+"""What interrupted commits left in a library's folder."""
 
 import shutil
 from pathlib import Path
@@ -8,8 +8,8 @@ from mnemon.library.entry import history_until
 _FOLDERS = ("history", "concepts", "references", "scores", "fused")
 
 
-def clear_leftovers(library: Path, root: str) -> None:
-    """Remove what belongs to no commit; for the one who holds the lock. `root` is the seal of library.json."""
+def clear_garbage(library: Path, root: str) -> None:
+    """Remove what belongs to no commit; for the one who holds the lock. `root` is the checksum of library.json."""
     for name in _FOLDERS:
         for aside in (library / name).glob("*.part"):
             aside.unlink()
