@@ -194,7 +194,6 @@ def _preview(path: Path, base: Base, method: Method, concept: Concept, step: int
     """Four images of the concept as if the training had ended now."""
     prompt = preview_prompt(concept, method)
     settings = SamplingSettings(num_inference_steps=20)
-    settings = SamplingSettings(num_inference_steps=20)
     images = sample(base, [prompt] * 4, range(4), settings)
     for seed, image in enumerate(images):
         metadata = ImageMetadata.of(base, prompt, seed, settings, library=str(path), concepts=(concept.name,))
