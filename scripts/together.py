@@ -21,7 +21,7 @@ def together(bench: Bench) -> list[Result]:
     """
     results = []
     for name, method in bench.methods.items():
-        if method.concurrent and not method.at_once:
+        if method.concurrent and not method.trains_jointly:
             first = bench.sizes.learning_seeds[0]
             concepts = [thing_concept(f"c{index}", first + index).photos(5, seed=1) for index in range(CONCEPTS)]
             tasks = make_tasks(bench.base, method, concepts)

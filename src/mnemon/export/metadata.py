@@ -58,8 +58,8 @@ def lineage(selection: Selection, names: list[str]) -> dict[str, object]:
         "method": library.method.name,
         "state": library.revision,
         "concepts": [
-            {"name": name, "noun": entries[name].class_noun, "state": entries[name].number, "seal": entries[name].checksum}
-            for name in names
+            {"name": name, "noun": entry.class_noun, "state": entry.number, "seal": entry.checksum}
+            for name, entry in ((name, entries[name]) for name in names)
         ],
     }
 

@@ -174,11 +174,6 @@ class Method(ABC):
         return self.trains_jointly or (self.on_bare_base and self.order_free)
 
     @property
-    def concurrent(self) -> bool:
-        """Whether several concepts may be trained in the same steps."""
-        return self.at_once or (self.on_bare_base and self.order_free)
-
-    @property
     def order_matters(self) -> str | None:
         """Why `compose` differs if the same concepts stand in another order; None where it does not."""
         return None if self.can_remove else "its concepts share one change of the weights, kept with the first of them"
