@@ -26,7 +26,7 @@ def write_preview(
         facts={
             "base": library.base_name,
             "method": library.method.name,
-            "revision": str(library.state),
+            "revision": str(library.revision),
             "prompts": ", ".join(prompts),
             "seeds": f"0 to {num_images_per_prompt - 1}",
         },
