@@ -37,8 +37,8 @@ WITHIN = 1e-3
 Load = Callable[[Any], None]
 
 
-def main(scripts: Path, numbered: Path) -> None:
-    sys.path[:0] = [str(scripts), str(numbered)]
+def main(scripts: Path, cloneofsimo: Path) -> None:
+    sys.path[:0] = [str(scripts), str(cloneofsimo)]
     stand_in(*STOOD_IN, *OF_PICTURES)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mnemon.errors import MnemonError
-from mnemon.export import as_concept, export, read_foreign
+from mnemon.export import as_concept, export, read_adapter
 from mnemon.export.checkpoint import unet_names
 from mnemon.library import Library
 from mnemon.models import Base, load_base
@@ -78,24 +78,24 @@ def attention_processors(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def imported(library: Library, base: Base, *files: Path, **how: Any) -> None:
-    foreign = read_foreign(files, base)
+    foreign = read_adapter(files, base)
     library.commit(as_concept(foreign, base, library.method, "rex", **how))
 
 
 @pytest.mark.parametrize("dialect", ["kohya", "peft", "diffusers", "attention processors"])
-def test_a_lora_in_each_dialect(sd: Base, library_of: Libraries, plain: Plain, tmp_path: Path, dialect: str) -> None:
-    most = None if dialect in ("kohya", "peft") else 4  # the others have names for attention only
-    pipeline = pipeline_with_lora(sd, EVERYWHERE[:most], [] if dialect == "attention processors" else TEXT[:most])
+def test_a_lora_in_each_dialect(sd: Base, library_of: Libraries, plain: Plain, tmp_path: Path, format: str) -> None:
+    most = None if format in ("kohya", "peft") else 4  # the others have names for attention only
+    pipeline = pipeline_with_lora(sd, EVERYWHERE[:most], [] if format == "attention processors" else TEXT[:most])
     file, header = tmp_path / "lora.safetensors", {"modelspec.trigger_phrase": "red dots"}
-    if dialect == "kohya":
+    if format == "kohya":
         save_file(kohya(peft_state(pipeline, "unet", "text_encoder")), file, metadata=header)
-    elif dialect == "peft":  # as save_lora_weights writes it
+    elif format == "peft":  # as save_lora_weights writes it
         parts = {f"{part}_lora_layers": get_peft_model_state_dict(getattr(pipeline, part)) for part in PARTS}
         configs = {
             f"{part}_lora_adapter_metadata": getattr(pipeline, part).peft_config["default"].to_dict() for part in PARTS
         }
         StableDiffusionPipeline.save_lora_weights(tmp_path, **parts, **configs, weight_name=file.name)
-    elif dialect == "diffusers":
+    elif format == "diffusers":
         save_file(convert_state_dict_to_diffusers(peft_state(pipeline, "unet", "text_encoder")), file, metadata=header)
     else:
         save_file(attention_processors(peft_state(pipeline, "unet")), file, metadata=header)
@@ -103,7 +103,7 @@ def test_a_lora_in_each_dialect(sd: Base, library_of: Libraries, plain: Plain, t
     assert_unlike(original, bare(sd, WORDS))
 
     library = library_of(sd)
-    imported(library, sd, file, trigger="red dots" if dialect == "peft" else None)
+    imported(library, sd, file, trigger="red dots" if format == "peft" else None)
     assert_same(drawn(library, sd, PROMPT), original)
     assert_same(bare(sd, WORDS), plain.sample(sd, WORDS))  # and nothing of it is left in the base
 
@@ -176,7 +176,7 @@ def test_what_was_exported_comes_back(base: Base, library_of: Libraries, tmp_pat
     for kind, name in (("diffusers", "rex"), ("kohya", "rex"), ("kohya", "tom")):
         out = export(library, base, tmp_path / f"{kind}-{name}", [name], kind=kind)
         files = [next(out.folder.glob("*.safetensors")), out.folder / "embeddings" / f"{name}.safetensors"]
-        back = as_concept(read_foreign(files, base), base, library.method, name, "dog")
+        back = as_concept(read_adapter(files, base), base, library.method, name, "dog")
         (kept,) = (one for one in library.learned() if one.name == name)
         for target, delta in kept.deltas.items():
             torch.testing.assert_close(back.deltas[target].matrix(), delta.matrix())
@@ -207,7 +207,7 @@ def test_what_was_exported_for_comfyui_comes_back(transformer: Base, library_of:
     for kept in library.learned():
         out = export(library, base, tmp_path / kept.name, [kept.name], kind="comfy")
         files = [out.folder / f"{kept.name}.safetensors", out.folder / "embeddings" / f"{kept.name}.safetensors"]
-        back = as_concept(read_foreign(files, base), base, library.method, kept.name)
+        back = as_concept(read_adapter(files, base), base, library.method, kept.name)
         assert all(torch.allclose(back.deltas[target].matrix(), d.matrix()) for target, d in kept.deltas.items())
         assert all(torch.equal(back.tokens[encoder], vectors) for encoder, vectors in kept.tokens.items())
 
@@ -236,8 +236,8 @@ def test_what_cannot_be_carried_is_named_and_left_out_only_on_request(sd: Base, 
     state["lora_unet_conv_out.hada_w1_a"] = torch.zeros(4, 4)
     save_file(state, tmp_path / "more.safetensors")
     with pytest.raises(MnemonError, match="2 tensors.*hada_w1_a.*w_norm.*--partial"):
-        read_foreign([tmp_path / "more.safetensors"], sd)
-    foreign = read_foreign([tmp_path / "more.safetensors"], sd, partial=True)
+        read_adapter([tmp_path / "more.safetensors"], sd)
+    foreign = read_adapter([tmp_path / "more.safetensors"], sd, partial=True)
     assert len(foreign.left) == 2 and len(foreign.deltas) == len([key for key in state if key.endswith("alpha")])
 
 
@@ -261,7 +261,7 @@ def test_files_that_are_refused(folders: dict[str, Path], sd: Base, tmp_path: Pa
         (tmp_path / "wide.safetensors", sdxl, "another family"),
     ):
         with pytest.raises(MnemonError, match=message):
-            read_foreign([file], base)
+            read_adapter([file], base)
 
 
 @pytest.mark.parametrize("method", ["lora", "stamina", "c-lora"])

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mnemon.errors import MnemonError
-from mnemon.export import Fit, export
+from mnemon.export import RankSelection, export
 from mnemon.library import Library
 from mnemon.models import Base
 from tests.export.conftest import Plain, assert_same, assert_unlike, bare, card_code, concept, drawn
@@ -109,7 +109,7 @@ def test_the_error_of_fewer_ranks_is_told_and_true(
     sd: Base, library_of: Libraries, plain: Plain, tmp_path: Path
 ) -> None:
     library = library_of(sd, concept(sd, "rex", 1, "dense"))
-    out = export(library, sd, tmp_path / "out", fit=Fit(rank=4))
+    out = export(library, sd, tmp_path / "out", rank_selection=RankSelection(rank=4))
     assert out.lora is not None
     off, total = 0.0, 0.0
     for target, delta in library.learned()[0].deltas.items():
@@ -121,7 +121,7 @@ def test_the_error_of_fewer_ranks_is_told_and_true(
     assert out.lora.error == pytest.approx((off / total) ** 0.5, rel=1e-4)  # Eckart-Young: none is closer
     assert f"{out.lora.error:.2e}" in out.notes[0] and f"{out.lora.error:.2e}" in (out.folder / "README.md").read_text()
 
-    share = export(library, sd, tmp_path / "share", fit=Fit(energy=0.9)).lora
+    share = export(library, sd, tmp_path / "share", rank_selection=RankSelection(energy=0.9)).lora
     assert share is not None and 0 < share.error <= (1 - 0.9) ** 0.5
     assert all(rank < min(sd.target_modules()[target].weight.shape) for target, rank in share.ranks.items())
 

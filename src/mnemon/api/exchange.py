@@ -10,7 +10,7 @@ import torch
 from mnemon.api.opening import base_of, opened_or_created
 from mnemon.data.concept import NAME
 from mnemon.errors import MnemonError
-from mnemon.export import ExportResult, Fit, as_concept, export, push, read_foreign
+from mnemon.export import ExportResult, RankSelection, as_concept, export, push, read_adapter
 from mnemon.library import Library
 from mnemon.methods.base import Method
 from mnemon.models import Base
@@ -35,7 +35,7 @@ def export_concepts(
     *,
     kind: str = "diffusers",
     base: str | Base | None = None,
-    fit: Fit | None = None,
+    rank_selection: RankSelection | None = None,
     half: bool = False,
     images: int = 0,
     repository: str | None = None,
@@ -51,7 +51,16 @@ def export_concepts(
     """
     opened = Library.open(library) if isinstance(library, str | Path) else library
     dtype = torch.float16 if half else torch.float32
-    made = export(opened, base_of(opened, base), Path(out), names, kind=kind, fit=fit, dtype=dtype, images=images)
+    made = export(
+        opened,
+        base_of(opened, base),
+        Path(out),
+        names,
+        kind=kind,
+        rank_selection=rank_selection,
+        dtype=dtype,
+        images=images,
+    )
     if repository:
         push(made.folder, repository)
     return made
@@ -82,15 +91,15 @@ def import_concept(
             the method composes in a way that leaves nothing of it.
     """
     paths = [Path(file) for file in files]
-    called = name or _name_of(paths[0])
+    concept_name = name or _name_of(paths[0])
     with opened_or_created(Path(library), base, method) as (opened, found), opened.lock():
-        opened.check_name(called)
-        foreign = read_foreign(paths, found, partial)
-        learned = as_concept(foreign, found, opened.method, called, class_noun, trigger)
-        sources = {"files": [dict(source) for source in foreign.sources], "left": list(foreign.left)}
+        opened.check_name(concept_name)
+        adapter = read_adapter(paths, found, partial)
+        learned = as_concept(adapter, found, opened.method, concept_name, class_noun, trigger)
+        sources = {"files": [dict(source) for source in adapter.sources], "left": list(adapter.left)}
         revision = opened.commit(learned, settings={"imported": sources})
     vectors = max(len(tensor) for tensor in learned.tokens.values())
-    return ImportResult(called, revision, len(learned.deltas), vectors, foreign.left)
+    return ImportResult(concept_name, revision, len(learned.deltas), vectors, adapter.left)
 
 
 def _name_of(path: Path) -> str:

@@ -51,12 +51,12 @@ def export(
     Example: mnemon export rex --as kohya --out rex-for-comfy
     """
     from mnemon import api
-    from mnemon.export import Fit
+    from mnemon.export import RankSelection
     from mnemon.library import Library
 
     opened = Library.open(library, at)
     made = api.export_concepts(
-        opened, to, names or (), kind=kind, fit=Fit(rank, energy), half=half, images=images, repository=push
+        opened, to, names or (), kind=kind, rank_selection=RankSelection(rank, energy), half=half, images=images, repository=push
     )
     lora = made.lora
     if json_output:

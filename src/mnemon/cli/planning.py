@@ -9,10 +9,10 @@ from mnemon.cli.options import Json, WeightsOption, setting_of
 from mnemon.cli.printing import note, out, print_json, say, table
 
 if TYPE_CHECKING:
-    from mnemon.planning import Estimate, Levers, Plan
+    from mnemon.planning import Estimate, MemoryOptions, Plan
 
-APART = ("earlier concepts", "all concepts", "latents of photos")
-"""Rows of an estimate that are not there when it is measured."""
+NOT_MEASURED = ("earlier concepts", "all concepts", "latents of photos")
+"""Rows of an estimate that a measurement does not hold."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -44,92 +44,101 @@ def plan(
         ),
     ] = 1,
     offload_text: Annotated[
-        bool, typer.Option("--offload-text", help="Text encoders rest in main memory while images are drawn.")
+        bool, typer.Option("--offload-text", help="Keep text encoders in main memory while images are sampled.")
     ] = False,
-    levers: Annotated[bool, typer.Option("--levers", help="What each further lever would save; slow.")] = False,
+    levers: Annotated[bool, typer.Option("--levers", help="What each further option would save; slow.")] = False,
     measure: Annotated[
-        bool, typer.Option("--measure", help="On a GPU: do the rehearsed steps with random weights, and compare.")
+        bool, typer.Option("--measure", help="On a GPU: run the same steps with random weights, and compare.")
     ] = False,
     json_output: Json = False,
 ) -> None:
-    """Memory that learning and drawing take, told from the configs alone: nothing is fetched or loaded.
+    """Memory that training and sampling take, estimated from the configs alone: nothing is downloaded or loaded.
 
-    Takes up to a minute for large bases. A concept learned on top of earlier ones is planned for.
+    Takes up to a minute for large bases. The estimate is for a concept learned after earlier ones.
 
-    Example: mnemon plan --base sdxl --method lora --weights bf16 --batch 1 --checkpointing
+    Example: mnemon plan --base sdxl --method lora --weights bf16 --batch-size 1 --gradient-checkpointing
     """
     from mnemon.methods import method_from
-    from mnemon.planning import Levers, Plan, measured
+    from mnemon.planning import MemoryOptions, Plan, measure_on_gpu
 
-    made = Plan(base, method_from(method, dict(setting_of(pair) for pair in set_ or [])), resolution)
-    pulled = Levers(weights, gradient_checkpointing, batch_size, gradient_accumulation_steps, offload_text)
-    truth = measured(made, pulled) if measure else {}
-    estimate = made.estimate(pulled)
-    further = made.further(pulled) if levers else []
+    memory_plan = Plan(base, method_from(method, dict(setting_of(pair) for pair in set_ or [])), resolution)
+    options = MemoryOptions(weights, gradient_checkpointing, batch_size, gradient_accumulation_steps, offload_text)
+    measured = measure_on_gpu(memory_plan, options) if measure else {}
+    estimate = memory_plan.estimate(options)
+    savings = memory_plan.savings(options) if levers else []
     if json_output:
-        print_json(_as_json(made, pulled, estimate, further, truth))
-        return
-    _show(made, pulled, estimate, further, truth)
+        print_json(_as_json(memory_plan, options, estimate, savings, measured))
+    else:
+        _show(memory_plan, options, estimate, savings, measured)
 
 
 def _show(
-    made: "Plan", levers: "Levers", estimate: "Estimate", further: list[tuple[str, int]], truth: Mapping[str, int]
+    plan: "Plan",
+    options: "MemoryOptions",
+    estimate: "Estimate",
+    savings: list[tuple[str, int]],
+    measured: Mapping[str, int],
 ) -> None:
-    from mnemon.planning import cards
+    from mnemon.planning import fitting_gpus
 
+    parts = options.gradient_accumulation_steps
     say(
-        f"{made.outline.name} ({made.outline.family.family}), {made.method.name}, {made.resolution} pixels, "
-        f"weights in {levers.weights}, batch {made.batch_size(levers)}"
-        + (f" in {levers.gradient_accumulation_steps} parts" if levers.gradient_accumulation_steps > 1 else "")
-        + (", checkpointing" if levers.checkpointing else "")
-        + f": {estimate.trained:,} trained parameters"
+        f"{plan.configs.name} ({plan.configs.family.family}), {plan.method.name}, {plan.resolution} pixels, "
+        f"weights in {options.weights}, batch {plan.batch_size(options)}"
+        + (f" in {parts} parts" if parts > 1 else "")
+        + (", gradient checkpointing" if options.gradient_checkpointing else "")
+        + f": {estimate.num_trained:,} trained parameters"
     )
-    titles = {"learning": estimate.learning, "drawing an image": estimate.drawing}
-    for title, rows in titles.items():
-        shown = [(name, _gb(size)) for name, size in rows.items()]
-        out.print(table((title, "GB"), [*shown, ("at the peak", _gb(sum(rows.values())))]))
+    for title, rows in {"training": estimate.training, "sampling an image": estimate.sampling}.items():
+        sizes = [(name, _gb(size)) for name, size in rows.items()]
+        out.print(table((title, "GB"), [*sizes, ("at the peak", _gb(sum(rows.values())))]))
         say("")
-    for title, size in truth.items():
+    for title, size in measured.items():
         say(f"{title}: measured {_gb(size)} GB, estimated {_gb(_comparable(getattr(estimate, title)))} GB")
-    fitting = ", ".join(f"{card} GB" for card in cards(estimate.peak))
-    say(f"Fits into: {fitting or 'none of the usual cards'}")
-    if further:
-        out.print(table(("with this lever too", "peak, GB"), [(option, _gb(peak)) for option, peak in further]))
-    note("Estimated from the configs, 10 % of a card left free: docs/plan.md says how.")
+    fitting = ", ".join(f"{size} GB" for size in fitting_gpus(estimate.peak))
+    say(f"Fits into: {fitting or 'none of the common GPUs'}")
+    if savings:
+        out.print(table(("with this option too", "peak, GB"), [(option, _gb(peak)) for option, peak in savings]))
+    note("Estimated from the configs, 10 % of a GPU left free: docs/plan.md says how.")
 
 
 def _as_json(
-    made: "Plan", levers: "Levers", estimate: "Estimate", further: list[tuple[str, int]], truth: Mapping[str, int]
+    plan: "Plan",
+    options: "MemoryOptions",
+    estimate: "Estimate",
+    savings: list[tuple[str, int]],
+    measured: Mapping[str, int],
 ) -> dict[str, Any]:
-    from mnemon.planning import cards
+    from mnemon.planning import fitting_gpus
 
+    keys = {"training": "learning", "sampling": "drawing"}
     return {
-        "base": made.outline.name,
-        "family": made.outline.family.family,
-        "source": list(made.outline.source),
-        "method": made.method.name,
-        "resolution": made.resolution,
+        "base": plan.configs.name,
+        "family": plan.configs.family.family,
+        "source": list(plan.configs.source),
+        "method": plan.method.name,
+        "resolution": plan.resolution,
         "levers": {
-            "weights": levers.weights,
-            "checkpointing": levers.checkpointing,
-            "batch": made.batch_size(levers),
-            "accumulate": levers.gradient_accumulation_steps,
-            "offload_text": levers.offload_text,
+            "weights": options.weights,
+            "checkpointing": options.gradient_checkpointing,
+            "batch": plan.batch_size(options),
+            "accumulate": options.gradient_accumulation_steps,
+            "offload_text": options.offload_text,
         },
-        "trained": estimate.trained,
-        "learning": dict(estimate.learning),
-        "drawing": dict(estimate.drawing),
+        "trained": estimate.num_trained,
+        **{key: dict(getattr(estimate, part)) for part, key in keys.items()},
         "peak": estimate.peak,
-        "fits": cards(estimate.peak),
-        "further": dict(further),
+        "fits": fitting_gpus(estimate.peak),
+        "further": dict(savings),
         "measured": {
-            part: {"truth": size, "estimate": _comparable(getattr(estimate, part))} for part, size in truth.items()
+            keys[part]: {"truth": size, "estimate": _comparable(getattr(estimate, part))}
+            for part, size in measured.items()
         },
     }
 
 
 def _comparable(rows: Mapping[str, int]) -> int:
-    return sum(size for name, size in rows.items() if name not in APART)
+    return sum(size for name, size in rows.items() if name not in NOT_MEASURED)
 
 
 def _gb(size: int) -> str:

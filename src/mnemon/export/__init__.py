@@ -1,8 +1,8 @@
 """Concepts to and from the files that other tools read."""
 
 from mnemon.export.exporting import KINDS, ExportResult, export
-from mnemon.export.factors import Fit
+from mnemon.export.factors import RankSelection
 from mnemon.export.hub import push
-from mnemon.export.importing import Foreign, as_concept, read_foreign
+from mnemon.export.importing import ImportedAdapter, as_concept, read_adapter
 
 __all__ = ["KINDS", "ExportResult", "Fit", "Foreign", "as_concept", "export", "push", "read_foreign"]

@@ -7,7 +7,7 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from mnemon.export.embeddings import embedding_file
 from mnemon.export.metadata import expands, trigger
-from mnemon.export.naming import CLIP, COMFY, DIFFUSERS, KOHYA, Naming, embedding_key, words_of
+from mnemon.export.naming import CLIP, COMFY, DIFFUSERS, KOHYA, Naming, embedding_key, placeholder_tokens
 from mnemon.export.selection import Selection
 from mnemon.models.loading import HUB_ID
 from mnemon.sampling import Composed, ImageMetadata, SamplingSettings, save_image
@@ -16,7 +16,7 @@ PICTURES = "pictures"
 SAMPLING = SamplingSettings(batch_size=16)
 
 
-def draw_gallery(selection: Selection, folder: Path, number: int) -> list[tuple[str, str]]:
+def sample_gallery(selection: Selection, folder: Path, number: int) -> list[tuple[str, str]]:
     """`number` images of every concept, drawn with the selection alone in the base, as PNG files below `folder`.
 
     Returns:
@@ -24,7 +24,7 @@ def draw_gallery(selection: Selection, folder: Path, number: int) -> list[tuple[
     """
     library, base = selection.library, selection.base
     wanted = [
-        (name, f"a photo of {selection.called(name)}", seed) for name in selection.names for seed in range(number)
+        (name, f"a photo of {selection.prompt_name(name)}", seed) for name in selection.names for seed in range(number)
     ]
     if not wanted:
         return []
@@ -53,7 +53,7 @@ def card_text(
         base_model=base.name if HUB_ID.fullmatch(base.name) and base.name.count("/") == 1 else None,
         library_name="diffusers",
         pipeline_tag="text-to-image",
-        tags=["text-to-image", "diffusers", "mnemon", base.family, *(["lora"] if kind in naming.dialects else [])],
+        tags=["text-to-image", "diffusers", "mnemon", base.family, *(["lora"] if kind in naming.formats else [])],
         widget=[{"text": prompt, "output": {"url": file}} for prompt, file in gallery] or None,
         instance_prompt=", ".join(trigger(selection, name, kind) for name in selection.names),
     )
@@ -120,7 +120,7 @@ def _inversion(name: str, encoder: str, key: str) -> str:
 
 def _by_hand(name: str, encoder: str, key: str, vectors: int) -> list[str]:
     """For pipelines that do not know textual inversion."""
-    words = words_of(name, vectors)
+    words = placeholder_tokens(name, vectors)
     reader = f"pipeline.{encoder.replace('text_encoder', 'tokenizer')}"
     return [
         f"tokenizer, encoder = getattr({reader}, 'tokenizer', {reader}), pipeline.{encoder}",

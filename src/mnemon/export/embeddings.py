@@ -6,7 +6,7 @@ from mnemon.export.naming import DIFFUSERS, Naming, embedding_key
 from mnemon.models import Tokens
 
 
-def embedding_tensors(naming: Naming, name: str, tokens: Tokens, dialect: str) -> dict[str, Tensor]:
+def embedding_tensors(naming: Naming, name: str, tokens: Tokens, format: str) -> dict[str, Tensor]:
     """A token's vectors (vectors, width) by key.
 
     With CLIP alone the key is `emb_params`, which A1111, ComfyUI and kohya's scripts know, or in diffusers' dialect the
@@ -16,7 +16,7 @@ def embedding_tensors(naming: Naming, name: str, tokens: Tokens, dialect: str) -
     stored = {encoder: vectors.detach().float().cpu() for encoder, vectors in tokens.items()}
     if len(stored) == 1 and naming.denoiser == "unet":
         (vectors,) = stored.values()
-        return {f"<{name}>" if dialect == DIFFUSERS else "emb_params": vectors}
+        return {f"<{name}>" if format == DIFFUSERS else "emb_params": vectors}
     return {embedding_key(naming, encoder, vectors.shape[1]): vectors for encoder, vectors in stored.items()}
 
 

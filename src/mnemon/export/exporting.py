@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 
 from mnemon.errors import MnemonError
-from mnemon.export.card import card_text, draw_gallery
+from mnemon.export.card import card_text, sample_gallery
 from mnemon.export.checkpoint import check_layout, checkpoint_tensors
 from mnemon.export.embeddings import embedding_file, embedding_tensors
-from mnemon.export.factors import Fit
+from mnemon.export.factors import RankSelection
 from mnemon.export.folder import write_pipeline
 from mnemon.export.lora import LoraFile, adapter_metadata, lora_file
 from mnemon.export.metadata import lora_header, model_spec
@@ -52,7 +52,7 @@ def export(
     names: Sequence[str] = (),
     *,
     kind: str = DIFFUSERS,
-    fit: Fit | None = None,
+    rank_selection: RankSelection | None = None,
     dtype: torch.dtype = torch.float32,
     images: int = 0,
 ) -> ExportResult:
@@ -71,7 +71,7 @@ def export(
     """
     if kind not in KINDS:
         raise MnemonError(f"There is no export '{kind}'; there are: {', '.join(KINDS)}.")
-    if fit is not None and not fit.exact and kind not in (DIFFUSERS, KOHYA, COMFY):
+    if rank_selection is not None and not rank_selection.exact and kind not in (DIFFUSERS, KOHYA, COMFY):
         raise MnemonError(f"A rank or a share of the energy is for LoRA files; an export as '{kind}' needs neither.")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise MnemonError(f"{folder} is not an empty folder: choose another place for the export.")
@@ -80,15 +80,15 @@ def export(
         check_layout(base)
     selection = select(library, base, names)
     with new_folder(folder) as aside:
-        lora, notes = _write(selection, naming, aside, kind, fit or Fit(), dtype)
+        lora, notes = _write(selection, naming, aside, kind, rank_selection or RankSelection(), dtype)
         files = sorted(str(path.relative_to(aside)) for path in aside.rglob("*") if path.is_file())
-        gallery = draw_gallery(selection, aside, images)
+        gallery = sample_gallery(selection, aside, images)
         write_text(aside / "README.md", card_text(selection, naming, kind, files, gallery, notes))
     return ExportResult(folder, ("README.md", *files), tuple(selection.names), lora, tuple(notes))
 
 
 def _write(
-    selection: Selection, naming: Naming, folder: Path, kind: str, fit: Fit, dtype: torch.dtype
+    selection: Selection, naming: Naming, folder: Path, kind: str, rank_selection: RankSelection, dtype: torch.dtype
 ) -> tuple[LoraFile | None, list[str]]:
     """The files of one kind, and what to note about them."""
     if kind == FOLDER:
@@ -106,13 +106,13 @@ def _write(
     if kind == EMBEDDING:
         changed = any(delta.matrix().any() for delta in selection.deltas.values())
         return None, ["The tokens alone: the concepts' changes of the weights are not in these files."] * changed
-    file = lora_file(selection, naming, kind, fit, dtype)
+    file = lora_file(selection, naming, kind, rank_selection, dtype)
     if file is None:
         return None, ["Nothing but tokens: these concepts change no weight."]
     header = lora_header(selection, naming, kind, file, adapter_metadata(naming, file.ranks))
     path = folder / f"{LORA_NAME}.safetensors" if kind == DIFFUSERS else weights
     write_safetensors(path, file.tensors, header)
-    return file, _notes(file, fit) + (_left_by_comfyui(naming, file) if kind == COMFY else [])
+    return file, _notes(file, rank_selection) + (_left_by_comfyui(naming, file) if kind == COMFY else [])
 
 
 def _left_by_comfyui(naming: Naming, file: LoraFile) -> list[str]:
@@ -132,14 +132,14 @@ def _left_by_comfyui(naming: Naming, file: LoraFile) -> list[str]:
     return notes
 
 
-def _notes(file: LoraFile, fit: Fit) -> list[str]:
+def _notes(file: LoraFile, rank_selection: RankSelection) -> list[str]:
     notes = []
     if file.whole:
         notes.append(
             f"{len(file.whole)} layers are held as they are, under `.diff`: ComfyUI reads that, and A1111's kin; for "
             "diffusers export in its own dialect, or give a rank or a share of the energy."
         )
-    if not fit.exact:
+    if not rank_selection.exact:
         notes.append(
             f"By singular values: off by {file.error:.2e} of the change (Frobenius norm); most in `{file.worst[0]}`, "
             f"by {file.worst[1]:.2e}."

@@ -30,7 +30,7 @@ class Factors:
 
 
 @dataclass(frozen=True)
-class Fit:
+class RankSelection:
     """How closely factors have to follow a change: `rank` at most, or as many as hold the share `energy` (0..1) of the
     sum of its squared singular values; exactly with neither.
 
@@ -72,13 +72,13 @@ def low_rank_of(target: str, whole: Delta, parts: Sequence[Mapping[str, Delta]])
     return factors if (factors.matrix().cpu() - matrix).norm() <= SAME * matrix.norm() else None
 
 
-def by_singular_values(matrix: Tensor, fit: Fit) -> Factors:
-    """The closest factors of a matrix (d_out, d_in) that `fit` asks for (Eckart-Young); the singular values are shared
+def truncated_svd(matrix: Tensor, rank_selection: RankSelection) -> Factors:
+    """The closest factors of a matrix (d_out, d_in) that `rank_selection` asks for (Eckart-Young); the singular values are shared
     evenly by both. An exact fit leaves out what is zero to rounding."""
     u, s, v = torch.linalg.svd(matrix.float(), full_matrices=False)
-    rank = min(fit.rank or len(s), int((s > s[0] * torch.finfo(s.dtype).eps).sum()))
-    if fit.energy is not None:
+    rank = min(rank_selection.rank or len(s), int((s > s[0] * torch.finfo(s.dtype).eps).sum()))
+    if rank_selection.energy is not None:
         held = s.double().square().cumsum(0)
-        rank = min(rank, int((held < fit.energy * held[-1]).sum()) + 1)
+        rank = min(rank, int((held < rank_selection.energy * held[-1]).sum()) + 1)
     root = s[:rank].sqrt()
     return Factors((u[:, :rank] * root).contiguous(), (root[:, None] * v[:rank]).contiguous(), float(rank))

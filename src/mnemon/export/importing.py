@@ -11,23 +11,23 @@ from mnemon.adapters import Delta, Dense, LowRank
 from mnemon.adapters.checks import matrix_shape
 from mnemon.data.concept import check_name
 from mnemon.errors import MnemonError
-from mnemon.export.dialects import Parts, alpha_in, parts_by_name, site_names, to_diffusers
+from mnemon.export.cloneofsimo import cloneofsimo_factors, cloneofsimo_vectors, is_cloneofsimo, other_keys
 from mnemon.export.factors import SAME
-from mnemon.export.naming import embedding_key, naming_of, split_site
-from mnemon.export.numbered import is_numbered, left_over, numbered_factors, numbered_vectors
-from mnemon.export.reading import WeightFile, read_weights
+from mnemon.export.formats import LayerTensors, alpha_in, target_names, tensors_by_layer, to_diffusers
+from mnemon.export.naming import embedding_key, naming_of, split_target
+from mnemon.export.weight_file import WeightFile, read_weights
 from mnemon.files import file_sha256
 from mnemon.methods.base import Method, TrainedConcept
 from mnemon.models import Base
 from mnemon.models.layers import every_layer, phrase_vectors
 
-SHOWN = 5  # of a long list in an error
-ELSEWHERE = "Import it into a library of another method, such as 'stamina' or 'lora'."
+MAX_LISTED = 5  # of a long list in an error
+OTHER_METHOD = "Import it into a library of another method, such as 'stamina' or 'lora'."
 ONE_ENCODER = ("emb_params", "string_to_param.*", "*")
 
 
 @dataclass(frozen=True)
-class Foreign:
+class ImportedAdapter:
     """What files of others hold, in terms of a base.
 
     Attributes:
@@ -44,7 +44,7 @@ class Foreign:
     sources: tuple[Mapping[str, str], ...] = field(default_factory=tuple)
 
 
-def read_foreign(paths: Sequence[Path], base: Base, partial: bool = False) -> Foreign:
+def read_adapter(paths: Sequence[Path], base: Base, partial: bool = False) -> ImportedAdapter:
     """Read one LoRA, one embedding, or one of each.
 
     Args:
@@ -59,11 +59,11 @@ def read_foreign(paths: Sequence[Path], base: Base, partial: bool = False) -> Fo
     trigger = None
     for path in paths:
         file = read_weights(path)
-        own, more, strange = _contents(file, base)
+        own, more, unknown_keys = _contents(file, base)
         if (own and deltas) or (more and tokens):
             raise MnemonError(f"'{path}' is the second file of its kind: give one LoRA, one embedding, or one of each.")
         deltas, tokens = own or deltas, more or tokens
-        left += strange
+        left += unknown_keys
         if left and not partial:
             raise MnemonError(
                 f"'{path}' holds {len(left)} tensors that cannot be carried into '{base.name}': {_listed(left)}. "
@@ -73,11 +73,16 @@ def read_foreign(paths: Sequence[Path], base: Base, partial: bool = False) -> Fo
     if not deltas and not tokens:
         raise MnemonError(f"Nothing in {_listed([str(path) for path in paths])} can be carried into '{base.name}'.")
     sources = tuple({"source": str(path), "sha256": file_sha256(read_weights(path).path)} for path in paths)
-    return Foreign(deltas, tokens, tuple(left), trigger, sources)
+    return ImportedAdapter(deltas, tokens, tuple(left), trigger, sources)
 
 
 def as_concept(
-    foreign: Foreign, base: Base, method: Method, name: str, class_noun: str | None = None, trigger: str | None = None
+    foreign: ImportedAdapter,
+    base: Base,
+    method: Method,
+    name: str,
+    class_noun: str | None = None,
+    trigger: str | None = None,
 ) -> TrainedConcept:
     """The files' contents as the concept `name` of a library with this method.
 
@@ -102,11 +107,11 @@ def as_concept(
 
 def _contents(file: WeightFile, base: Base) -> tuple[dict[str, Delta], dict[str, Tensor] | None, list[str]]:
     """Deltas by target module, tokens by text encoder, and keys that cannot be carried."""
-    if is_numbered(file):
-        vectors = numbered_vectors(file)
+    if is_cloneofsimo(file):
+        vectors = cloneofsimo_vectors(file)
         tokens = None if vectors is None else _tokens(file, {"emb_params": vectors}, base)
-        factors = numbered_factors(file, base).items()
-        return {target: LowRank(up, down) for target, (up, down) in factors}, tokens, left_over(file)
+        factors = cloneofsimo_factors(file, base).items()
+        return {target: LowRank(up, down) for target, (up, down) in factors}, tokens, other_keys(file)
     if _is_embedding(file, base):
         return {}, _tokens(file, file.tensors, base), []
     deltas, left = _deltas(file, base)
@@ -146,17 +151,17 @@ def _tokens(file: WeightFile, tensors: Mapping[str, Tensor], base: Base) -> dict
 
 def _deltas(file: WeightFile, base: Base) -> tuple[dict[str, Delta], list[str]]:
     naming, layers = naming_of(base), every_layer(base)
-    names = site_names(base, naming, layers)
+    names = target_names(base, naming, layers)
     tensors = to_diffusers(base, file.tensors) if naming.denoiser == "transformer" else file.tensors
     deltas: dict[str, Delta] = {}
     left: list[str] = []
-    parts = parts_by_name(tensors)
+    parts = tensors_by_layer(tensors)
     for name, own in parts.items():
         target = names.get(name)
-        if target is None or own.strange or not _complete(own):
-            left += own.strange + [name] * bool(own.tensors)
+        if target is None or own.unknown_keys or not _complete(own):
+            left += own.unknown_keys + [name] * bool(own.tensors)
             continue
-        part, path = split_site(naming, target)
+        part, path = split_target(naming, target)
         deltas[target] = _delta(own, file, part, path)
         if deltas[target].shape != matrix_shape(layers[target]):
             raise MnemonError(
@@ -171,12 +176,12 @@ def _deltas(file: WeightFile, base: Base) -> tuple[dict[str, Delta], list[str]]:
     return deltas, left
 
 
-def _complete(own: Parts) -> bool:
+def _complete(own: LayerTensors) -> bool:
     kinds = own.tensors.keys() - {"alpha"}
     return kinds in ({"down", "up"}, {"diff"})
 
 
-def _delta(own: Parts, file: WeightFile, part: str, path: str) -> Delta:
+def _delta(own: LayerTensors, file: WeightFile, part: str, path: str) -> Delta:
     if "diff" in own.tensors:
         return Dense(own.tensors["diff"].flatten(1).clone())
     up, down = own.tensors["up"].flatten(1), own.tensors["down"].flatten(1)
@@ -199,8 +204,8 @@ def _trigger(file: WeightFile) -> str | None:
 
 
 def _listed(items: Sequence[str]) -> str:
-    more = f" and {len(items) - SHOWN} more" if len(items) > SHOWN else ""
-    return ", ".join(f"'{item}'" for item in items[:SHOWN]) + more
+    more = f" and {len(items) - MAX_LISTED} more" if len(items) > MAX_LISTED else ""
+    return ", ".join(f"'{item}'" for item in items[:MAX_LISTED]) + more
 
 
 def _check_composed(base: Base, method: Method, learned: TrainedConcept) -> None:
@@ -209,7 +214,7 @@ def _check_composed(base: Base, method: Method, learned: TrainedConcept) -> None
     if method.per_prompt and wider:
         raise MnemonError(
             f"The method '{method.name}' changes weights from prompt to prompt, in the layers that hear text alone; "
-            f"this concept changes {len(wider)} others, such as {_listed(wider)}. {ELSEWHERE}"
+            f"this concept changes {len(wider)} others, such as {_listed(wider)}. {OTHER_METHOD}"
         )
     try:
         with base.using_tokens(method.tokens([learned])):
@@ -219,7 +224,7 @@ def _check_composed(base: Base, method: Method, learned: TrainedConcept) -> None
     if composed is None or any(_unlike(delta, composed.get(target)) for target, delta in learned.deltas.items()):
         raise MnemonError(
             f"The method '{method.name}' composes concepts in a way of its own, which leaves out or alters a change "
-            f"that it did not learn itself. {ELSEWHERE}"
+            f"that it did not learn itself. {OTHER_METHOD}"
         )
 
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from mnemon.errors import MnemonError
-from mnemon.export.factors import Factors, Fit, by_singular_values, low_rank_of
-from mnemon.export.naming import DIFFUSERS, KOHYA, Naming, spelled, split_site
+from mnemon.export.factors import Factors, RankSelection, low_rank_of, truncated_svd
+from mnemon.export.naming import DIFFUSERS, KOHYA, Naming, layer_key, split_target
 from mnemon.export.selection import Selection
 from mnemon.models.layers import every_layer
 
@@ -44,19 +44,21 @@ class LoraFile:
     worst: tuple[str, float]
 
 
-def lora_file(selection: Selection, naming: Naming, dialect: str, fit: Fit, dtype: torch.dtype) -> LoraFile | None:
+def lora_file(
+    selection: Selection, naming: Naming, format: str, rank_selection: RankSelection, dtype: torch.dtype
+) -> LoraFile | None:
     """The selection's change of the weights as a file of the dialect; None where there is none (an embedding is all).
 
-    What is low-rank already is written as it is, unless `fit` asks for less. The rest follows `fit`: exactly as `.diff`
+    What is low-rank already is written as it is, unless `rank_selection` asks for less. The rest follows `rank_selection`: exactly as `.diff`
     (as factors of full rank where the dialect has no such thing), or by singular values.
 
     Raises:
         MnemonError: nobody reads this dialect for the family, or the change does not fit into `dtype`.
     """
-    if dialect not in naming.dialects:
+    if format not in naming.formats:
         raise MnemonError(
-            f"Nobody reads LoRA files in the dialect '{dialect}' for the family '{selection.base.family}': "
-            f"choose {' or '.join(naming.dialects)}."
+            f"Nobody reads LoRA files in the dialect '{format}' for the family '{selection.base.family}': "
+            f"choose {' or '.join(naming.formats)}."
         )
     layers = every_layer(selection.base)
     tensors: dict[str, Tensor] = {}
@@ -67,16 +69,16 @@ def lora_file(selection: Selection, naming: Naming, dialect: str, fit: Fit, dtyp
         matrix = delta.matrix().detach().cpu()
         if not matrix.any():
             continue
-        factors = _factors(selection, target, matrix, fit, exact_as_factors=dialect == DIFFUSERS)
-        key = spelled(naming, target, dialect)
+        factors = _factors(selection, target, matrix, rank_selection, exact_as_factors=format == DIFFUSERS)
+        key = layer_key(naming, target, format)
         if factors is None:
             whole.append(target)
             stored = matrix.to(dtype)
             tensors[f"{key}.diff"] = stored.view(layers[target].weight.shape)
         else:
             ranks[target] = factors.rank
-            factors = _stored(factors, dialect, dtype)
-            tensors |= _tensors(key, factors, layers[target], dialect)
+            factors = _stored(factors, format, dtype)
+            tensors |= _tensors(key, factors, layers[target], format)
             stored = factors.matrix()
         norms[target] = ((stored.float() - matrix).norm().item(), matrix.norm().item())
     if not tensors:
@@ -90,7 +92,7 @@ def adapter_metadata(naming: Naming, ranks: Mapping[str, int]) -> str:
     """The `LoraConfig` of a diffusers file by part, as diffusers writes it into the header; alpha is the rank."""
     parts: dict[str, dict[str, int]] = {}
     for target, rank in ranks.items():
-        part, path = split_site(naming, target)
+        part, path = split_target(naming, target)
         parts.setdefault(part, {})[path] = rank
     facts: dict[str, object] = {}
     for part, by_path in parts.items():
@@ -101,32 +103,34 @@ def adapter_metadata(naming: Naming, ranks: Mapping[str, int]) -> str:
     return json.dumps(facts, indent=2, sort_keys=True)
 
 
-def _factors(selection: Selection, target: str, matrix: Tensor, fit: Fit, exact_as_factors: bool) -> Factors | None:
+def _factors(
+    selection: Selection, target: str, matrix: Tensor, rank_selection: RankSelection, exact_as_factors: bool
+) -> Factors | None:
     """None where the change is to be held as it is."""
     own = low_rank_of(target, selection.deltas[target], [one.deltas for one in selection.learned])
-    if fit.exact:
-        return own or (by_singular_values(matrix, fit) if exact_as_factors else None)
-    if own is not None and fit.rank is not None and own.rank <= fit.rank:
+    if rank_selection.exact:
+        return own or (truncated_svd(matrix, rank_selection) if exact_as_factors else None)
+    if own is not None and rank_selection.rank is not None and own.rank <= rank_selection.rank:
         return own
-    return by_singular_values(matrix, fit)
+    return truncated_svd(matrix, rank_selection)
 
 
-def _stored(factors: Factors, dialect: str, dtype: torch.dtype) -> Factors:
+def _stored(factors: Factors, format: str, dtype: torch.dtype) -> Factors:
     """The factors as the file will hold them: in its precision, and with alpha folded in where readers expect none."""
     up, alpha = factors.up.float(), factors.alpha
-    if dialect == DIFFUSERS:
+    if format == DIFFUSERS:
         up, alpha = up * (alpha / factors.rank), float(factors.rank)
     return Factors(up.cpu().to(dtype), factors.down.cpu().to(dtype), alpha)
 
 
-def _tensors(key: str, factors: Factors, layer: nn.Module, dialect: str) -> dict[str, Tensor]:
-    down_name, up_name = DOWN_UP.get(dialect, PEFT_DOWN_UP)
+def _tensors(key: str, factors: Factors, layer: nn.Module, format: str) -> dict[str, Tensor]:
+    down_name, up_name = DOWN_UP.get(format, PEFT_DOWN_UP)
     up, down = factors.up, factors.down
     if isinstance(layer, nn.Conv2d):
         down = down.view(-1, layer.in_channels // layer.groups, *layer.kernel_size)
         up = up[..., None, None]
     tensors = {f"{key}.{down_name}": down, f"{key}.{up_name}": up}
-    return tensors if dialect == DIFFUSERS else tensors | {f"{key}.alpha": torch.tensor(factors.alpha)}
+    return tensors if format == DIFFUSERS else tensors | {f"{key}.alpha": torch.tensor(factors.alpha)}
 
 
 def _share(norms: Mapping[str, tuple[float, float]]) -> float:

@@ -6,14 +6,14 @@ from datetime import UTC, datetime
 from diffusers.loaders import TextualInversionLoaderMixin
 
 from mnemon.export.lora import LoraFile
-from mnemon.export.naming import DIFFUSERS, KOHYA, Naming, words_of
+from mnemon.export.naming import DIFFUSERS, KOHYA, Naming, placeholder_tokens
 from mnemon.export.selection import Selection
 
 LINEAGE = "mnemon.lineage"
 IMPLEMENTATION = "https://github.com/huggingface/diffusers"
 
 
-def model_spec(selection: Selection, naming: Naming, kind: str, dialect: str, names: list[str]) -> dict[str, str]:
+def model_spec(selection: Selection, naming: Naming, kind: str, format: str, names: list[str]) -> dict[str, str]:
     """`modelspec.*` 1.0.1 and the lineage, for a file of the concepts `names`; `kind` is "lora", "textual-inversion"
     or empty for a whole checkpoint."""
     base, library = selection.base, selection.library
@@ -25,7 +25,7 @@ def model_spec(selection: Selection, naming: Naming, kind: str, dialect: str, na
         "resolution": f"{base.resolution}x{base.resolution}",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "description": f"Learned by mnemon with the method '{library.method.name}' on '{base.name}'.",
-        "trigger_phrase": ", ".join(trigger(selection, name, dialect) for name in names),
+        "trigger_phrase": ", ".join(trigger(selection, name, format) for name in names),
         "usage_hint": "The trigger works with the embedding file of the same name beside this file.",
     }
     if len(names) > 1:
@@ -37,12 +37,12 @@ def model_spec(selection: Selection, naming: Naming, kind: str, dialect: str, na
 def trigger(selection: Selection, name: str, kind: str) -> str:
     """What to write in a prompt. For diffusers "<rex> dog", or "<rex> <rex>_1 dog" where its pipeline does not expand
     tokens of several vectors; elsewhere "rex dog", for there the file's name is the handle."""
-    called = selection.called(name)
+    prompt_name = selection.prompt_name(name)
     if kind not in (DIFFUSERS, "folder"):
-        return called.replace(f"<{name}>", name)
+        return prompt_name.replace(f"<{name}>", name)
     vectors = max(len(rows) for rows in selection.tokens[name].values())
-    words = words_of(name, 1 if expands(selection) else vectors)
-    return called.replace(f"<{name}>", " ".join(words))
+    words = placeholder_tokens(name, 1 if expands(selection) else vectors)
+    return prompt_name.replace(f"<{name}>", " ".join(words))
 
 
 def expands(selection: Selection) -> bool:
@@ -64,12 +64,12 @@ def lineage(selection: Selection, names: list[str]) -> dict[str, object]:
     }
 
 
-def lora_header(selection: Selection, naming: Naming, dialect: str, file: LoraFile, adapter: str) -> dict[str, str]:
+def lora_header(selection: Selection, naming: Naming, format: str, file: LoraFile, adapter: str) -> dict[str, str]:
     """The header of a LoRA file."""
-    header = model_spec(selection, naming, "lora", dialect, selection.names)
-    if dialect == DIFFUSERS:
+    header = model_spec(selection, naming, "lora", format, selection.names)
+    if format == DIFFUSERS:
         return header | {"lora_adapter_metadata": adapter}
-    return header | (_kohya(selection, naming, file) if dialect == KOHYA else {})
+    return header | (_kohya(selection, naming, file) if format == KOHYA else {})
 
 
 def _kohya(selection: Selection, naming: Naming, file: LoraFile) -> dict[str, str]:

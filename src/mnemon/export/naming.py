@@ -23,7 +23,7 @@ class Naming:
 
     architecture: str
     """`modelspec.architecture`."""
-    dialects: tuple[str, ...]
+    formats: tuple[str, ...]
     """Dialects of LoRA files that somebody reads for this family."""
     encoders: Mapping[str, str]
     """Text encoder -> ComfyUI's name of it, which is also the key of its vectors in an embedding file."""
@@ -73,12 +73,12 @@ def naming_of(base: Base) -> Naming:
     return NAMINGS[family]
 
 
-def spelled(naming: Naming, target: str, dialect: str) -> str:
+def layer_key(naming: Naming, target: str, format: str) -> str:
     """A target module as the dialect writes it, without the ending that says which tensor of it is meant."""
-    part, path = split_site(naming, target)
+    part, path = split_target(naming, target)
     if naming.encoders.get(part) in CLIP and not path.startswith("text_projection"):
         path = f"text_model.{path}"  # readers know CLIP with this level, which newer versions of transformers lack
-    if dialect == KOHYA:
+    if format == KOHYA:
         assert naming.kohya is not None
         return f"{naming.kohya[part]}_{path.replace('.', '_')}"
     return f"{part}.{path}"
@@ -87,7 +87,7 @@ def spelled(naming: Naming, target: str, dialect: str) -> str:
 def mapped_by_comfyui(naming: Naming, target: str) -> bool:
     """Whether ComfyUI finds the layer in its own model by the name that its dialect here gives it: a denoiser's layer
     with few exceptions, CLIP's, no language model's and not T5's. Checked against its loader's code."""
-    part, path = split_site(naming, target)
+    part, path = split_target(naming, target)
     if naming.kohya is not None:
         return True
     if part != naming.denoiser:
@@ -95,13 +95,13 @@ def mapped_by_comfyui(naming: Naming, target: str) -> bool:
     return naming.unmapped is None or not re.fullmatch(naming.unmapped, path)
 
 
-def split_site(naming: Naming, target: str) -> tuple[str, str]:
+def split_target(naming: Naming, target: str) -> tuple[str, str]:
     """(part of the pipeline, module path in it)."""
     part, _, path = target.partition(".")
     return (part, path) if part in naming.encoders else (naming.denoiser, target)
 
 
-def words_of(name: str, vectors: int) -> list[str]:
+def placeholder_tokens(name: str, vectors: int) -> list[str]:
     """A token as tokenizers know it, a word for each of its vectors, as diffusers numbers them."""
     return [f"<{name}>_{index}" if index else f"<{name}>" for index in range(vectors)]
 

@@ -35,7 +35,7 @@ class Selection:
     def title(self) -> str:
         return "-".join(self.names)
 
-    def called(self, name: str) -> str:
+    def prompt_name(self, name: str) -> str:
         """How a concept is called in a prompt: "<rex> dog"."""
         (one,) = (one for one in self.learned if one.name == name)
         return self.library.method.prompt_name(one.name, one.class_noun)

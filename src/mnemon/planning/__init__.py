@@ -1,18 +1,18 @@
-"""How much memory a method takes on a base, told from configs before anything is loaded."""
+"""How much memory a method takes on a base, estimated from configs before anything is loaded."""
 
-from mnemon.planning.measuring import measured
-from mnemon.planning.outline import Outline, known_sizes, outline
-from mnemon.planning.plan import CARDS, ROOM, Estimate, Levers, Plan, cards
+from mnemon.planning.empty_model import ModelConfigs, read_configs, shipped_configs
+from mnemon.planning.gpu_memory import measure_on_gpu
+from mnemon.planning.plan import GPU_SIZES, USABLE_SHARE, Estimate, MemoryOptions, Plan, fitting_gpus
 
 __all__ = [
-    "CARDS",
-    "ROOM",
+    "GPU_SIZES",
+    "USABLE_SHARE",
     "Estimate",
-    "Levers",
-    "Outline",
+    "MemoryOptions",
+    "ModelConfigs",
     "Plan",
-    "cards",
-    "known_sizes",
-    "measured",
-    "outline",
+    "fitting_gpus",
+    "measure_on_gpu",
+    "read_configs",
+    "shipped_configs",
 ]

@@ -1,4 +1,4 @@
-"""How much memory learning a concept and drawing with it take, told before anything is loaded."""
+"""How much GPU memory training a concept and sampling with it take, estimated before anything is loaded."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -11,28 +11,35 @@ from torch import nn
 from mnemon.errors import MnemonError
 from mnemon.methods.base import Learner, Method
 from mnemon.models.pipeline import PipelineBase
-from mnemon.models.quantised import KEPT, Quantised, Weights, quantise
+from mnemon.models.quantised import KEPT, Weights, quantise
 from mnemon.models.transformer import TransformerBase
-from mnemon.planning import rehearsal
-from mnemon.planning.outline import META, outline, without_words
+from mnemon.planning import dry_run
+from mnemon.planning.empty_model import META, read_configs
 
 GB = 2**30
-CARDS = (8, 12, 16, 24, 48, 80)
-"""Memory of usual cards in GB."""
-ROOM = 0.9
-"""Share of a card that is planned with. The rest is left to the device's context, kernels' workspaces and the
-allocator's fragments, none of which is rehearsed; an assumption."""
+GPU_SIZES = (8, 12, 16, 24, 48, 80)
+"""Memory of common GPUs in GB."""
+USABLE_SHARE = 0.9
+"""Share of a GPU's memory that is planned with. The rest is for the device's context, kernels' workspaces and the
+allocator's fragments, which a dry run does not see; an assumption."""
 PHOTOS = 20
 """Photos whose latents are kept."""
 
 
 @dataclass(frozen=True)
-class Levers:
-    """What memory depends on. `gradient_accumulation_steps` computes a batch in so many parts; `offload_text` lets text encoders rest in
-    main memory while images are drawn, their prompts remembered."""
+class MemoryOptions:
+    """What memory depends on.
+
+    Attributes:
+        weights: how the base's weights are stored.
+        gradient_checkpointing: recompute activations in the backward pass.
+        batch_size: images per step; the method's own by default.
+        gradient_accumulation_steps: parts in which a batch is computed.
+        offload_text: keep text encoders in main memory while images are sampled, with their prompts cached.
+    """
 
     weights: Weights = "fp32"
-    checkpointing: bool = False
+    gradient_checkpointing: bool = False
     batch_size: int | None = None
     gradient_accumulation_steps: int = 1
     offload_text: bool = False
@@ -40,23 +47,27 @@ class Levers:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Bytes by what they are for; in each of both they add up to the peak. `trained` counts parameters."""
+    """Bytes by purpose; the rows of `training` and those of `sampling` each add up to the peak.
 
-    learning: Mapping[str, int]
-    drawing: Mapping[str, int]
-    trained: int
+    Attributes:
+        num_trained: trained parameters.
+    """
+
+    training: Mapping[str, int]
+    sampling: Mapping[str, int]
+    num_trained: int
 
     @property
     def peak(self) -> int:
-        """The most of both."""
-        return max(sum(self.learning.values()), sum(self.drawing.values()))
+        """The larger of both."""
+        return max(sum(self.training.values()), sum(self.sampling.values()))
 
 
 class Plan:
-    """The plan of one method on one base at one resolution; each setting of the levers is estimated from it.
+    """One method on one base at one resolution, to be estimated under any memory options.
 
     Args:
-        base: as for `outline`.
+        base: as for `read_configs`.
         resolution: side in pixels; the base's own by default.
 
     Raises:
@@ -64,121 +75,119 @@ class Plan:
     """
 
     def __init__(self, base: str, method: Method, resolution: int | None = None) -> None:
-        self.outline, self.method = outline(base), method
-        self._asked = resolution
-        self._rehearsed: dict[Any, Any] = {}
+        self.configs, self.method = read_configs(base), method
+        self._given_resolution = resolution
+        self._cache: dict[Any, Any] = {}
         self.resolution = self.base("bf16").resolution
 
     def base(self, weights: Weights, device: torch.device = META) -> PipelineBase:
-        """The base as these weights make it; random where the device has bytes."""
-        dtype, how = KEPT[weights]
+        """The base with its weights stored in this way; random ones where the device has memory."""
         if device == META:
-            return self._once(lambda: self._sized(dtype, how, META), "base", weights)
-        return self._sized(dtype, how, device)
+            return self._cached(lambda: self._empty_model(weights, META), "base", weights)
+        return self._empty_model(weights, device)
 
     def learner(self, weights: Weights) -> Learner:
         """What the method trains, on the meta device."""
-        return self._once(lambda: rehearsal.begun(self.method, self.base(weights)), "learner", weights)
+        return self._cached(lambda: dry_run.new_learner(self.method, self.base(weights)), "learner", weights)
 
-    def rows(self, levers: Levers) -> int:
+    def rows(self, options: MemoryOptions) -> int:
         """Images computed at once."""
-        batch_size = self.batch_size(levers)
-        if not 1 <= levers.gradient_accumulation_steps <= batch_size:
-            raise MnemonError(
-                f"A batch of {batch_size} cannot be computed in {levers.gradient_accumulation_steps} parts."
-            )
-        return ceil(batch_size / levers.gradient_accumulation_steps)
+        batch_size, parts = self.batch_size(options), options.gradient_accumulation_steps
+        if not 1 <= parts <= batch_size:
+            raise MnemonError(f"A batch of {batch_size} cannot be computed in {parts} parts.")
+        return ceil(batch_size / parts)
 
-    def batch_size(self, levers: Levers) -> int:
-        """Images a step."""
-        return self.method.batch_size if levers.batch_size is None else levers.batch_size
+    def batch_size(self, options: MemoryOptions) -> int:
+        """Images per step."""
+        return self.method.batch_size if options.batch_size is None else options.batch_size
 
-    def estimate(self, levers: Levers) -> Estimate:
-        """What learning and drawing hold under these levers, in bytes.
+    def estimate(self, options: MemoryOptions) -> Estimate:
+        """Bytes that training and sampling hold under these options.
 
         Raises:
-            MnemonError: the method cannot be planned, or the batch not be cut so; text encoders of a U-Net are not
-                offloaded.
+            MnemonError: the method cannot be planned, the batch has fewer images than parts, or text encoders of a
+                U-Net are to be offloaded.
         """
-        rows, base, learner = self.rows(levers), self.base(levers.weights), self.learner(levers.weights)
-        self._check_offload(levers)
-        key = (levers.weights, rows, levers.checkpointing)
-        step = self._once(lambda: rehearsal.step(base, learner, rows, levers.checkpointing), "step", *key)
-        trained = rehearsal.trained(learner)
-        most = max(step.peak, self._stage(rehearsal.encoding, levers))  # photos are encoded before the steps
-        learning = {
+        rows, base, learner = self.rows(options), self.base(options.weights), self.learner(options.weights)
+        self._check_offload(options)
+        checkpointing = options.gradient_checkpointing
+        key = (options.weights, rows, checkpointing)
+        step = self._cached(lambda: dry_run.training_step(base, learner, rows, checkpointing), "step", *key)
+        num_trained = dry_run.num_trained(learner)
+        peak = max(step.peak, self._stage(dry_run.encode_image, options))  # photos are encoded before the steps
+        training = {
             **_weights(base),
             "earlier concepts": 0 if self.method.on_bare_base else self._concepts(base, learner),
-            "trained parameters": 4 * trained,
-            "optimiser": 8 * trained,
+            "trained parameters": 4 * num_trained,
+            "optimiser": 8 * num_trained,
             "latents of photos": PHOTOS * 4 * torch.Size(base.latent_shape()).numel(),
-            "kept for the backward pass": step.kept,
-            "gradients and passing": most - step.kept,
+            "kept for the backward pass": step.saved,
+            "gradients and passing": peak - step.saved,
         }
-        return Estimate(learning, self._drawing(base, learner, levers), trained)
+        return Estimate(training, self._sampling(base, learner, options), num_trained)
 
-    def further(self, levers: Levers) -> list[tuple[str, int]]:
-        """The levers that are not pulled yet and help: the option, and the peak with it, the least first."""
-        peak = self.estimate(levers).peak
-        found = [(option, self.estimate(pulled).peak) for option, pulled in self._further(levers)]
-        return sorted([one for one in found if one[1] < peak], key=lambda one: one[1])
+    def savings(self, options: MemoryOptions) -> list[tuple[str, int]]:
+        """Further options that lower the peak: the command's option and the peak with it, the lowest first."""
+        peak = self.estimate(options).peak
+        peaks = [(option, self.estimate(changed).peak) for option, changed in self._further(options)]
+        return sorted([pair for pair in peaks if pair[1] < peak], key=lambda pair: pair[1])
 
-    def _further(self, levers: Levers) -> Iterator[tuple[str, Levers]]:
+    def _further(self, options: MemoryOptions) -> Iterator[tuple[str, MemoryOptions]]:
         ways = list(KEPT)
-        for weights in ways[ways.index(levers.weights) + 1 :]:
-            yield f"--weights {weights}", replace(levers, weights=weights)
-        if not levers.checkpointing:
-            yield "--checkpointing", replace(levers, checkpointing=True)
-        if self.rows(levers) > 1:
-            batch_size = self.batch_size(levers)
-            yield f"--accumulate {batch_size}", replace(levers, gradient_accumulation_steps=batch_size)
-        if not levers.offload_text and issubclass(self.outline.family, TransformerBase):
-            yield "--offload-text", replace(levers, offload_text=True)
+        for weights in ways[ways.index(options.weights) + 1 :]:
+            yield f"--weights {weights}", replace(options, weights=weights)
+        if not options.gradient_checkpointing:
+            yield "--checkpointing", replace(options, gradient_checkpointing=True)
+        if self.rows(options) > 1:
+            batch_size = self.batch_size(options)
+            yield f"--accumulate {batch_size}", replace(options, gradient_accumulation_steps=batch_size)
+        if not options.offload_text and issubclass(self.configs.family, TransformerBase):
+            yield "--offload-text", replace(options, offload_text=True)
 
-    def _check_offload(self, levers: Levers) -> None:
-        if levers.offload_text and not issubclass(self.outline.family, TransformerBase):
-            family = self.outline.family.family
+    def _check_offload(self, options: MemoryOptions) -> None:
+        if options.offload_text and not issubclass(self.configs.family, TransformerBase):
+            family = self.configs.family.family
             raise MnemonError(f"The text encoders of a {family} base are small and stay: leave out --offload-text.")
 
-    def _drawing(self, base: PipelineBase, learner: Learner, levers: Levers) -> dict[str, int]:
-        """The weights there are, and the worst of the stages: hear the prompt, denoise, decode."""
+    def _sampling(self, base: PipelineBase, learner: Learner, options: MemoryOptions) -> dict[str, int]:
+        """The weights, and the most of what encoding the prompt, denoising and decoding hold."""
         parts = _weights(base)
-        passing = max(self._stage(stage, levers) for stage in (rehearsal.drawing, rehearsal.decoding))
-        heard = self._stage(rehearsal.prompting, levers)
-        if levers.offload_text:  # either the encoders are there, or what denoising and decoding take
-            heard += sum(parts.pop(encoder.name) for encoder in base.encoders)
-        return {**parts, "all concepts": self._concepts(base, learner), "passing": max(passing, heard)}
+        images = max(self._stage(stage, options) for stage in (dry_run.denoise, dry_run.decode_image))
+        prompt = self._stage(dry_run.encode_prompt, options)
+        if options.offload_text:  # either the encoders are there, or what denoising and decoding take
+            prompt += sum(parts.pop(encoder.name) for encoder in base.encoders)
+        return {**parts, "all concepts": self._concepts(base, learner), "passing": max(images, prompt)}
 
     def _concepts(self, base: PipelineBase, learner: Learner) -> int:
-        """Folded in, concepts cost the original weights that are kept beside; composed for each prompt, their own."""
+        """Merged concepts cost a copy of the original weights; concepts composed per prompt cost their own deltas."""
         deltas = learner.deltas()
         if self.method.per_prompt:
             return sum(delta.stored_bytes for delta in deltas.values())
         target_modules = base.target_modules()
         return sum(target_modules[target].weight.nbytes for target in deltas)
 
-    def _stage(self, stage: Callable[[PipelineBase], int], levers: Levers) -> int:
-        base = self.base(levers.weights)
-        return self._once(lambda: stage(base), stage.__name__, levers.weights)
+    def _stage(self, stage: Callable[[PipelineBase], int], options: MemoryOptions) -> int:
+        base = self.base(options.weights)
+        return self._cached(lambda: stage(base), stage.__name__, options.weights)
 
-    def _sized(self, dtype: torch.dtype, how: Quantised | None, device: torch.device) -> PipelineBase:
-        base = self.outline.base(dtype, device)
-        if how:
-            base = without_words(quantise(base, how, device))
-        if self._asked is not None:
-            _resize(base, self._asked)
+    def _empty_model(self, weights: Weights, device: torch.device) -> PipelineBase:
+        dtype, how = KEPT[weights]
+        base = self.configs.empty_model(dtype, device)
+        base = quantise(base, how, device) if how else base
+        if self._given_resolution is not None:
+            _set_resolution(base, self._given_resolution)
         return base
 
-    def _once(self, make: Callable[[], Any], *key: Any) -> Any:
-        """Rehearsals take seconds: the same one is not made twice."""
-        if key not in self._rehearsed:
-            self._rehearsed[key] = make()
-        return self._rehearsed[key]
+    def _cached(self, compute: Callable[[], Any], *key: Any) -> Any:
+        """A dry run takes seconds."""
+        if key not in self._cache:
+            self._cache[key] = compute()
+        return self._cache[key]
 
 
-def cards(peak: int) -> list[int]:
-    """The usual cards, in GB, into which `peak` bytes fit."""
-    return [card for card in CARDS if peak <= ROOM * card * GB]
+def fitting_gpus(peak: int) -> list[int]:
+    """The GPU sizes, in GB, into which `peak` bytes fit."""
+    return [size for size in GPU_SIZES if peak <= USABLE_SHARE * size * GB]
 
 
 def _weights(base: PipelineBase) -> dict[str, int]:
@@ -191,14 +200,14 @@ def _bytes(module: nn.Module) -> int:
     return sum(tensor.nbytes for tensor in {*module.parameters(), *module.buffers()})
 
 
-def _resize(base: PipelineBase, side: int) -> None:
+def _set_resolution(base: PipelineBase, side: int) -> None:
     if isinstance(base, TransformerBase):
         base.resolution = side
         return
     unet: Any = base.denoiser
-    own = base.resolution // base.latent_shape()[1]
-    step = own * 2 ** (len(unet.config.block_out_channels) - 1)
-    if side < step or side % step:
-        raise MnemonError(f"A {base.family} base draws images of a multiple of {step} pixels a side, not {side}.")
-    unet.register_to_config(sample_size=side // own)
+    vae_scale = base.resolution // base.latent_shape()[1]
+    multiple = vae_scale * 2 ** (len(unet.config.block_out_channels) - 1)
+    if side < multiple or side % multiple:
+        raise MnemonError(f"A {base.family} base draws images of a multiple of {multiple} pixels a side, not {side}.")
+    unet.register_to_config(sample_size=side // vae_scale)
     base.resolution = side

@@ -7,8 +7,7 @@ from diffusers.models.transformers.transformer_z_image import TimestepEmbedder
 
 from mnemon.models import FAMILIES
 from mnemon.models.pipeline import PipelineBase
-from mnemon.planning import outline
-from mnemon.planning.outline import Outline
+from mnemon.planning import ModelConfigs, read_configs
 from tests.tiny import tiny_sd, tiny_sdxl
 from tests.tiny_transformers import PIPELINES
 
@@ -80,5 +79,5 @@ def tiny(family: str) -> PipelineBase:
 def real(family: str) -> PipelineBase:
     """The published size on the meta device."""
     if family in SHIPPED:
-        return outline(SHIPPED[family]).base(torch.float32)
-    return Outline(family, FAMILIES[family], {}, OTHERS[family], ()).base(torch.float32)  # type: ignore[arg-type]
+        return read_configs(SHIPPED[family]).empty_model(torch.float32)
+    return ModelConfigs(family, FAMILIES[family], {}, OTHERS[family], ()).empty_model(torch.float32)  # type: ignore[arg-type]

@@ -25,10 +25,10 @@ from torch import Tensor
 
 from mnemon.adapters import Delta, Dense, LowRank, merge
 from mnemon.adapters.checks import matrix_shape
-from mnemon.export import Fit, export
+from mnemon.export import RankSelection, export
 from mnemon.export.checkpoint import PREFIXES
 from mnemon.export.lora import LoraFile
-from mnemon.export.naming import COMFY, DIFFUSERS, KOHYA, Naming, mapped_by_comfyui, naming_of, spelled
+from mnemon.export.naming import COMFY, DIFFUSERS, KOHYA, Naming, layer_key, mapped_by_comfyui, naming_of
 from mnemon.export.selection import select
 from mnemon.library import Library
 from mnemon.methods import method_from
@@ -40,11 +40,11 @@ from tests.export.comfyui.loading import ComfyUI
 from tests.export.conftest import concept
 
 NAMES = Path(__file__).with_name("names")
-FILES: tuple[tuple[str, list[str], str, Fit | None], ...] = (
+FILES: tuple[tuple[str, list[str], str, RankSelection | None], ...] = (
     ("rex", ["rex"], COMFY, None),
     ("full rank as .diff", ["tom"], COMFY, None),
     ("two merged", ["rex", "ink"], COMFY, None),
-    ("full rank by 4 ranks", ["tom"], COMFY, Fit(rank=4)),
+    ("full rank by 4 ranks", ["tom"], COMFY, RankSelection(rank=4)),
     ("every layer", ["ink"], COMFY, None),
     ("rex in diffusers' dialect", ["rex"], DIFFUSERS, None),
 )
@@ -70,9 +70,9 @@ def record(base: PipelineBase, mapped: set[str]) -> None:
     (NAMES / f"{base.family}.txt").write_text("\n".join(names) + "\n")
     lacks = [target for target in every_layer(base) if not mapped_by_comfyui(naming, target)]
     assert not set(lacks) & set(base.target_modules())
-    dialect = KOHYA if naming.kohya else COMFY
+    format = KOHYA if naming.kohya else COMFY
     for target in every_layer(base):
-        assert (spelled(naming, target, dialect) in mapped) == (target not in lacks), target
+        assert (layer_key(naming, target, format) in mapped) == (target not in lacks), target
     print(
         f"{base.family}: {len(names)} names; all {len(base.target_modules())} target modules and all but {len(lacks)} of "
         f"{len(every_layer(base))} layers are mapped"
@@ -89,21 +89,21 @@ def ours(base: PipelineBase, naming: Naming) -> tuple[str, ...]:
 
 def check(comfy: ComfyUI, base: PipelineBase, folder: Path) -> None:
     naming = naming_of(base)
-    dialect = KOHYA if naming.kohya else COMFY
+    format = KOHYA if naming.kohya else COMFY
     library = Library.create(folder / "library", base, method_from("lora"))
     for one in (concept(base, "rex", 1, vectors=2), concept(base, "tom", 2, "dense"), wide(base, naming)):
         library.commit(one)
     denoiser, text = comfy.denoiser(base), comfy.text_encoders(base, naming)
     plain = weights(comfy, denoiser, text, base, naming)
-    for title, names, kind, fit in FILES:
-        kind = dialect if kind == COMFY else kind
+    for title, names, kind, rank_selection in FILES:
+        kind = format if kind == COMFY else kind
         if kind == DIFFUSERS and naming.kohya:
             continue  # ComfyUI does not know these names
-        made = export(library, base, folder / title, names, kind=kind, fit=fit)
+        made = export(library, base, folder / title, names, kind=kind, rank_selection=rank_selection)
         file = next(made.folder.glob("*.safetensors"))
         given, said = comfy.patched(denoiser, text, file)
         assert not said, said[:5]
-        with merge(every_layer(base), changes(base, made.lora, select(library, base, names).deltas, fit)):
+        with merge(every_layer(base), changes(base, made.lora, select(library, base, names).deltas, rank_selection)):
             wanted = weights(comfy, denoiser, text, base, naming)
         weights(comfy, denoiser, text, base, naming)
         off = max((given.get(key, plain[key]) - wanted[key]).abs().max().item() for key in wanted)
@@ -116,16 +116,16 @@ def check(comfy: ComfyUI, base: PipelineBase, folder: Path) -> None:
 
 
 def changes(
-    base: PipelineBase, lora: LoraFile | None, deltas: Mapping[str, Delta], fit: Fit | None
+    base: PipelineBase, lora: LoraFile | None, deltas: Mapping[str, Delta], rank_selection: RankSelection | None
 ) -> dict[str, Delta]:
     """What the file is to do: the selection's own change, or with a fit the closest of that rank."""
     assert lora is not None
-    if fit is None or fit.rank is None:
+    if rank_selection is None or rank_selection.rank is None:
         return dict(deltas)
     made: dict[str, Delta] = {}
     for target, delta in deltas.items():
         u, s, v = torch.linalg.svd(delta.matrix())
-        made[target] = Dense(u[:, : fit.rank] * s[: fit.rank] @ v[: fit.rank])
+        made[target] = Dense(u[:, : rank_selection.rank] * s[: rank_selection.rank] @ v[: rank_selection.rank])
     return made
 
 

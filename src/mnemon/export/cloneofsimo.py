@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mnemon.adapters.checks import matrix_shape
 from mnemon.errors import MnemonError
-from mnemon.export.reading import WeightFile
+from mnemon.export.weight_file import WeightFile
 from mnemon.models import Base
 
 KEY = re.compile(r"(unet|text_encoder):(\d+):(up|down)")
@@ -22,11 +22,11 @@ ORDERS = (("attn1", "ff", "attn2"), ("attn1", "attn2", "ff"))
 """In which a transformer block had its parts, before and since diffusers 0.15."""
 
 
-def is_numbered(file: WeightFile) -> bool:
+def is_cloneofsimo(file: WeightFile) -> bool:
     return any(KEY.fullmatch(key) for key in file.tensors)
 
 
-def numbered_factors(file: WeightFile, base: Base) -> dict[str, tuple[Tensor, Tensor]]:
+def cloneofsimo_factors(file: WeightFile, base: Base) -> dict[str, tuple[Tensor, Tensor]]:
     """Site -> (up, down). The order in which the layers were counted is told by their shapes.
 
     Raises:
@@ -37,19 +37,19 @@ def numbered_factors(file: WeightFile, base: Base) -> dict[str, tuple[Tensor, Te
         pairs = _pairs(file, part)
         if pairs:
             classes = re.findall(r"\w+", file.header.get(part, "")) or CLASSES[part]  # a JSON list of names
-            target_modules = _sites(file, base, part, classes, pairs)
+            target_modules = _target_modules(file, base, part, classes, pairs)
             factors |= dict(zip(target_modules, pairs, strict=True))
     return factors
 
 
-def numbered_vectors(file: WeightFile) -> Tensor | None:
+def cloneofsimo_vectors(file: WeightFile) -> Tensor | None:
     """The vectors (vectors, width) of the tokens in the file, in the order of their names, as one concept's."""
     tokens = sorted(key for key in file.tensors if file.header.get(key) == EMBEDDING)
     rows = [file.tensors[token].reshape(-1, file.tensors[token].shape[-1]) for token in tokens]
     return torch.cat(rows) if rows else None
 
 
-def left_over(file: WeightFile) -> list[str]:
+def other_keys(file: WeightFile) -> list[str]:
     """Keys that are neither a numbered layer's nor a token's."""
     return [key for key in file.tensors if not KEY.fullmatch(key) and file.header.get(key) != EMBEDDING]
 
@@ -62,7 +62,7 @@ def _pairs(file: WeightFile, part: str) -> list[tuple[Tensor, Tensor]]:
         raise MnemonError(f"'{file.path}' lacks the tensor {error}: the file is broken.") from None
 
 
-def _sites(
+def _target_modules(
     file: WeightFile, base: Base, part: str, classes: Sequence[str], pairs: Sequence[tuple[Tensor, Tensor]]
 ) -> list[str]:
     shapes = [(up.shape[0], down.shape[1]) for up, down in pairs]

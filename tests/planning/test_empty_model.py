@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mnemon import MnemonError
-from mnemon.planning import known_sizes, outline
+from mnemon.planning import read_configs, shipped_configs
 from tests.tiny import tiny_sd
 
 DENOISERS = {
@@ -16,9 +16,9 @@ DENOISERS = {
 """Parameters as the installed diffusers builds them; the position table of SD 3.5 is none of them."""
 
 
-@pytest.mark.parametrize("name", known_sizes())
+@pytest.mark.parametrize("name", shipped_configs())
 def test_a_shipped_size_becomes_its_family_without_bytes(name: str) -> None:
-    base = outline(name).base(torch.bfloat16)
+    base = read_configs(name).empty_model(torch.bfloat16)
     count = sum(weight.numel() for weight in base.denoiser.parameters())
     assert base.resolution == 1024 and base.device.type == "meta" and base.dtype == torch.bfloat16
     assert count == DENOISERS.get(name, count) and base.target_modules()
@@ -26,7 +26,7 @@ def test_a_shipped_size_becomes_its_family_without_bytes(name: str) -> None:
 
 def test_an_unknown_base_lists_the_known_ones() -> None:
     with pytest.raises(MnemonError, match="flux2-klein-4b, sd3.5-medium, sdxl, z-image"):
-        outline("nowhere")
+        read_configs("nowhere")
 
 
 def test_configs_that_give_no_base_are_one_clear_error(tmp_path: Path) -> None:
@@ -34,7 +34,7 @@ def test_configs_that_give_no_base_are_one_clear_error(tmp_path: Path) -> None:
     config = tmp_path / "unet" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"block_out_channels": [8]}))
     with pytest.raises(MnemonError, match="give no base"):
-        outline(str(tmp_path)).base(torch.float32)
+        read_configs(str(tmp_path)).empty_model(torch.float32)
     config.unlink()
     with pytest.raises(MnemonError, match="cannot be read"):
-        outline(str(tmp_path))
+        read_configs(str(tmp_path))

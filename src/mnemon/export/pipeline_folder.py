@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mnemon.adapters import merge
 from mnemon.errors import MnemonError
-from mnemon.export.naming import words_of
+from mnemon.export.naming import placeholder_tokens
 from mnemon.export.selection import Selection
 from mnemon.models.layers import every_layer
 from mnemon.models.loading import without_bars
@@ -49,7 +49,7 @@ def _by_encoder(selection: Selection) -> dict[str, dict[str, Tensor]]:
     vectors: dict[str, dict[str, Tensor]] = {}
     for name, tokens in selection.tokens.items():
         for encoder, rows in tokens.items():
-            known = dict(zip(words_of(name, len(rows)), rows.detach(), strict=True))
+            known = dict(zip(placeholder_tokens(name, len(rows)), rows.detach(), strict=True))
             vectors.setdefault(encoder, {}).update(known)
     return vectors
 

@@ -12,9 +12,9 @@ from torch import Tensor
 from mnemon.errors import MnemonError
 
 PICKLES = (".pt", ".bin", ".ckpt", ".pth", ".pkl")
-IN_FOLDER = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors", "learned_embeds.safetensors")
+WEIGHT_NAMES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors", "learned_embeds.safetensors")
 PEFT_CONFIG = "adapter_config.json"
-ADAPTER = "lora_adapter_metadata"
+ADAPTER_METADATA = "lora_adapter_metadata"
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,9 @@ def read_weights(path: Path) -> WeightFile:
 
 
 def _in_folder(folder: Path) -> Path:
-    found = [folder / name for name in IN_FOLDER if (folder / name).is_file()]
+    found = [folder / name for name in WEIGHT_NAMES if (folder / name).is_file()]
     if not found:
-        raise MnemonError(f"The folder '{folder}' has none of {', '.join(IN_FOLDER)}: give the file itself.")
+        raise MnemonError(f"The folder '{folder}' has none of {', '.join(WEIGHT_NAMES)}: give the file itself.")
     return found[0]
 
 
@@ -71,8 +71,8 @@ def _adapter(path: Path, header: Mapping[str, str]) -> dict[str, Any]:
     """PEFT's config: in diffusers' header by part (`unet.r`), in PEFT's own folders in a file beside."""
     beside = path.with_name(PEFT_CONFIG)
     try:
-        if ADAPTER in header:
-            return dict(json.loads(header[ADAPTER]))
+        if ADAPTER_METADATA in header:
+            return dict(json.loads(header[ADAPTER_METADATA]))
         if path.name == "adapter_model.safetensors" and beside.is_file():
             return dict(json.loads(beside.read_text(encoding="utf-8")))
     except ValueError as error:

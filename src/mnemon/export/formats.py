@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mnemon.errors import MnemonError
 from mnemon.export.checkpoint import PREFIXES, unet_names
-from mnemon.export.naming import CLIP, Naming, split_site
+from mnemon.export.naming import CLIP, Naming, split_target
 from mnemon.models import Base
 
 ENDINGS = {
@@ -36,37 +36,37 @@ ENDINGS = {
 OLD = re.compile(r"(?P<module>.+?)(\.processor)?\.to_(?P<name>q|k|v|out)_lora\.(?P<part>down|up)\.weight")
 CLIP_PROJECTIONS = {"q": "q_proj", "k": "k_proj", "v": "v_proj", "out": "out_proj"}
 PROJECTIONS = {"q": "to_q", "k": "to_k", "v": "to_v", "out": "to_out.0"}
-FOREIGN_KOHYA = {"text_encoder": ("lora_te", "lora_te1"), "text_encoder_2": ("lora_te2",)}
+KOHYA_PREFIXES = {"text_encoder": ("lora_te", "lora_te1"), "text_encoder_2": ("lora_te2",)}
 
 
 @dataclass
-class Parts:
+class LayerTensors:
     """The tensors of a file that belong to one layer."""
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
     """"down", "up", "alpha", "diff"."""
-    strange: list[str] = field(default_factory=list)
+    unknown_keys: list[str] = field(default_factory=list)
     """Keys of a kind that is not known here, such as those of DoRA or LoKr."""
 
 
-def parts_by_name(tensors: Mapping[str, Tensor]) -> dict[str, Parts]:
+def tensors_by_layer(tensors: Mapping[str, Tensor]) -> dict[str, LayerTensors]:
     """The file's tensors by the layer they name, as the file spells it."""
-    parts: dict[str, Parts] = {}
+    parts: dict[str, LayerTensors] = {}
     for key, tensor in tensors.items():
         module, kind = _split(key)
         if kind is None:
-            parts.setdefault(module, Parts()).strange.append(key)
+            parts.setdefault(module, LayerTensors()).unknown_keys.append(key)
         else:
-            parts.setdefault(module, Parts()).tensors[kind] = tensor
+            parts.setdefault(module, LayerTensors()).tensors[kind] = tensor
     return parts
 
 
-def site_names(base: Base, naming: Naming, target_modules: Iterable[str]) -> dict[str, str]:
+def target_names(base: Base, naming: Naming, target_modules: Iterable[str]) -> dict[str, str]:
     """Every way in which a file may spell a layer -> the layer's target module."""
     names: dict[str, str] = {}
     original = unet_names(base.denoiser) if base.family in PREFIXES else {}
     for target in target_modules:
-        part, path = split_site(naming, target)
+        part, path = split_target(naming, target)
         paths = [path, f"text_model.{path}"] if naming.encoders.get(part) in CLIP else [path]
         if path.endswith(".to_out.0"):
             paths.append(path.removesuffix(".0"))
@@ -131,7 +131,7 @@ def _split(key: str) -> tuple[str, str | None]:
 
 
 def _kohya_prefixes(naming: Naming, part: str) -> tuple[str, ...]:
-    return ("lora_unet",) if part == "unet" else FOREIGN_KOHYA.get(part, ())
+    return ("lora_unet",) if part == "unet" else KOHYA_PREFIXES.get(part, ())
 
 
 def _original(path: str, names: Mapping[str, str]) -> str:
