@@ -96,10 +96,10 @@ def import_concept(
         opened.check_name(concept_name)
         adapter = read_adapter(paths, found, partial)
         learned = as_concept(adapter, found, opened.method, concept_name, class_noun, trigger)
-        sources = {"files": [dict(source) for source in adapter.sources], "left": list(adapter.left)}
+        sources = {"files": [dict(source) for source in adapter.sources], "left": list(adapter.skipped)}
         revision = opened.commit(learned, settings={"imported": sources})
     vectors = max(len(tensor) for tensor in learned.tokens.values())
-    return ImportResult(concept_name, revision, len(learned.deltas), vectors, adapter.left)
+    return ImportResult(concept_name, revision, len(learned.deltas), vectors, adapter.skipped)
 
 
 def _name_of(path: Path) -> str:

@@ -5,4 +5,4 @@ from mnemon.export.factors import RankSelection
 from mnemon.export.hub import push
 from mnemon.export.importing import ImportedAdapter, as_concept, read_adapter
 
-__all__ = ["KINDS", "ExportResult", "Fit", "Foreign", "as_concept", "export", "push", "read_foreign"]
+__all__ = ["KINDS", "ExportResult", "ImportedAdapter", "RankSelection", "as_concept", "export", "push", "read_adapter"]

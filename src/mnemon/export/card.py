@@ -17,26 +17,26 @@ SAMPLING = SamplingSettings(batch_size=16)
 
 
 def sample_gallery(selection: Selection, folder: Path, number: int) -> list[tuple[str, str]]:
-    """`number` images of every concept, drawn with the selection alone in the base, as PNG files below `folder`.
+    """`number` images of every concept, sampled with the selection alone in the base, as PNG files below `folder`.
 
     Returns:
         (prompt, file relative to `folder`) of each.
     """
     library, base = selection.library, selection.base
-    wanted = [
+    jobs = [
         (name, f"a photo of {selection.prompt_name(name)}", seed) for name in selection.names for seed in range(number)
     ]
-    if not wanted:
+    if not jobs:
         return []
     with Composed(base, library.method, selection.learned, selection.deltas) as composed:
-        images = composed.sample([prompt for _, prompt, _ in wanted], [seed for *_, seed in wanted], SAMPLING)
-    shown = []
-    for (name, prompt, seed), image in zip(wanted, images, strict=True):
+        images = composed.sample([prompt for _, prompt, _ in jobs], [seed for *_, seed in jobs], SAMPLING)
+    gallery = []
+    for (name, prompt, seed), image in zip(jobs, images, strict=True):
         file = f"{PICTURES}/{name}-{seed}.png"
         facts = ImageMetadata.of(base, prompt, seed, SAMPLING, concepts=tuple(selection.names))
         save_image(folder / file, image, facts)
-        shown.append((prompt, file))
-    return shown
+        gallery.append((prompt, file))
+    return gallery
 
 
 def card_text(
@@ -119,13 +119,13 @@ def _inversion(name: str, encoder: str, key: str) -> str:
 
 
 def _by_hand(name: str, encoder: str, key: str, vectors: int) -> list[str]:
-    """For pipelines that do not know textual inversion."""
-    words = placeholder_tokens(name, vectors)
+    """For pipelines without textual inversion."""
+    tokens = placeholder_tokens(name, vectors)
     reader = f"pipeline.{encoder.replace('text_encoder', 'tokenizer')}"
     return [
         f"tokenizer, encoder = getattr({reader}, 'tokenizer', {reader}), pipeline.{encoder}",
-        f"tokenizer.add_tokens([tokenizers.AddedToken(word, lstrip=True, normalized=False) for word in {words}])",
-        f"ids = tokenizer.convert_tokens_to_ids({words})",
+        f"tokenizer.add_tokens([tokenizers.AddedToken(word, lstrip=True, normalized=False) for word in {tokens}])",
+        f"ids = tokenizer.convert_tokens_to_ids({tokens})",
         "encoder.resize_token_embeddings(max(len(tokenizer), encoder.config.get_text_config().vocab_size))",
         f'encoder.get_input_embeddings().weight.data[ids] = vectors["{key}"]',
     ]

@@ -1,7 +1,7 @@
 """Single-file checkpoints of Stable Diffusion 1.x and SDXL, in the layout of their original code.
 
-Diffusers reads this layout (`from_single_file`) but has no function that writes it. The rules below name every layer by
-its place in the original's lists of blocks, from the diffusers config alone.
+Diffusers reads this layout (`from_single_file`) but does not write it. The rules below name every layer by its position
+in the original's lists of blocks, from the diffusers config alone.
 """
 
 import re
@@ -63,11 +63,11 @@ OPEN_CLIP_PREFIX = "conditioner.embedders.1.model."
 
 
 def checkpoint_tensors(selection: Selection, dtype: torch.dtype) -> dict[str, Tensor]:
-    """The whole model with the selection's changes in its weights. Tokens are not in it: interfaces keep the
-    vocabulary they have, and read tokens from embedding files.
+    """The whole model with the selection's changes merged. Without tokens: interfaces keep their vocabulary and read
+    tokens from embedding files.
 
     Raises:
-        MnemonError: the family has no such layout here.
+        MnemonError: the family has no single-file layout.
     """
     base: Any = selection.base
     check_layout(base)
@@ -83,7 +83,7 @@ def checkpoint_tensors(selection: Selection, dtype: torch.dtype) -> dict[str, Te
 
 def check_layout(base: Base) -> None:
     """Raises:
-    MnemonError: there is no single-file layout for this base here.
+    MnemonError: the family has no single-file layout.
     """
     if base.family not in PREFIXES or naming_of(base).base_version == "sd_v2":
         raise MnemonError(
@@ -93,14 +93,14 @@ def check_layout(base: Base) -> None:
 
 
 def original_unet(unet: Any) -> dict[str, Tensor]:
-    """A U-Net's weights under the original's names."""
+    """A U-Net's weights under the original names."""
     names = unet_names(unet)
     return {_renamed(key, names): tensor for key, tensor in _state(unet).items()}
 
 
 def unet_names(unet: Any) -> dict[str, str]:
-    """Path of a block's part in diffusers' U-Net -> the original's, such as `down_blocks.1.attentions.0` ->
-    `input_blocks.4.1`: the original counts resnets, with the attention behind each, and samplers in one list a side."""
+    """Path of a module in diffusers' U-Net -> in the original, such as `down_blocks.1.attentions.0` ->
+    `input_blocks.4.1`: the original has one list per side, of resnets, each with its attention, and of samplers."""
     names = dict(UNET_TOP)
     place = 1  # input_blocks.0 is conv_in
     for index, block in enumerate(unet.down_blocks):
@@ -111,7 +111,7 @@ def unet_names(unet: Any) -> dict[str, str]:
     place = 0
     for index, block in enumerate(unet.up_blocks):
         place = _name_block(names, block, f"up_blocks.{index}", "output_blocks", place)
-        if block.upsamplers:  # in the same place as the last resnet, after its attention
+        if block.upsamplers:  # in the entry of the last resnet, after its attention
             after = 2 if getattr(block, "attentions", None) else 1
             names[f"up_blocks.{index}.upsamplers.0"] = f"output_blocks.{place - 1}.{after}"
     resnets = [path for path in names if ".resnets." in path]
@@ -127,7 +127,7 @@ def _name_block(names: dict[str, str], block: Any, path: str, side: str, place: 
 
 
 def _renamed(key: str, names: dict[str, str]) -> str:
-    """A key with the longest known path at its beginning replaced."""
+    """The key with its longest known prefix replaced."""
     parts = key.split(".")
     for length in range(len(parts), 0, -1):
         path = ".".join(parts[:length])
@@ -142,7 +142,7 @@ def _vae(vae: Any) -> dict[str, Tensor]:
         side, _, rest = key.partition(".")
         if side in ("encoder", "decoder"):
             rest = _vae_name(rest, len(vae.config.block_out_channels))
-            # Attention was made of 1 x 1 convolutions.
+            # The original's attention consists of 1 x 1 convolutions.
             attends = re.fullmatch(r"mid\.attn_1\.(q|k|v|proj_out)\.weight", rest)
             tensor = tensor[..., None, None] if attends and tensor.ndim == 2 else tensor
         tensors[f"first_stage_model.{side}.{rest}"] = tensor

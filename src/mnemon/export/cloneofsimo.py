@@ -1,7 +1,7 @@
-"""LoRA files of cloneofsimo/lora: layers have numbers for names, counted as PyTorch lists them.
+"""LoRA files of cloneofsimo/lora, in which layers are numbered in the order of PyTorch's `named_modules`.
 
-unet:0:up, unet:0:down, text_encoder:0:up, ...    the header says which classes of modules were counted
-<s1>                                              a token's vector, flagged in the header
+unet:0:up, unet:0:down, text_encoder:0:up, ...    the header names the classes of modules that were counted
+<s1>                                              a token's vector, marked in the header
 """
 
 import re
@@ -19,7 +19,7 @@ KEY = re.compile(r"(unet|text_encoder):(\d+):(up|down)")
 EMBEDDING = "<embed>"
 CLASSES = {"unet": ["CrossAttention", "Attention", "GEGLU"], "text_encoder": ["CLIPAttention"]}
 ORDERS = (("attn1", "ff", "attn2"), ("attn1", "attn2", "ff"))
-"""In which a transformer block had its parts, before and since diffusers 0.15."""
+"""Order of a transformer block's modules, before and since diffusers 0.15."""
 
 
 def is_cloneofsimo(file: WeightFile) -> bool:
@@ -27,7 +27,7 @@ def is_cloneofsimo(file: WeightFile) -> bool:
 
 
 def cloneofsimo_factors(file: WeightFile, base: Base) -> dict[str, tuple[Tensor, Tensor]]:
-    """Site -> (up, down). The order in which the layers were counted is told by their shapes.
+    """Target module -> (up, down). The order in which layers were counted follows from their shapes.
 
     Raises:
         MnemonError: the numbers do not fit the base.
@@ -43,14 +43,14 @@ def cloneofsimo_factors(file: WeightFile, base: Base) -> dict[str, tuple[Tensor,
 
 
 def cloneofsimo_vectors(file: WeightFile) -> Tensor | None:
-    """The vectors (vectors, width) of the tokens in the file, in the order of their names, as one concept's."""
+    """The tokens' vectors (vectors, width) in the order of their names, as those of one concept."""
     tokens = sorted(key for key in file.tensors if file.header.get(key) == EMBEDDING)
     rows = [file.tensors[token].reshape(-1, file.tensors[token].shape[-1]) for token in tokens]
     return torch.cat(rows) if rows else None
 
 
 def other_keys(file: WeightFile) -> list[str]:
-    """Keys that are neither a numbered layer's nor a token's."""
+    """Keys of neither a layer nor a token."""
     return [key for key in file.tensors if not KEY.fullmatch(key) and file.header.get(key) != EMBEDDING]
 
 
@@ -85,7 +85,7 @@ def _model(base: Base, part: str) -> nn.Module:
 
 
 def _counted(model: nn.Module, classes: set[str], order: Sequence[str]) -> Iterator[tuple[str, nn.Linear]]:
-    """(path, layer) of the linear layers inside modules of these classes, as they were counted."""
+    """(path, layer) of the linear layers inside modules of these classes, in the order of their numbers."""
     if "CrossAttention" in classes:
         classes = classes | {"Attention"}  # its name since diffusers 0.15
     for path, module in _in_order("", model, order):
@@ -96,7 +96,7 @@ def _counted(model: nn.Module, classes: set[str], order: Sequence[str]) -> Itera
 
 
 def _in_order(path: str, module: nn.Module, order: Sequence[str]) -> Iterator[tuple[str, nn.Module]]:
-    """The module and all below it, parents first, the parts of a transformer block in the order given."""
+    """The module and all below it, parents first, with the modules of a transformer block in this order."""
     yield path, module
     children = dict(module.named_children())
     if order[0] in children:

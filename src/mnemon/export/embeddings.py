@@ -1,4 +1,4 @@
-"""Textual-inversion files: one a token, the vectors of all its text encoders inside."""
+"""Textual-inversion files: one per token, with its vectors for all text encoders."""
 
 from torch import Tensor
 
@@ -9,8 +9,8 @@ from mnemon.models import Tokens
 def embedding_tensors(naming: Naming, name: str, tokens: Tokens, format: str) -> dict[str, Tensor]:
     """A token's vectors (vectors, width) by key.
 
-    With CLIP alone the key is `emb_params`, which A1111, ComfyUI and kohya's scripts know, or in diffusers' dialect the
-    token itself, so that `load_textual_inversion` knows what it is called. Otherwise each encoder has its own key:
+    With a single CLIP encoder the key is `emb_params`, which A1111, ComfyUI and kohya's scripts read, or in diffusers'
+    format the token itself, which `load_textual_inversion` takes as its name. Otherwise each encoder has its own key:
     `clip_l`, `clip_g`, `t5xxl`, or the name of a language model.
     """
     stored = {encoder: vectors.detach().float().cpu() for encoder, vectors in tokens.items()}
@@ -21,5 +21,5 @@ def embedding_tensors(naming: Naming, name: str, tokens: Tokens, format: str) ->
 
 
 def embedding_file(name: str) -> str:
-    """Where a token's file lies in an export; its stem is the handle in ComfyUI and A1111."""
+    """The path of a token's file in an export; its stem is the trigger in ComfyUI and A1111."""
     return f"embeddings/{name}.safetensors"

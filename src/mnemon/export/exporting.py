@@ -1,4 +1,4 @@
-"""From a library to files that other tools read: whole or not at all."""
+"""From a library to files that other tools read, all or none."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,19 +23,19 @@ from mnemon.models import Base
 EMBEDDING, FOLDER, CHECKPOINT = "embedding", "folder", "checkpoint"
 KINDS = (DIFFUSERS, KOHYA, COMFY, EMBEDDING, FOLDER, CHECKPOINT)
 LORA_NAME = "pytorch_lora_weights"
-"""What diffusers and the hub look for."""
+"""The file name that diffusers and the hub look for."""
 
 
 @dataclass(frozen=True)
 class ExportResult:
-    """What an export wrote.
+    """The result of an export.
 
     Attributes:
-        folder: where it is.
+        folder: the export.
         files: relative to `folder`, without the gallery's images.
-        concepts: the concepts in it.
-        lora: what is in the LoRA file, if there is one.
-        notes: what its reader should know, a sentence each.
+        concepts: names of the exported concepts.
+        lora: contents of the LoRA file, if there is one.
+        notes: for users of the files, one sentence each.
     """
 
     folder: Path
@@ -90,7 +90,7 @@ def export(
 def _write(
     selection: Selection, naming: Naming, folder: Path, kind: str, rank_selection: RankSelection, dtype: torch.dtype
 ) -> tuple[LoraFile | None, list[str]]:
-    """The files of one kind, and what to note about them."""
+    """Write the files of one kind; returns the LoRA file, if any, and notes."""
     if kind == FOLDER:
         write_pipeline(selection, folder, dtype)
         return None, []
@@ -116,7 +116,7 @@ def _write(
 
 
 def _left_by_comfyui(naming: Naming, file: LoraFile) -> list[str]:
-    """What ComfyUI does not read of a file in its own dialect, and of the embeddings beside it."""
+    """What ComfyUI does not read of a file in its own format and of the embeddings."""
     notes = []
     left = [target for target in (*file.ranks, *file.whole) if not mapped_by_comfyui(naming, target)]
     if left:
@@ -136,13 +136,13 @@ def _notes(file: LoraFile, rank_selection: RankSelection) -> list[str]:
     notes = []
     if file.whole:
         notes.append(
-            f"{len(file.whole)} layers are held as they are, under `.diff`: ComfyUI reads that, and A1111's kin; for "
-            "diffusers export in its own dialect, or give a rank or a share of the energy."
+            f"{len(file.whole)} layers are stored whole, under `.diff`: ComfyUI reads that, and A1111's kin; for "
+            "diffusers export in its own format, or give a rank or a share of the energy."
         )
     if not rank_selection.exact:
         notes.append(
-            f"By singular values: off by {file.error:.2e} of the change (Frobenius norm); most in `{file.worst[0]}`, "
-            f"by {file.worst[1]:.2e}."
+            f"Truncated SVD: relative error {file.error:.2e} (Frobenius norm); largest in `{file.worst[0]}`, "
+            f"{file.worst[1]:.2e}."
         )
     return notes
 

@@ -1,4 +1,4 @@
-"""A change of weights as the low-rank factors that LoRA files hold: as it is, or by singular values."""
+"""A change of weights as the low-rank factors that LoRA files hold: exact, or by a truncated SVD."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from mnemon.adapters import Delta, LowRank
 from mnemon.errors import MnemonError
 
 SAME = 1e-5
-"""Two changes are the same if their difference is at most this share of them: rounding in fp32 stays well below."""
+"""Largest relative difference of equal changes: rounding in fp32 stays well below."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Factors:
 
 @dataclass(frozen=True)
 class RankSelection:
-    """How closely factors have to follow a change: `rank` at most, or as many as hold the share `energy` (0..1) of the
-    sum of its squared singular values; exactly with neither.
+    """Which rank approximates a change: at most `rank`, or the lowest with the share `energy` (0..1) of the sum of its
+    squared singular values; exact with neither.
 
     Raises:
         MnemonError: both are given, or one is out of range.
@@ -55,9 +55,9 @@ class RankSelection:
 
 
 def low_rank_of(target: str, whole: Delta, parts: Sequence[Mapping[str, Delta]]) -> Factors | None:
-    """The factors of a composed change that is nothing but the sum of its parts' low-rank changes; None for others.
+    """The factors of a composed change that is the sum of its parts' low-rank changes; None for others.
 
-    One part keeps its own factors and scale; those of several are stacked, their scales folded in.
+    A single part keeps its factors and scale; several are concatenated, with their scales merged into `up`.
     """
     own = [part[target] for part in parts if target in part]
     if not own or not all(isinstance(delta, LowRank) for delta in own):
@@ -73,8 +73,8 @@ def low_rank_of(target: str, whole: Delta, parts: Sequence[Mapping[str, Delta]])
 
 
 def truncated_svd(matrix: Tensor, rank_selection: RankSelection) -> Factors:
-    """The closest factors of a matrix (d_out, d_in) that `rank_selection` asks for (Eckart-Young); the singular values are shared
-    evenly by both. An exact fit leaves out what is zero to rounding."""
+    """The closest factors of a matrix (d_out, d_in) at the selected rank (Eckart-Young), each scaled by the roots of
+    the singular values. An exact selection drops those that are zero to rounding."""
     u, s, v = torch.linalg.svd(matrix.float(), full_matrices=False)
     rank = min(rank_selection.rank or len(s), int((s > s[0] * torch.finfo(s.dtype).eps).sum()))
     if rank_selection.energy is not None:

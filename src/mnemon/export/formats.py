@@ -1,4 +1,4 @@
-"""The keys of LoRA files, in every dialect that is around, to the base's layers.
+"""The keys of LoRA files in every common format, mapped to the base's layers.
 
 kohya              lora_unet_<path_with_underscores>.lora_down.weight, .alpha; lora_te_, lora_te1_, lora_te2_
 PEFT               [base_model.model.]<path>.lora_A.weight, unet.<path>.lora_A.weight
@@ -41,16 +41,16 @@ KOHYA_PREFIXES = {"text_encoder": ("lora_te", "lora_te1"), "text_encoder_2": ("l
 
 @dataclass
 class LayerTensors:
-    """The tensors of a file that belong to one layer."""
+    """The tensors of one layer in a file."""
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
     """"down", "up", "alpha", "diff"."""
     unknown_keys: list[str] = field(default_factory=list)
-    """Keys of a kind that is not known here, such as those of DoRA or LoKr."""
+    """Keys of other kinds, such as those of DoRA or LoKr."""
 
 
 def tensors_by_layer(tensors: Mapping[str, Tensor]) -> dict[str, LayerTensors]:
-    """The file's tensors by the layer they name, as the file spells it."""
+    """The file's tensors by the layer's name in the file."""
     parts: dict[str, LayerTensors] = {}
     for key, tensor in tensors.items():
         module, kind = _split(key)
@@ -62,7 +62,7 @@ def tensors_by_layer(tensors: Mapping[str, Tensor]) -> dict[str, LayerTensors]:
 
 
 def target_names(base: Base, naming: Naming, target_modules: Iterable[str]) -> dict[str, str]:
-    """Every way in which a file may spell a layer -> the layer's target module."""
+    """Every name that a file may have for a layer -> its target module."""
     names: dict[str, str] = {}
     original = unet_names(base.denoiser) if base.family in PREFIXES else {}
     for target in target_modules:
@@ -83,10 +83,10 @@ def target_names(base: Base, naming: Naming, target_modules: Iterable[str]) -> d
 
 
 def to_diffusers(base: Base, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """For transformer families, whose original layers are fused otherwise: diffusers' own converters.
+    """The tensors converted by diffusers, for transformer families, whose original code fuses layers otherwise.
 
     Raises:
-        MnemonError: diffusers does not know the file's dialect.
+        MnemonError: diffusers does not know the format.
     """
     kind: Any = getattr(base, "pipeline_class", None)
     if kind is None or not hasattr(kind, "lora_state_dict") or all(key.startswith("transformer.") for key in tensors):
@@ -104,10 +104,10 @@ def to_diffusers(base: Base, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]
 
 
 def alpha_in(adapter: Mapping[str, Any], part: str, path: str, rank: int) -> float:
-    """alpha as a PEFT config has it for one layer, for Δ = alpha / rank · up · down; the rank without a config.
+    """A layer's alpha in a PEFT config, for Δ = alpha / rank · up · down; the rank if there is no config.
 
     Raises:
-        MnemonError: the config says that the factors are used in another way.
+        MnemonError: the config uses the factors in another way.
     """
     config = {key.removeprefix(f"{part}."): value for key, value in adapter.items()}
     if config.get("use_dora"):
@@ -135,6 +135,6 @@ def _kohya_prefixes(naming: Naming, part: str) -> tuple[str, ...]:
 
 
 def _original(path: str, names: Mapping[str, str]) -> str:
-    """A U-Net layer as the original code calls it."""
+    """A U-Net layer's name in the original code."""
     head = max((known for known in names if path == known or path.startswith(f"{known}.")), key=len, default="")
     return names[head] + path[len(head) :] if head else path

@@ -1,4 +1,4 @@
-"""An export's folder to a repository on the Hugging Face hub."""
+"""Uploading an export to a repository on the Hugging Face hub."""
 
 from pathlib import Path
 
@@ -9,11 +9,13 @@ from mnemon.errors import MnemonError
 
 
 def push(folder: Path, repository: str) -> str:
-    """Upload every file of `folder` in one commit; returns the repository's address. A repository that is not there
-    yet is made, and made private.
+    """Upload every file of `folder` in one commit, to a repository that is created private if it does not exist.
+
+    Returns:
+        The repository's address.
 
     Raises:
-        MnemonError: no login, no right to write there, no connection, or no name for a repository.
+        MnemonError: no login, no write access, no connection, or a bad repository name.
     """
     api = HfApi()
     try:
@@ -21,7 +23,7 @@ def push(folder: Path, repository: str) -> str:
         api.upload_folder(repo_id=repository, folder_path=str(folder), commit_message="Concepts learned by mnemon")
     except LocalTokenNotFoundError as error:
         raise MnemonError("The hub wants to know who you are: run 'hf auth login' once, then export again.") from error
-    except (HTTPError, OSError, ValueError) as error:  # ValueError: no name for a repository
+    except (HTTPError, OSError, ValueError) as error:  # ValueError: a bad repository name
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise MnemonError(f"The hub did not take '{repository}': {reason} The files are in {folder}.") from error
     return str(address)

@@ -1,4 +1,4 @@
-"""A LoRA or an embedding that others made becomes a concept like any other."""
+"""A LoRA or an embedding trained elsewhere becomes a concept of a library."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -28,18 +28,19 @@ ONE_ENCODER = ("emb_params", "string_to_param.*", "*")
 
 @dataclass(frozen=True)
 class ImportedAdapter:
-    """What files of others hold, in terms of a base.
+    """The contents of adapter files, by the layers of a base.
 
     Attributes:
-        tokens: text encoder -> (vectors, width); None if no file holds an embedding.
-        left: what is in the files and not in here, by the files' own keys.
-        trigger: the words that call the concept, as a file's header says.
-        sources: name and sha256 of each file.
+        deltas: by target module.
+        tokens: text encoder -> (vectors, width); None without an embedding.
+        skipped: keys of the files that are not in here.
+        trigger: the words that prompt the concept, from a file's header.
+        sources: path and sha256 of each file.
     """
 
     deltas: Mapping[str, Delta]
     tokens: Mapping[str, Tensor] | None
-    left: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
     trigger: str | None = None
     sources: tuple[Mapping[str, str], ...] = field(default_factory=tuple)
 
@@ -48,32 +49,32 @@ def read_adapter(paths: Sequence[Path], base: Base, partial: bool = False) -> Im
     """Read one LoRA, one embedding, or one of each.
 
     Args:
-        partial: go on without what cannot be carried.
+        partial: skip what cannot be imported.
 
     Raises:
-        MnemonError: a file cannot be read, was made for another base, or holds something that cannot be carried.
+        MnemonError: a file cannot be read, was made for another base, or holds something that cannot be imported.
     """
     deltas: dict[str, Delta] = {}
     tokens: Mapping[str, Tensor] | None = None
-    left: list[str] = []
+    skipped: list[str] = []
     trigger = None
     for path in paths:
         file = read_weights(path)
-        own, more, unknown_keys = _contents(file, base)
-        if (own and deltas) or (more and tokens):
+        file_deltas, file_tokens, unknown_keys = _contents(file, base)
+        if (file_deltas and deltas) or (file_tokens and tokens):
             raise MnemonError(f"'{path}' is the second file of its kind: give one LoRA, one embedding, or one of each.")
-        deltas, tokens = own or deltas, more or tokens
-        left += unknown_keys
-        if left and not partial:
+        deltas, tokens = file_deltas or deltas, file_tokens or tokens
+        skipped += unknown_keys
+        if skipped and not partial:
             raise MnemonError(
-                f"'{path}' holds {len(left)} tensors that cannot be carried into '{base.name}': {_listed(left)}. "
+                f"'{path}' holds {len(skipped)} tensors that cannot be imported into '{base.name}': {_listed(skipped)}. "
                 "Go on without them with --partial; images will differ from the original's."
             )
         trigger = trigger or _trigger(file)
     if not deltas and not tokens:
-        raise MnemonError(f"Nothing in {_listed([str(path) for path in paths])} can be carried into '{base.name}'.")
+        raise MnemonError(f"Nothing in {_listed([str(path) for path in paths])} can be imported into '{base.name}'.")
     sources = tuple({"source": str(path), "sha256": file_sha256(read_weights(path).path)} for path in paths)
-    return ImportedAdapter(deltas, tokens, tuple(left), trigger, sources)
+    return ImportedAdapter(deltas, tokens, tuple(skipped), trigger, sources)
 
 
 def as_concept(
@@ -84,29 +85,29 @@ def as_concept(
     class_noun: str | None = None,
     trigger: str | None = None,
 ) -> TrainedConcept:
-    """The files' contents as the concept `name` of a library with this method.
+    """The adapter as the concept `name` of a library with this method.
 
-    A LoRA without an embedding is called by ordinary words. `<name>` then stands for these: for `trigger`, for what the
-    file says, or for the name itself. The noun follows where the method says it.
+    A LoRA without an embedding is prompted by ordinary words: `<name>` then stands for `trigger`, for the trigger in the
+    file's header, or for the name's words. Methods that use the class noun add it.
 
     Raises:
-        MnemonError: the method composes concepts in a way that leaves nothing of one learned elsewhere.
+        MnemonError: the method's way of composing would alter or drop the adapter.
     """
-    tokens = foreign.tokens
+    tokens = adapter.tokens
     if tokens is None:
-        words = trigger or foreign.trigger or re.sub("[-_]", " ", name)
+        words = trigger or adapter.trigger or re.sub("[-_]", " ", name)
         if class_noun and words.lower().endswith(f" {class_noun.lower()}"):
-            words = words[: -len(class_noun)].strip()  # the method says it after the token
+            words = words[: -len(class_noun)].strip()  # the method adds it after the token
         tokens = phrase_vectors(base, words)
     elif trigger:
         raise MnemonError("A trigger is for a LoRA without an embedding; here the embedding itself is the trigger.")
-    learned = TrainedConcept(check_name(name), class_noun, foreign.deltas, tokens, {"imported": True})
+    learned = TrainedConcept(check_name(name), class_noun, adapter.deltas, tokens, {"imported": True})
     _check_composed(base, method, learned)
     return learned
 
 
 def _contents(file: WeightFile, base: Base) -> tuple[dict[str, Delta], dict[str, Tensor] | None, list[str]]:
-    """Deltas by target module, tokens by text encoder, and keys that cannot be carried."""
+    """Deltas by target module, tokens by text encoder, and keys that cannot be imported."""
     if is_cloneofsimo(file):
         vectors = cloneofsimo_vectors(file)
         tokens = None if vectors is None else _tokens(file, {"emb_params": vectors}, base)
@@ -114,8 +115,8 @@ def _contents(file: WeightFile, base: Base) -> tuple[dict[str, Delta], dict[str,
         return {target: LowRank(up, down) for target, (up, down) in factors}, tokens, other_keys(file)
     if _is_embedding(file, base):
         return {}, _tokens(file, file.tensors, base), []
-    deltas, left = _deltas(file, base)
-    return deltas, None, left
+    deltas, unknown = _deltas(file, base)
+    return deltas, None, unknown
 
 
 def _is_embedding(file: WeightFile, base: Base) -> bool:
@@ -126,7 +127,7 @@ def _is_embedding(file: WeightFile, base: Base) -> bool:
 
 
 def _embedding_keys(base: Base) -> dict[str, str]:
-    """Key of an embedding file -> the text encoder whose vectors it holds."""
+    """Key of an embedding file -> its text encoder."""
     naming, widths = naming_of(base), base.embedding_statistics()
     return {embedding_key(naming, encoder, widths[encoder][0]): encoder for encoder in widths}
 
@@ -154,12 +155,12 @@ def _deltas(file: WeightFile, base: Base) -> tuple[dict[str, Delta], list[str]]:
     names = target_names(base, naming, layers)
     tensors = to_diffusers(base, file.tensors) if naming.denoiser == "transformer" else file.tensors
     deltas: dict[str, Delta] = {}
-    left: list[str] = []
-    parts = tensors_by_layer(tensors)
-    for name, own in parts.items():
+    unknown: list[str] = []
+    layer_tensors = tensors_by_layer(tensors)
+    for name, own in layer_tensors.items():
         target = names.get(name)
         if target is None or own.unknown_keys or not _complete(own):
-            left += own.unknown_keys + [name] * bool(own.tensors)
+            unknown += own.unknown_keys + [name] * bool(own.tensors)
             continue
         part, path = split_target(naming, target)
         deltas[target] = _delta(own, file, part, path)
@@ -170,10 +171,10 @@ def _deltas(file: WeightFile, base: Base) -> tuple[dict[str, Delta], list[str]]:
             )
     if not deltas:
         raise MnemonError(
-            f"None of the {len(parts)} layers that '{file.path}' names is in '{base.name}' ({base.family}), such as "
-            f"{_listed(list(parts))}: {_other_family(file)}."
+            f"None of the {len(layer_tensors)} layers that '{file.path}' names is in '{base.name}' ({base.family}), such as "
+            f"{_listed(list(layer_tensors))}: {_other_family(file)}."
         )
-    return deltas, left
+    return deltas, unknown
 
 
 def _complete(own: LayerTensors) -> bool:
@@ -193,12 +194,12 @@ def _delta(own: LayerTensors, file: WeightFile, part: str, path: str) -> Delta:
 
 
 def _other_family(file: WeightFile) -> str:
-    says = file.header.get("modelspec.architecture") or file.header.get("ss_base_model_version")
-    return "it was made for another base" + (f"; it says '{says}'" if says else "")
+    family = file.header.get("modelspec.architecture") or file.header.get("ss_base_model_version")
+    return "it was made for another base" + (f"; it says '{family}'" if family else "")
 
 
 def _trigger(file: WeightFile) -> str | None:
-    """What the header calls the trigger; embeddings' handles, such as our `<rex>`, are no words."""
+    """The header's trigger phrase, unless it names an embedding such as our `<rex>`."""
     phrase = file.header.get("modelspec.trigger_phrase", "").split(",")[0].strip()
     return phrase if phrase and "<" not in phrase else None
 
@@ -209,11 +210,11 @@ def _listed(items: Sequence[str]) -> str:
 
 
 def _check_composed(base: Base, method: Method, learned: TrainedConcept) -> None:
-    """A concept that was learned elsewhere has to be in the model as it is, when no other is there."""
+    """Refuses a method that, composing this concept alone, does not give its deltas as they are."""
     wider = [target for target in learned.deltas if target not in base.target_modules()]
     if method.per_prompt and wider:
         raise MnemonError(
-            f"The method '{method.name}' changes weights from prompt to prompt, in the layers that hear text alone; "
+            f"The method '{method.name}' changes weights from prompt to prompt, in the text layers only; "
             f"this concept changes {len(wider)} others, such as {_listed(wider)}. {OTHER_METHOD}"
         )
     try:
@@ -221,7 +222,7 @@ def _check_composed(base: Base, method: Method, learned: TrainedConcept) -> None
             composed = _composed(base, method, learned)
     except (KeyError, AttributeError, ValueError, RuntimeError):
         composed = None
-    if composed is None or any(_unlike(delta, composed.get(target)) for target, delta in learned.deltas.items()):
+    if composed is None or any(_differs(delta, composed.get(target)) for target, delta in learned.deltas.items()):
         raise MnemonError(
             f"The method '{method.name}' composes concepts in a way of its own, which leaves out or alters a change "
             f"that it did not learn itself. {OTHER_METHOD}"
@@ -231,11 +232,11 @@ def _check_composed(base: Base, method: Method, learned: TrainedConcept) -> None
 def _composed(base: Base, method: Method, learned: TrainedConcept) -> dict[str, Delta] | None:
     if not method.per_prompt:
         return method.compose(base, [learned])
-    ways = method.branches(base, [learned], method.prompt_name(learned.name, learned.class_noun))
-    return ways[0] if len(ways) == 1 else None
+    branches = method.branches(base, [learned], method.prompt_name(learned.name, learned.class_noun))
+    return branches[0] if len(branches) == 1 else None
 
 
-def _unlike(delta: Delta, composed: Delta | None) -> bool:
+def _differs(delta: Delta, composed: Delta | None) -> bool:
     matrix = delta.matrix()
     if composed is None:
         return bool(matrix.any())

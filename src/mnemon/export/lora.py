@@ -1,10 +1,10 @@
-"""LoRA files in the three dialects that are read: kohya's, PEFT's as diffusers writes it, and ComfyUI's.
+"""LoRA files in three formats: kohya's, PEFT's as diffusers writes it, and ComfyUI's.
 
     kohya       lora_unet_<path_with_underscores>.lora_down.weight, .lora_up.weight, .alpha
-    diffusers   unet.<path>.lora_A.weight, .lora_B.weight; the scale is in lora_B, for readers that expect none
+    diffusers   unet.<path>.lora_A.weight, .lora_B.weight; the scale is merged into lora_B
     comfy       transformer.<path>.lora_A.weight, .lora_B.weight, .alpha
 
-kohya's and ComfyUI's dialect also have `.diff`: the change of a weight as it is.
+kohya's and ComfyUI's also have `.diff`: the whole change of a weight.
 """
 
 import json
@@ -26,15 +26,15 @@ PEFT_DOWN_UP = ("lora_A.weight", "lora_B.weight")
 
 @dataclass(frozen=True)
 class LoraFile:
-    """What goes into one LoRA file.
+    """The contents of a LoRA file.
 
     Attributes:
         tensors: by key.
-        ranks: target module -> rank, of the target modules that are held as factors.
-        whole: target modules that are held as they are, under `.diff`.
-        error: how far the file is from the change, as a share of it: the Frobenius norm of the difference over that of
-            the change, all target modules taken together; measured on the tensors as they are stored.
-        worst: the target module that is furthest off by the same measure, and how far.
+        ranks: target module -> rank, of those stored as factors.
+        whole: target modules whose whole change is stored, under `.diff`.
+        error: relative error of the file: the Frobenius norm of its difference from the change over that of the
+            change, over all target modules; measured on the tensors as stored.
+        worst: the target module with the largest relative error, and that error.
     """
 
     tensors: dict[str, Tensor]
@@ -47,17 +47,17 @@ class LoraFile:
 def lora_file(
     selection: Selection, naming: Naming, format: str, rank_selection: RankSelection, dtype: torch.dtype
 ) -> LoraFile | None:
-    """The selection's change of the weights as a file of the dialect; None where there is none (an embedding is all).
+    """The selection's change of the weights as a file of this format; None if there is none.
 
-    What is low-rank already is written as it is, unless `rank_selection` asks for less. The rest follows `rank_selection`: exactly as `.diff`
-    (as factors of full rank where the dialect has no such thing), or by singular values.
+    Low-rank changes keep their factors, unless `rank_selection` asks for a lower rank. The others are exact, as `.diff`
+    or, in a format without it, as factors of full rank; or they are approximated by a truncated SVD.
 
     Raises:
-        MnemonError: nobody reads this dialect for the family, or the change does not fit into `dtype`.
+        MnemonError: no tool reads this format for the family, or the change overflows `dtype`.
     """
     if format not in naming.formats:
         raise MnemonError(
-            f"Nobody reads LoRA files in the dialect '{format}' for the family '{selection.base.family}': "
+            f"No tool reads LoRA files in the format '{format}' for the family '{selection.base.family}': "
             f"choose {' or '.join(naming.formats)}."
         )
     layers = every_layer(selection.base)
@@ -85,11 +85,11 @@ def lora_file(
         return None
     _check_finite(tensors, dtype)
     worst = max(norms, key=lambda target: norms[target][0] / norms[target][1])
-    return LoraFile(tensors, ranks, tuple(whole), _share(norms), (worst, norms[worst][0] / norms[worst][1]))
+    return LoraFile(tensors, ranks, tuple(whole), _relative_error(norms), (worst, norms[worst][0] / norms[worst][1]))
 
 
 def adapter_metadata(naming: Naming, ranks: Mapping[str, int]) -> str:
-    """The `LoraConfig` of a diffusers file by part, as diffusers writes it into the header; alpha is the rank."""
+    """The `LoraConfig` of each part as diffusers writes it into a file's header; alpha is the rank."""
     parts: dict[str, dict[str, int]] = {}
     for target, rank in ranks.items():
         part, path = split_target(naming, target)
@@ -106,8 +106,8 @@ def adapter_metadata(naming: Naming, ranks: Mapping[str, int]) -> str:
 def _factors(
     selection: Selection, target: str, matrix: Tensor, rank_selection: RankSelection, exact_as_factors: bool
 ) -> Factors | None:
-    """None where the change is to be held as it is."""
-    own = low_rank_of(target, selection.deltas[target], [one.deltas for one in selection.learned])
+    """None where the whole change is to be stored."""
+    own = low_rank_of(target, selection.deltas[target], [concept.deltas for concept in selection.learned])
     if rank_selection.exact:
         return own or (truncated_svd(matrix, rank_selection) if exact_as_factors else None)
     if own is not None and rank_selection.rank is not None and own.rank <= rank_selection.rank:
@@ -116,7 +116,7 @@ def _factors(
 
 
 def _stored(factors: Factors, format: str, dtype: torch.dtype) -> Factors:
-    """The factors as the file will hold them: in its precision, and with alpha folded in where readers expect none."""
+    """The factors as stored: in the file's precision, and with alpha merged where the format has none."""
     up, alpha = factors.up.float(), factors.alpha
     if format == DIFFUSERS:
         up, alpha = up * (alpha / factors.rank), float(factors.rank)
@@ -133,7 +133,7 @@ def _tensors(key: str, factors: Factors, layer: nn.Module, format: str) -> dict[
     return tensors if format == DIFFUSERS else tensors | {f"{key}.alpha": torch.tensor(factors.alpha)}
 
 
-def _share(norms: Mapping[str, tuple[float, float]]) -> float:
+def _relative_error(norms: Mapping[str, tuple[float, float]]) -> float:
     off, whole = (sum(pair[index] ** 2 for pair in norms.values()) for index in (0, 1))
     return float((off / whole) ** 0.5)
 

@@ -1,4 +1,4 @@
-"""What a file says of itself in its header: `modelspec.*`, `ss_*` where interfaces look for it, and our lineage."""
+"""Headers of exported files: `modelspec.*`, kohya's `ss_*` for web interfaces, and our lineage."""
 
 import json
 from datetime import UTC, datetime
@@ -35,8 +35,8 @@ def model_spec(selection: Selection, naming: Naming, kind: str, format: str, nam
 
 
 def trigger(selection: Selection, name: str, kind: str) -> str:
-    """What to write in a prompt. For diffusers "<rex> dog", or "<rex> <rex>_1 dog" where its pipeline does not expand
-    tokens of several vectors; elsewhere "rex dog", for there the file's name is the handle."""
+    """What to write in a prompt: for diffusers "<rex> dog", or "<rex> <rex>_1 dog" where its pipeline does not expand
+    tokens of several vectors; elsewhere "rex dog", since there the name of the embedding file is the trigger."""
     prompt_name = selection.prompt_name(name)
     if kind not in (DIFFUSERS, "folder"):
         return prompt_name.replace(f"<{name}>", name)
@@ -46,12 +46,12 @@ def trigger(selection: Selection, name: str, kind: str) -> str:
 
 
 def expands(selection: Selection) -> bool:
-    """Whether the family's pipeline knows textual inversion: loads its files, and expands tokens of several vectors."""
+    """Whether the family's pipeline loads textual inversions and expands tokens of several vectors."""
     return issubclass(getattr(selection.base, "pipeline_class", object), TextualInversionLoaderMixin)
 
 
 def lineage(selection: Selection, names: list[str]) -> dict[str, object]:
-    """Where concepts come from: base, method, the library's state, and each concept's commit."""
+    """Where concepts come from: base, method, the library's revision, and each concept's commit."""
     library, entries = selection.library, selection.library.concepts()
     return {
         "base": {"family": library.family, "fingerprint": library.fingerprint},
@@ -73,7 +73,7 @@ def lora_header(selection: Selection, naming: Naming, format: str, file: LoraFil
 
 
 def _kohya(selection: Selection, naming: Naming, file: LoraFile) -> dict[str, str]:
-    """What web interfaces show: network, base, and the words it was trained on with how often."""
+    """What web interfaces show: network, base, and training words with their counts."""
     rank = str(max(file.ranks.values(), default=0))
     entries = selection.library.concepts()
     words = {trigger(selection, name, KOHYA): max(len(entries[name].photos), 1) for name in selection.names}

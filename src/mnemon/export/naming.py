@@ -1,6 +1,6 @@
-"""How the tools that read our files spell a layer, a text encoder and a family: one table, a line for each family.
+"""What other tools call a layer, a text encoder and a family: one table, a line per family.
 
-A target module is a path in the denoiser (`mid_block.….attn2.to_k`) or `<text encoder>.<path>`, as `every_layer` has it.
+A target module is a path in the denoiser (`mid_block.….attn2.to_k`) or `<text encoder>.<path>`, as in `every_layer`.
 """
 
 import re
@@ -14,7 +14,7 @@ KOHYA, DIFFUSERS, COMFY = "kohya", "diffusers", "comfy"
 CLIP = ("clip_l", "clip_g", "clip_h")
 LANGUAGE_MODEL = "language model"
 BY_WIDTH = {2560: "qwen3_4b", 3584: "qwen25_7b", 4096: "qwen3_8b", 5120: "mistral3_24b"}
-"""ComfyUI's names of the language models that read prompts, by the width of their embeddings."""
+"""ComfyUI's names of language models used as text encoders, by the width of their embeddings."""
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,13 @@ class Naming:
     architecture: str
     """`modelspec.architecture`."""
     formats: tuple[str, ...]
-    """Dialects of LoRA files that somebody reads for this family."""
+    """LoRA formats that some tool reads for this family."""
     encoders: Mapping[str, str]
     """Text encoder -> ComfyUI's name of it, which is also the key of its vectors in an embedding file."""
     denoiser: str = "transformer"
     """Attribute of the diffusers pipeline that holds the denoiser."""
     kohya: Mapping[str, str] | None = None
-    """Part -> prefix in kohya's dialect."""
+    """Part -> prefix of its keys in kohya's format."""
     base_version: str | None = None
     """`ss_base_model_version`."""
     unmapped: str | None = None
@@ -59,10 +59,10 @@ NAMINGS: dict[str, Naming] = {
 
 
 def naming_of(base: Base) -> Naming:
-    """The family's line of the table; Stable Diffusion 2.x, known by its wider text encoder, has one of its own.
+    """The family's line of the table. Stable Diffusion 2.x, recognised by its wider text encoder, has its own.
 
     Raises:
-        MnemonError: no tool's names for this family are known.
+        MnemonError: the family is not in the table.
     """
     family = base.family
     if family == "sd" and base.embedding_statistics()["text_encoder"][0] == 1024:
@@ -74,10 +74,10 @@ def naming_of(base: Base) -> Naming:
 
 
 def layer_key(naming: Naming, target: str, format: str) -> str:
-    """A target module as the dialect writes it, without the ending that says which tensor of it is meant."""
+    """The key of a target module in a file of this format, without the suffix of each tensor."""
     part, path = split_target(naming, target)
     if naming.encoders.get(part) in CLIP and not path.startswith("text_projection"):
-        path = f"text_model.{path}"  # readers know CLIP with this level, which newer versions of transformers lack
+        path = f"text_model.{path}"  # readers expect this level, which newer versions of transformers lack
     if format == KOHYA:
         assert naming.kohya is not None
         return f"{naming.kohya[part]}_{path.replace('.', '_')}"
@@ -85,8 +85,8 @@ def layer_key(naming: Naming, target: str, format: str) -> str:
 
 
 def mapped_by_comfyui(naming: Naming, target: str) -> bool:
-    """Whether ComfyUI finds the layer in its own model by the name that its dialect here gives it: a denoiser's layer
-    with few exceptions, CLIP's, no language model's and not T5's. Checked against its loader's code."""
+    """Whether ComfyUI finds the layer by its key in the format for ComfyUI: all layers of the denoiser with few
+    exceptions, those of CLIP, none of a language model or T5. Checked against its loader's code."""
     part, path = split_target(naming, target)
     if naming.kohya is not None:
         return True
@@ -101,12 +101,12 @@ def split_target(naming: Naming, target: str) -> tuple[str, str]:
     return (part, path) if part in naming.encoders else (naming.denoiser, target)
 
 
-def placeholder_tokens(name: str, vectors: int) -> list[str]:
-    """A token as tokenizers know it, a word for each of its vectors, as diffusers numbers them."""
-    return [f"<{name}>_{index}" if index else f"<{name}>" for index in range(vectors)]
+def placeholder_tokens(name: str, num_vectors: int) -> list[str]:
+    """The tokenizer's tokens of a concept, one per vector, as diffusers numbers them: `<rex>`, `<rex>_1`, ..."""
+    return [f"<{name}>_{index}" if index else f"<{name}>" for index in range(num_vectors)]
 
 
 def embedding_key(naming: Naming, encoder: str, width: int) -> str:
-    """The key of an encoder's vectors in an embedding file, as ComfyUI looks for it."""
+    """The key of a text encoder's vectors in an embedding file, as ComfyUI looks it up."""
     key = naming.encoders[encoder]
     return BY_WIDTH.get(width, encoder) if key == LANGUAGE_MODEL else key

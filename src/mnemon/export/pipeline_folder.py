@@ -1,4 +1,4 @@
-"""A whole diffusers pipeline with the concepts in it: changes folded into the weights, tokens in the tokenizers."""
+"""A whole diffusers pipeline with the concepts: changes merged into the weights, tokens added to the tokenizers."""
 
 import copy
 from pathlib import Path
@@ -18,16 +18,16 @@ from mnemon.models.loading import without_bars
 
 
 def write_pipeline(selection: Selection, folder: Path, dtype: torch.dtype) -> None:
-    """Write a folder that `DiffusionPipeline.from_pretrained` opens, and that knows `<rex>` without any of our code.
+    """Write a folder that `DiffusionPipeline.from_pretrained` opens and whose tokenizers know `<rex>`.
 
-    A token of several vectors stands as `<rex>`, `<rex>_1`, ... in tokenizer and table. Pipelines that know textual
-    inversion expand `<rex>` by themselves. The base itself is left as it was.
+    A token of several vectors is `<rex>`, `<rex>_1`, ... in tokenizer and embedding table. Pipelines with textual
+    inversion expand `<rex>` themselves. The base itself stays as it is.
 
     Raises:
-        MnemonError: the base is no diffusers pipeline that can be written, or a tokenizer knows the token already.
+        MnemonError: the base is no diffusers pipeline that can be written, or a tokenizer has the token already.
     """
     with merge(every_layer(selection.base), selection.deltas):
-        pipeline = _own_pipeline(selection)
+        pipeline = _pipeline(selection)
         for encoder, vectors in _by_encoder(selection).items():
             tokenizer, model = _with_tokens(pipeline, encoder, vectors)
             pipeline.register_modules(**{encoder: model, _tokenizer_of(encoder): tokenizer})
@@ -38,33 +38,33 @@ def write_pipeline(selection: Selection, folder: Path, dtype: torch.dtype) -> No
             pipeline.save_pretrained(str(folder))
 
 
-def _own_pipeline(selection: Selection) -> Any:
+def _pipeline(selection: Selection) -> Any:
     if not hasattr(selection.base, "pipeline"):
         raise MnemonError(f"The base '{selection.base.name}' is no diffusers pipeline: it cannot be written as one.")
     return selection.base.pipeline()
 
 
 def _by_encoder(selection: Selection) -> dict[str, dict[str, Tensor]]:
-    """Text encoder -> token as the tokenizer will know it -> its vector (width,)."""
+    """Text encoder -> the tokenizer's token -> its vector (width,)."""
     vectors: dict[str, dict[str, Tensor]] = {}
     for name, tokens in selection.tokens.items():
         for encoder, rows in tokens.items():
-            known = dict(zip(placeholder_tokens(name, len(rows)), rows.detach(), strict=True))
-            vectors.setdefault(encoder, {}).update(known)
+            new = dict(zip(placeholder_tokens(name, len(rows)), rows.detach(), strict=True))
+            vectors.setdefault(encoder, {}).update(new)
     return vectors
 
 
 def _with_tokens(pipeline: Any, encoder: str, vectors: dict[str, Tensor]) -> tuple[Any, Any]:
-    """Copies of the tokenizer and its text encoder that know the tokens."""
+    """Copies of the tokenizer and its text encoder with the tokens added."""
     reader, model = (copy.deepcopy(getattr(pipeline, part)) for part in (_tokenizer_of(encoder), encoder))
     tokenizer = getattr(reader, "tokenizer", reader)  # of a processor of text and images
     taken = sorted(set(vectors) & set(tokenizer.get_vocab()))
     if taken:
-        raise MnemonError(f"The tokenizer of the base knows '{taken[0]}' already: learn the concept by another name.")
-    # Byte-level vocabularies write " dog" as one token with its space: a token takes the space before it along. Where
-    # diffusers expands tokens of several vectors, it looks for them without any space.
+        raise MnemonError(f"The tokenizer of the base has '{taken[0]}' already: learn the concept by another name.")
+    # Byte-level vocabularies have " dog" as one token with its space, so a new token strips the space before it. But
+    # where diffusers expands tokens of several vectors, it looks for them without any space.
     spaced = not isinstance(pipeline, TextualInversionLoaderMixin)
-    tokenizer.add_tokens([AddedToken(word, lstrip=spaced, normalized=False) for word in vectors])
+    tokenizer.add_tokens([AddedToken(token, lstrip=spaced, normalized=False) for token in vectors])
     ids = tokenizer.convert_tokens_to_ids(list(vectors))
     table = model.get_input_embeddings().weight
     if max(ids) >= len(table):
@@ -72,12 +72,12 @@ def _with_tokens(pipeline: Any, encoder: str, vectors: dict[str, Tensor]) -> tup
         table = model.get_input_embeddings().weight
     with torch.no_grad():
         table[ids] = torch.stack(list(vectors.values())).to(table)
-    _end_where_the_tokenizer_says(tokenizer, model)
+    _set_eos_token(tokenizer, model)
     return reader, model
 
 
-def _end_where_the_tokenizer_says(tokenizer: Any, model: Any) -> None:
-    """Published CLIP encoders say `eos_token_id` 2 and take the pooled vector at the largest id: the new token's."""
+def _set_eos_token(tokenizer: Any, model: Any) -> None:
+    """Published CLIP encoders have `eos_token_id` 2 and pool at the largest id, which would be the new token's."""
     config = getattr(model.config, "text_config", model.config)
     if getattr(config, "eos_token_id", None) == 2:
         config.eos_token_id = tokenizer.eos_token_id

@@ -1,4 +1,4 @@
-"""What is taken out of a library: some of its concepts, with their change of the weights as one."""
+"""Concepts selected from a library for export, with their change of the weights as one."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from mnemon.models import Base, Tokens
 
 @dataclass(frozen=True)
 class Selection:
-    """Concepts of a library, composed as its method composes them when no others are there.
+    """Concepts of a library, composed by its method as if there were no others.
 
     Attributes:
         deltas: the composed change by target module.
@@ -36,17 +36,17 @@ class Selection:
         return "-".join(self.names)
 
     def prompt_name(self, name: str) -> str:
-        """How a concept is called in a prompt: "<rex> dog"."""
+        """How a concept stands in a prompt: "<rex> dog"."""
         (one,) = (one for one in self.learned if one.name == name)
         return self.library.method.prompt_name(one.name, one.class_noun)
 
 
 def select(library: Library, base: Base, names: Sequence[str] = ()) -> Selection:
-    """The concepts called `names`, all if there are none, in the order in which they were learned.
+    """The concepts `names`, by default all, in the order in which they were learned.
 
     Raises:
-        MnemonError: another base, an unknown or no concept, or something other tools have no word for: concepts that
-            are combined anew for every prompt, or tokens that say something else to every layer.
+        MnemonError: the base is another one, a concept is unknown, there is none, or other tools have no format for it:
+            concepts that are combined per prompt, or tokens with vectors per layer.
     """
     library.check_base(base)
     known = library.names()

@@ -1,4 +1,4 @@
-"""Weight files of others, read safely: safetensors only, whole, finite."""
+"""Weight files from elsewhere, checked: safetensors only, complete, finite."""
 
 import json
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ ADAPTER_METADATA = "lora_adapter_metadata"
 
 @dataclass(frozen=True)
 class WeightFile:
-    """A file's tensors and header; `adapter` is the PEFT config, by part of the pipeline, if there is one."""
+    """A file's tensors and header; `adapter` is its PEFT config by part of the pipeline, or empty."""
 
     path: Path
     tensors: Mapping[str, Tensor]
@@ -28,11 +28,10 @@ class WeightFile:
 
 
 def read_weights(path: Path) -> WeightFile:
-    """Read a file, or what a folder of diffusers or PEFT calls its weights.
+    """Read a file, or the weights of a folder of diffusers or PEFT.
 
     Raises:
-        MnemonError: nothing there, a pickle, no safetensors file, one that is cut short, or one with values that are
-            not finite.
+        MnemonError: there is no file, or it is a pickle, no safetensors file, truncated, or not finite.
     """
     if path.is_dir():
         path = _in_folder(path)
@@ -68,7 +67,7 @@ def _in_folder(folder: Path) -> Path:
 
 
 def _adapter(path: Path, header: Mapping[str, str]) -> dict[str, Any]:
-    """PEFT's config: in diffusers' header by part (`unet.r`), in PEFT's own folders in a file beside."""
+    """PEFT's config: in the header of diffusers' files (`unet.r`), or in a file of its own in PEFT's folders."""
     beside = path.with_name(PEFT_CONFIG)
     try:
         if ADAPTER_METADATA in header:
