@@ -78,8 +78,8 @@ def attention_processors(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def imported(library: Library, base: Base, *files: Path, **how: Any) -> None:
-    foreign = read_adapter(files, base)
-    library.commit(as_concept(foreign, base, library.method, "rex", **how))
+    adapter = read_adapter(files, base)
+    library.commit(as_concept(adapter, base, library.method, "rex", **how))
 
 
 @pytest.mark.parametrize("dialect", ["kohya", "peft", "diffusers", "attention processors"])
@@ -237,8 +237,8 @@ def test_what_cannot_be_carried_is_named_and_left_out_only_on_request(sd: Base, 
     save_file(state, tmp_path / "more.safetensors")
     with pytest.raises(MnemonError, match="2 tensors.*hada_w1_a.*w_norm.*--partial"):
         read_adapter([tmp_path / "more.safetensors"], sd)
-    foreign = read_adapter([tmp_path / "more.safetensors"], sd, partial=True)
-    assert len(foreign.left) == 2 and len(foreign.deltas) == len([key for key in state if key.endswith("alpha")])
+    adapter = read_adapter([tmp_path / "more.safetensors"], sd, partial=True)
+    assert len(adapter.skipped) == 2 and len(adapter.deltas) == len([key for key in state if key.endswith("alpha")])
 
 
 def test_files_that_are_refused(folders: dict[str, Path], sd: Base, tmp_path: Path) -> None:

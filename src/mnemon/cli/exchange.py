@@ -1,4 +1,4 @@
-"""The commands that carry concepts to other tools and back: export, import."""
+"""The commands that exchange concepts with other tools: export, import."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -31,9 +31,10 @@ def export(
             "SD 3, Qwen-Image, Z-Image); the embeddings alone; a whole diffusers folder; a single-file checkpoint.",
         ),
     ] = "diffusers",
-    rank: Annotated[int | None, typer.Option(help="Of the LoRA at most; what does not fit is cut off.")] = None,
+    rank: Annotated[int | None, typer.Option(help="Highest rank of the LoRA; the rest is cut off.")] = None,
     energy: Annotated[
-        float | None, typer.Option(help="Share of the change that the LoRA keeps, such as 0.99, in as few ranks.")
+        float | None,
+        typer.Option(help="Share of the change's energy that the LoRA keeps at the lowest rank, such as 0.99."),
     ] = None,
     half: Annotated[bool, typer.Option("--half", help="Store weights in 16 bits.")] = False,
     images: Annotated[
@@ -43,10 +44,10 @@ def export(
     at: At = None,
     json_output: Json = False,
 ) -> None:
-    """Write concepts as files that other tools read, with a model card that tells how to use them.
+    """Write concepts as files that other tools read, with a model card that shows how to use them.
 
-    Several concepts become one change of the weights. Changes that are not low-rank are written exactly, and larger,
-    unless --rank or --energy is given; how far the file is then from what was learned is printed.
+    Several concepts become one change of the weights. Changes that are not low-rank are stored exactly, and larger,
+    unless --rank or --energy is given; the relative error of the file is then printed.
 
     Example: mnemon export rex --as kohya --out rex-for-comfy
     """
@@ -56,7 +57,14 @@ def export(
 
     opened = Library.open(library, at)
     made = api.export_concepts(
-        opened, to, names or (), kind=kind, rank_selection=RankSelection(rank, energy), half=half, images=images, repository=push
+        opened,
+        to,
+        names or (),
+        kind=kind,
+        rank_selection=RankSelection(rank, energy),
+        half=half,
+        images=images,
+        repository=push,
     )
     lora = made.lora
     if json_output:
@@ -80,17 +88,17 @@ def import_(
         str | None, typer.Option("--class-noun", "--noun", help="Its class, such as dog. Leave out for a style.")
     ] = None,
     trigger: Annotated[
-        str | None, typer.Option(help="The words that call a LoRA without an embedding; <name> then stands for them.")
+        str | None, typer.Option(help="The words that prompt a LoRA without an embedding; <name> then stands for them.")
     ] = None,
-    partial: Annotated[bool, typer.Option("--partial", help="Go on without what cannot be carried.")] = False,
+    partial: Annotated[bool, typer.Option("--partial", help="Skip what cannot be imported.")] = False,
     base: Annotated[str | None, typer.Option(help="world, a diffusers folder or a hub id, for a new library.")] = None,
     method: Annotated[str | None, typer.Option(help="For a new library; stamina by default.")] = None,
     json_output: Json = False,
 ) -> None:
-    """Take a LoRA or an embedding that others made into the library, as a concept like any other.
+    """Import a LoRA or an embedding trained elsewhere into the library as a concept.
 
-    Read are the dialects of kohya, PEFT, diffusers (new and old), ComfyUI's .diff, cloneofsimo, and A1111's embeddings.
-    Nothing of a file is dropped unsaid.
+    Formats: kohya, PEFT, diffusers (new and old), ComfyUI's .diff, cloneofsimo, and A1111's embeddings. What cannot be
+    imported is reported, never dropped silently.
 
     Example: mnemon import rex.safetensors --name rex --noun dog --trigger sks
     """

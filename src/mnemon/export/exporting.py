@@ -56,15 +56,15 @@ def export(
     dtype: torch.dtype = torch.float32,
     images: int = 0,
 ) -> ExportResult:
-    """Write concepts of a library, all without `names`, into a new folder with a model card.
+    """Write the concepts `names` of a library, by default all, into a new folder with a model card.
 
     Args:
-        kind: a LoRA in "diffusers", "kohya" or "comfy" dialect with an embedding file a token; the tokens alone
-            ("embedding"); a diffusers pipeline with everything in it ("folder"); a single-file "checkpoint" of the
-            whole model with an embedding file a token.
-        fit: how closely a LoRA has to follow changes that are not low-rank; exactly by default.
+        kind: a LoRA in the "diffusers", "kohya" or "comfy" format with one embedding file per token; the tokens alone
+            ("embedding"); a whole diffusers pipeline ("folder"); a single-file "checkpoint" of the whole model with
+            one embedding file per token.
+        rank_selection: rank of a LoRA of changes that are not low-rank; exact by default.
         dtype: of the weights written.
-        images: of each concept, drawn for the card's gallery.
+        images: number of images of each concept in the card's gallery.
 
     Raises:
         MnemonError: an unknown kind or concept, a folder that is not empty, or something the files cannot hold.

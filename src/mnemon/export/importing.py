@@ -67,8 +67,8 @@ def read_adapter(paths: Sequence[Path], base: Base, partial: bool = False) -> Im
         skipped += unknown_keys
         if skipped and not partial:
             raise MnemonError(
-                f"'{path}' holds {len(skipped)} tensors that cannot be imported into '{base.name}': {_listed(skipped)}. "
-                "Go on without them with --partial; images will differ from the original's."
+                f"'{path}' holds {len(skipped)} tensors that cannot be imported into '{base.name}': "
+                f"{_listed(skipped)}. Go on without them with --partial; images will differ from the original's."
             )
         trigger = trigger or _trigger(file)
     if not deltas and not tokens:
@@ -78,7 +78,7 @@ def read_adapter(paths: Sequence[Path], base: Base, partial: bool = False) -> Im
 
 
 def as_concept(
-    foreign: ImportedAdapter,
+    adapter: ImportedAdapter,
     base: Base,
     method: Method,
     name: str,
@@ -87,8 +87,8 @@ def as_concept(
 ) -> TrainedConcept:
     """The adapter as the concept `name` of a library with this method.
 
-    A LoRA without an embedding is prompted by ordinary words: `<name>` then stands for `trigger`, for the trigger in the
-    file's header, or for the name's words. Methods that use the class noun add it.
+    A LoRA without an embedding is prompted by ordinary words: `<name>` then stands for `trigger`, for the trigger in
+    the file's header, or for the name's words. Methods that use the class noun add it.
 
     Raises:
         MnemonError: the method's way of composing would alter or drop the adapter.
@@ -171,8 +171,8 @@ def _deltas(file: WeightFile, base: Base) -> tuple[dict[str, Delta], list[str]]:
             )
     if not deltas:
         raise MnemonError(
-            f"None of the {len(layer_tensors)} layers that '{file.path}' names is in '{base.name}' ({base.family}), such as "
-            f"{_listed(list(layer_tensors))}: {_other_family(file)}."
+            f"None of the {len(layer_tensors)} layers that '{file.path}' names is in '{base.name}' ({base.family}), "
+            f"such as {_listed(list(layer_tensors))}: {_other_family(file)}."
         )
     return deltas, unknown
 

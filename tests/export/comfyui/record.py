@@ -74,8 +74,8 @@ def record(base: PipelineBase, mapped: set[str]) -> None:
     for target in every_layer(base):
         assert (layer_key(naming, target, format) in mapped) == (target not in lacks), target
     print(
-        f"{base.family}: {len(names)} names; all {len(base.target_modules())} target modules and all but {len(lacks)} of "
-        f"{len(every_layer(base))} layers are mapped"
+        f"{base.family}: {len(names)} names; all {len(base.target_modules())} target modules and all but {len(lacks)} "
+        f"of {len(every_layer(base))} layers are mapped"
     )
 
 
