@@ -34,7 +34,7 @@ def export(
     rank: Annotated[int | None, typer.Option(help="Highest rank of the LoRA; the rest is cut off.")] = None,
     energy: Annotated[
         float | None,
-        typer.Option(help="Share of the change's energy that the LoRA keeps at the lowest rank, such as 0.99."),
+        typer.Option(help="Share of the change that the LoRA keeps, such as 0.99, at the lowest rank."),
     ] = None,
     half: Annotated[bool, typer.Option("--half", help="Store weights in 16 bits.")] = False,
     images: Annotated[

@@ -11,10 +11,10 @@ from mnemon.export.card import card_text, sample_gallery
 from mnemon.export.checkpoint import check_layout, checkpoint_tensors
 from mnemon.export.embeddings import embedding_file, embedding_tensors
 from mnemon.export.factors import RankSelection
-from mnemon.export.folder import write_pipeline
 from mnemon.export.lora import LoraFile, adapter_metadata, lora_file
 from mnemon.export.metadata import lora_header, model_spec
 from mnemon.export.naming import COMFY, DIFFUSERS, KOHYA, LANGUAGE_MODEL, Naming, mapped_by_comfyui, naming_of
+from mnemon.export.pipeline_folder import write_pipeline
 from mnemon.export.selection import Selection, select
 from mnemon.files import new_folder, write_safetensors, write_text
 from mnemon.library import Library
