@@ -86,7 +86,7 @@ def _forward_and_backward(
 
 
 def _timesteps(base: PipelineBase, rows: int) -> torch.Tensor:
-    dtype = base.noise.sample_timesteps(1, torch.Generator().manual_seed(0)).dtype
+    dtype = base.schedule.sample_timesteps(1, torch.Generator().manual_seed(0)).dtype
     return torch.full((rows,), 500.0, device=base.device).to(dtype)
 
 
@@ -111,7 +111,7 @@ def denoise(base: PipelineBase) -> int:
         condition = base.encode_prompts(prompts(rows, concept=False))
         tracker.peak = tracker.current
         latents = torch.empty(rows, *base.latent_shape(), device=base.device)
-        base.predict(latents, _timesteps(base, rows), condition.guided(1.0) if base.distilled else condition)
+        base.predict(latents, _timesteps(base, rows), condition.with_guidance(1.0) if base.distilled else condition)
     return tracker.peak
 
 
@@ -130,12 +130,8 @@ def prompts(rows: int, concept: bool = True) -> list[str]:
 
 @contextmanager
 def _attached(base: PipelineBase, learner: Learner) -> Iterator[None]:
-    before = base.tokens
-    with attach(base.target_modules(), learner.deltas()):
-        try:
-            yield
-        finally:
-            base.set_tokens(before)
+    with attach(base.target_modules(), learner.deltas()), base.using_tokens(base.tokens):
+        yield
 
 
 @contextmanager
