@@ -15,7 +15,7 @@ from mnemon.world.attributes import ATTRIBUTES
 from mnemon.world.captions import vocabulary
 from mnemon.world.recipe.build import Recipe, build
 from mnemon.world.recipe.card import write_card
-from mnemon.world.recipe.fit import Average, Schedule, fit
+from mnemon.world.recipe.fit import EMA, Schedule, fit
 from mnemon.world.recipe.gates import GATES, misses, pair_prompts, require, single_prompts
 from mnemon.world.recipe.images import pairs, scenes
 from mnemon.world.recipe.muon import Muon, orthogonal
@@ -98,7 +98,7 @@ def train_line(folder, steps, module):
         value = (module(inputs) - inputs).square().mean()
         return value, {"loss": value.item()}
 
-    average = Average(module)
+    average = EMA(module)
     # A snapshot is taken after every step.
     fit("line", folder, {"m": module}, loss, Schedule(steps, 0.1, muon=1.0), seed=1, averages={"m": average},
         checkpoint_seconds=0)  # fmt: skip
@@ -129,7 +129,7 @@ def test_a_killed_stage_goes_on_bit_for_bit(tmp_path, monkeypatch):
 
 def test_the_rate_warms_up_holds_and_falls():
     schedule = Schedule(100, 1.0, warmup=10, hold=0.5, floor=0.1)
-    rates = [schedule.rate_at(step) for step in (0, 9, 40, 75, 99)]
+    rates = [schedule.lr_at(step) for step in (0, 9, 40, 75, 99)]
     assert rates[0] == pytest.approx(0.1) and rates[1] == rates[2] == 1.0
     assert rates[3] == pytest.approx(0.55) and rates[4] == pytest.approx(0.118)
 

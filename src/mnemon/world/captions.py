@@ -29,7 +29,7 @@ def with_article(thing: str) -> str:
 
 
 def caption(scene: Scene, rng: np.random.Generator) -> str:
-    """A random caption that is true of `scene`; "plain" is said now and then for things without a pattern."""
+    """A random caption that is true of `scene`; "plain" stands now and then for things without a pattern."""
     opening = OPENINGS[int(rng.integers(len(OPENINGS)))]
     things = [
         describe(look, colour=rng.random() < 0.85, pattern=rng.random() < 0.8, accent=rng.random() < 0.5)

@@ -1,6 +1,6 @@
-"""A small convolutional network that looks at images of the world.
+"""A small convolutional image encoder for the world.
 
-One class, trained three times: as the teacher of the built-in base, as the judge that scores what the base draws (from
+One class, trained three times: as the teacher of the built-in base, as the judge that evaluates its images (from
 another seed, on other renders), and as the image side of the world's small CLIP.
 """
 
@@ -68,7 +68,7 @@ def packed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def unpacked(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What `packed` packed, in single precision; other tensors as they are."""
+    """Undo `packed`, in single precision; other tensors stay as they are."""
     state = {name: value for name, value in tensors.items() if not name.endswith(SCALE)}
     for name in (name for name in state if f"{name}{SCALE}" in tensors):
         scale = tensors[f"{name}{SCALE}"]

@@ -1,7 +1,7 @@
 """Stage 2 of the recipe: the autoencoder, 64 × 64 × 3 images to 8 × 8 × 16 latents.
 
-It bounds everything after it: a concept can never be drawn better than it is reconstructed, so it learns from renders
-in free colours as well, and from the teacher's features besides the pixels.
+No concept can be sampled better than it is reconstructed, so it trains on renders in free colours too, and on the
+teacher's features beside the pixels.
 """
 
 from pathlib import Path
@@ -11,7 +11,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from mnemon.world.encoder import ImageEncoder
-from mnemon.world.recipe.fit import Average, Schedule, channels_last, draw, fit
+from mnemon.world.recipe.fit import EMA, Schedule, channels_last, fit, random_rows
 from mnemon.world.recipe.images import Images, to_input
 
 CHANNELS = 16
@@ -39,15 +39,14 @@ def new_autoencoder(seed: int) -> AutoencoderKL:
 def train_autoencoder(
     folder: Path, images: Images, pairs: Images, teacher: ImageEncoder, *, seed: int, steps: int
 ) -> tuple[AutoencoderKL, float]:
-    """The averaged autoencoder, its latents of unit variance, and the seconds it took."""
+    """The EMA autoencoder with latents of unit variance, and the seconds of training."""
     model = new_autoencoder(seed)
-    average = Average(model, decay=0.998)
+    average = EMA(model, decay=0.998)
 
     def loss(generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         half = 8
-        pixels = torch.cat(
-            [images.pixels[draw(generator, len(images), half)], pairs.pixels[draw(generator, len(pairs), half)]]
-        )
+        scene_rows, pair_rows = (random_rows(generator, len(source), half) for source in (images, pairs))
+        pixels = torch.cat([images.pixels[scene_rows], pairs.pixels[pair_rows]])
         clean = to_input(pixels)
         with torch.autocast("cpu", torch.bfloat16):
             moments = model.quant_conv(model.encoder(clean))
@@ -55,11 +54,11 @@ def train_autoencoder(
             log_variance = log_variance.clamp(-20, 10)
             noise = torch.randn(mean.shape, generator=generator)
             latents = mean + noise * (log_variance / 2).exp()
-            drawn = model.decoder(model.post_quant_conv(latents))
-            features = _feature_distance(teacher, drawn, clean)
-        drawn = drawn.float()
-        pixel = (drawn - clean).abs().mean()
-        gradient = _gradient_distance(drawn, clean)
+            reconstructed = model.decoder(model.post_quant_conv(latents))
+            features = _feature_distance(teacher, reconstructed, clean)
+        reconstructed = reconstructed.float()
+        pixel = (reconstructed - clean).abs().mean()
+        gradient = _gradient_distance(reconstructed, clean)
         divergence = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).mean()
         total = pixel + 0.5 * gradient + 0.15 * features + 3e-4 * divergence
         return total, {"pixel": pixel.item(), "features": features.item(), "kl": divergence.item()}
@@ -71,12 +70,12 @@ def train_autoencoder(
     return shadow, seconds
 
 
-def _feature_distance(teacher: ImageEncoder, drawn: Tensor, clean: Tensor) -> Tensor:
+def _feature_distance(teacher: ImageEncoder, reconstructed: Tensor, clean: Tensor) -> Tensor:
     """Relative L1 over the teacher's four stages."""
     with torch.no_grad():
-        wanted = teacher.features(clean)
-    made = teacher.features(drawn)
-    parts = [(a - b).abs().mean() / b.abs().mean() for a, b in zip(made, wanted, strict=True)]
+        target_features = teacher.features(clean)
+    features = teacher.features(reconstructed)
+    parts = [(a - b).abs().mean() / b.abs().mean() for a, b in zip(features, target_features, strict=True)]
     return torch.stack(parts).float().mean()
 
 
@@ -87,18 +86,18 @@ def _gradient_distance(a: Tensor, b: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _whiten(model: AutoencoderKL, images: Images) -> None:
-    """Fold the latents' mean and deviation a channel into the model, so that `scaling_factor` 1 is right.
+    """Merge each latent channel's mean and std into the model, so that `scaling_factor` 1 is right.
 
-    `StableDiffusionPipeline` knows one factor for all channels; the diffusion wants unit variance in each.
+    `StableDiffusionPipeline` has one factor for all channels; the denoiser needs unit variance in each.
     """
     latents = torch.cat([encode(model, to_input(rows)) for rows in images.pixels[:4000].split(250)])
-    mean, deviation = latents.mean(dim=(0, 2, 3)), latents.std(dim=(0, 2, 3))
+    mean, std = latents.mean(dim=(0, 2, 3)), latents.std(dim=(0, 2, 3))
     into, out = model.quant_conv, model.post_quant_conv
     out.bias += (out.weight[:, :, 0, 0] * mean).sum(1)
-    out.weight *= deviation[None, :, None, None]
-    into.weight[:CHANNELS] /= deviation[:, None, None, None]
-    into.bias[:CHANNELS] = (into.bias[:CHANNELS] - mean) / deviation
-    into.bias[CHANNELS:] -= 2 * deviation.log()
+    out.weight *= std[None, :, None, None]
+    into.weight[:CHANNELS] /= std[:, None, None, None]
+    into.bias[:CHANNELS] = (into.bias[:CHANNELS] - mean) / std
+    into.bias[CHANNELS:] -= 2 * std.log()
 
 
 @torch.no_grad()
@@ -109,11 +108,11 @@ def encode(model: AutoencoderKL, images: Tensor) -> Tensor:
 
 @torch.no_grad()
 def autoencoder_figures(model: AutoencoderKL, judge: ImageEncoder, pairs: Images) -> dict[str, float]:
-    """PSNR in dB on images 0..1, and the judge's score of reconstructions over its score of two renders."""
+    """PSNR in dB of images in 0..1, and identity of reconstructions relative to that of two renders, by the judge."""
     clean = to_input(pairs.pixels[:800])
-    drawn = torch.cat([model.decode(encode(model, rows)).sample for rows in clean.split(100)]).clamp(-1, 1)
-    error = ((drawn - clean) / 2).square().mean(dim=(1, 2, 3))
-    one, other, again = judge(clean[0::2]), judge(clean[1::2]), judge(drawn[0::2])
+    reconstructed = torch.cat([model.decode(encode(model, rows)).sample for rows in clean.split(100)]).clamp(-1, 1)
+    error = ((reconstructed - clean) / 2).square().mean(dim=(1, 2, 3))
+    one, other, again = judge(clean[0::2]), judge(clean[1::2]), judge(reconstructed[0::2])
     ceiling = float((one * other).sum(1).mean())
     return {
         "autoencoder_psnr_db": float((-10 * error.log10()).mean()),

@@ -1,7 +1,7 @@
 """The recipe of the built-in base, from nothing to a diffusers folder, in one resumable call.
 
 Stages: images, teacher, judge, autoencoder, CLIP, denoiser, assembly. Each keeps its state in the working folder; a
-killed build goes on from its last snapshot. Each stage has a gate (`gates.py`).
+killed build resumes from its last checkpoint. Stages have gates (`gates.py`).
 """
 
 import json
@@ -25,7 +25,7 @@ from mnemon.world.recipe.autoencoder import autoencoder_figures, encode, train_a
 from mnemon.world.recipe.denoiser import caption_ids, new_scheduler, tokenize, train_clip, train_denoiser
 from mnemon.world.recipe.encoders import encoder_figures, instance_top1, train_encoder
 from mnemon.world.recipe.fit import Schedule
-from mnemon.world.recipe.gates import drawing_figures, require
+from mnemon.world.recipe.gates import require, sampling_figures
 from mnemon.world.recipe.images import Images, to_input
 from mnemon.world.recipe.tokenizer import build_tokenizer
 
@@ -35,7 +35,7 @@ SHARD = "15MB"
 
 @dataclass(frozen=True)
 class Recipe:
-    """Sizes and steps of every stage. The defaults made the shipped base."""
+    """Sizes and steps of every stage. The shipped base was built with the defaults."""
 
     seed: int = 1
     scenes: int = 40_000
@@ -58,7 +58,7 @@ def build(out: Path, work: Path, recipe: Recipe, *, force: bool = False) -> dict
 
     Args:
         out: the diffusers folder to write; replaced only when everything is done.
-        work: keeps images and snapshots (about 2 GB); calling again with the same folder goes on.
+        work: for images and checkpoints (about 2 GB); calling again with the same folder resumes.
         force: go on after a missed gate.
 
     Raises:
@@ -77,24 +77,24 @@ def build(out: Path, work: Path, recipe: Recipe, *, force: bool = False) -> dict
         work, scenes, pairs, teacher, seed=recipe.seed + 11, steps=recipe.autoencoder_steps
     )
     log.passed("autoencoder", autoencoder_figures(autoencoder, judge, _test_pairs(work, recipe)))
-    pipeline, clip_image, clip_text = _drawing(work, recipe, _join(scenes, pairs), teacher, autoencoder, log)
-    drawn = drawing_figures(
-        lambda prompts: _draw(pipeline, prompts, recipe.seed), judge, count=recipe.test_prompts, seed=recipe.seed + 3
+    pipeline, clip_image, clip_text = _train_pipeline(work, recipe, _join(scenes, pairs), teacher, autoencoder, log)
+    sampled = sampling_figures(
+        lambda prompts: _sample(pipeline, prompts, recipe.seed), judge, count=recipe.test_prompts, seed=recipe.seed + 3
     )
     machine = f"{torch.get_num_threads()} CPU threads ({platform.machine()})"
     facts = {"recipe": asdict(recipe), "seconds": log.seconds, "machine": machine}
     fresh = out.with_name(out.name + ".part")
     shutil.rmtree(fresh, ignore_errors=True)
     _save(fresh, pipeline, judge, clip_image, clip_text)
-    write_json(fresh / "figures.json", {"figures": log.figures | drawn, **facts})
+    write_json(fresh / "figures.json", {"figures": log.figures | sampled, **facts})
     shutil.rmtree(out, ignore_errors=True)
     fresh.rename(out)
-    log.passed("denoiser", drawn)
+    log.passed("denoiser", sampled)
     return log.figures
 
 
 class _Log:
-    """What the stages took and reached."""
+    """Seconds and figures of the stages."""
 
     def __init__(self, force: bool) -> None:
         self.force = force
@@ -103,14 +103,14 @@ class _Log:
         self.figures: dict[str, float] = {}
 
     def passed(self, stage: str, figures: dict[str, float]) -> None:
-        """Note a stage's figures, and hold them against its gate."""
+        """Record a stage's figures and check its gate."""
         self.figures |= figures
         self.console.print(stage, figures)
         require(stage, self.figures, force=self.force)
 
 
 def _same_recipe(work: Path, recipe: Recipe) -> None:
-    """Snapshots of another recipe are of no use."""
+    """Refuses checkpoints of another recipe."""
     note = work / "recipe.json"
     if note.exists() and json.loads(note.read_text(encoding="utf-8")) != asdict(recipe):
         raise MnemonError(f"{work} holds the work on another recipe: give --work another folder, or empty this one.")
@@ -133,7 +133,7 @@ def _test_pairs(work: Path, recipe: Recipe) -> Images:
     return rendering.pairs(work, recipe.seed + 2, recipe.test_pairs)
 
 
-def _drawing(
+def _train_pipeline(
     work: Path, recipe: Recipe, images: Images, teacher: ImageEncoder, autoencoder: AutoencoderKL, log: _Log
 ) -> tuple[StableDiffusionPipeline, ImageEncoder, CLIPTextModelWithProjection]:
     """The pipeline, and CLIP's two halves."""
@@ -170,7 +170,7 @@ def _join(one: Images, two: Images) -> Images:
 
 
 def _text_weights(model: torch.nn.Module) -> dict[str, Tensor]:
-    """CLIP's text model without its projection, under the names that `CLIPTextModel` uses."""
+    """CLIP's text model without its projection, under the names of `CLIPTextModel`."""
     inner = {key: value for key, value in model.state_dict().items() if not key.startswith("text_projection")}
     own = set(CLIPTextModel(model.config).state_dict())
     return {key if key in own else key.removeprefix("text_model."): value for key, value in inner.items()}
@@ -202,19 +202,19 @@ def _pipeline(
 
 
 @torch.no_grad()
-def _draw(pipeline: StableDiffusionPipeline, prompts: Sequence[str], seed: int) -> Tensor:
+def _sample(pipeline: StableDiffusionPipeline, prompts: Sequence[str], seed: int) -> Tensor:
     """Images (n, 3, 64, 64) in -1..1: 20 DDIM steps, guidance 4."""
     generator = torch.Generator().manual_seed(seed + 5000)
     parts = []
     for start in range(0, len(prompts), 48):
-        drawn = pipeline(
+        sampled = pipeline(
             list(prompts[start : start + 48]),
             num_inference_steps=20,
             guidance_scale=4.0,
             generator=generator,
             output_type="pt",
         ).images
-        parts.append(drawn * 2 - 1)
+        parts.append(sampled * 2 - 1)
     return torch.cat(parts)
 
 
@@ -235,7 +235,7 @@ def _save(
     for name, encoder in {"judge": judge, "clip_image": clip_image}.items():
         state = encoder.state_dict()
         halves = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
-        # The judge decides whether a base is good enough, so nothing is taken from it.
+        # The judge decides whether a base is good enough, so it keeps half precision.
         write_safetensors(encoders / f"{name}.safetensors", halves if name == "judge" else packed(state))
         heads = {head: layer.out_features for head, layer in encoder.heads.items()}
         write_json(encoders / f"{name}.json", {"heads": heads, "embedding": encoder.embedding})

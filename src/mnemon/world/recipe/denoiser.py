@@ -1,8 +1,8 @@
 """Stages 3 and 4 of the recipe: the small CLIP, and the denoiser with its text model.
 
-The text model starts as CLIP's and is trained on with the U-Net. What made a small U-Net learn outlines within an
-hour on two cores: uniform weights over the timesteps, and representation alignment (arXiv 2410.06940): the U-Net's
-middle features are pulled towards the teacher's features of the clean image.
+The text model starts as CLIP's and trains on with the U-Net. Two things let a small U-Net learn outlines within an hour
+on two cores: uniform loss weights over the timesteps, and representation alignment (arXiv 2410.06940), which aligns the
+U-Net's middle features with the teacher's features of the clean image.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from mnemon.world.encoder import ImageEncoder, contrastive_loss
-from mnemon.world.recipe.fit import Average, Schedule, channels_last, draw, fit
+from mnemon.world.recipe.fit import EMA, Schedule, channels_last, fit, random_rows
 from mnemon.world.recipe.images import CAPTIONS, Images, to_input
 
 WIDTH = 192  # of the text model
@@ -47,7 +47,7 @@ def tokenize(tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:
 
 def caption_ids(tokenizer: CLIPTokenizer, images: Images) -> Tensor:
     """Token ids of all captions, (images, CAPTIONS, length)."""
-    flat = [words for captions in images.captions for words in captions]
+    flat = [caption for captions in images.captions for caption in captions]
     return tokenize(tokenizer, flat).reshape(len(images), CAPTIONS, -1)
 
 
@@ -61,18 +61,18 @@ def train_clip(
     seed: int,
     steps: int,
 ) -> tuple[ImageEncoder, CLIPTextModelWithProjection, float]:
-    """CLIP's image side (started from the teacher's convolutions), its text side, and the seconds it took."""
+    """CLIP's image side (initialised from the teacher's convolutions), its text side, and the seconds of training."""
     text = new_text_model(tokenizer, seed)
     image = channels_last(ImageEncoder({}, embedding=128))
     image.stages.load_state_dict(teacher.stages.state_dict())
     scale = _Scale()
 
     def loss(generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        rows = draw(generator, len(images), 128)
+        rows = random_rows(generator, len(images), 128)
         with torch.autocast("cpu", torch.bfloat16):
-            seen = image(to_input(images.pixels[rows]))
-            said = text(input_ids=ids[rows, draw(generator, CAPTIONS, 128)]).text_embeds
-        value = contrastive_loss(seen, nn.functional.normalize(said.float(), dim=-1), scale())
+            image_embeds = image(to_input(images.pixels[rows]))
+            text_embeds = text(input_ids=ids[rows, random_rows(generator, CAPTIONS, 128)]).text_embeds
+        value = contrastive_loss(image_embeds, nn.functional.normalize(text_embeds.float(), dim=-1), scale())
         return value, {"clip": value.item()}
 
     modules = {"image": image, "text": text, "scale": scale}
@@ -81,7 +81,7 @@ def train_clip(
 
 
 class _Scale(nn.Module):
-    """The trained inverse temperature of the contrast, at most 60."""
+    """The trained inverse temperature of the contrastive loss, at most 60."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -114,7 +114,7 @@ def new_scheduler() -> DDIMScheduler:
         prediction_type="v_prediction",
         clip_sample=False,
         set_alpha_to_one=True,
-        steps_offset=1,  # what the pipeline wants to see; without effect on trailing steps
+        steps_offset=1,  # expected by the pipeline; without effect on trailing steps
         timestep_spacing="trailing",
     )
 
@@ -132,10 +132,14 @@ def train_denoiser(
     schedule: Schedule,
     batch: int = 32,
 ) -> tuple[UNet2DConditionModel, CLIPTextModel, float]:
-    """The averaged U-Net and text model, and the seconds they took.
+    """The EMA U-Net and text model, and the seconds of training.
 
-    `latents` (n, c, 8, 8); `features` (n, 192, 4, 4), the teacher's of the clean images, minus their mean; `mask`
-    (n, 8, 8); `ids` (n, CAPTIONS, length); `empty` (length,) the ids of the empty prompt.
+    Args:
+        latents: (n, c, 8, 8).
+        features: (n, 192, 4, 4), the teacher's of the clean images, minus their mean.
+        mask: (n, 8, 8), share of each place covered by things.
+        ids: (n, CAPTIONS, length), the captions' token ids.
+        empty: (length,), the token ids of the empty prompt.
     """
     unet = new_unet(seed, latents.shape[1])
     side = nn.Sequential(nn.Conv2d(256, 256, 1), nn.SiLU(), nn.Conv2d(256, features.shape[1], 1))
@@ -144,25 +148,25 @@ def train_denoiser(
     unet.mid_block.register_forward_hook(lambda _module, _inputs, output: captured.append(output))
 
     def loss(generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        rows = draw(generator, len(latents), batch)
-        words = ids[rows, draw(generator, CAPTIONS, batch)]
+        rows = random_rows(generator, len(latents), batch)
+        tokens = ids[rows, random_rows(generator, CAPTIONS, batch)]
         dropped = torch.rand(batch, generator=generator) < PROMPT_DROPOUT
-        words = torch.where(dropped[:, None], empty, words)
+        tokens = torch.where(dropped[:, None], empty, tokens)
         clean = latents[rows].float()
         noise = torch.randn(clean.shape, generator=generator)
-        timesteps = draw(generator, len(alphas), batch)
+        timesteps = random_rows(generator, len(alphas), batch)
         signal = alphas[timesteps].sqrt()[:, None, None, None]
         spread = (1 - alphas[timesteps]).sqrt()[:, None, None, None]
         noisy = (signal * clean + spread * noise).contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16):
-            predicted = unet(noisy, timesteps, text(input_ids=words).last_hidden_state).sample
+            predicted = unet(noisy, timesteps, text(input_ids=tokens).last_hidden_state).sample
             aligned = side(captured.pop())
         error = (predicted.float() - (signal * noise - spread * clean)).square().mean(1)
         velocity = (error * (1 + (THING_WEIGHT - 1) * mask[rows])).mean()
         cosine = nn.functional.cosine_similarity(aligned.float(), features[rows].float(), dim=1).mean()
         return velocity + ALIGNMENT * (1 - cosine), {"velocity": velocity.item(), "cosine": cosine.item()}
 
-    averages = {"unet": Average(unet), "text": Average(text)}
+    averages = {"unet": EMA(unet), "text": EMA(text)}
     modules = {"unet": unet, "text": text, "side": side}
     seconds = fit("denoiser", folder, modules, loss, schedule, seed=seed, averages=averages)
     return averages["unet"].shadow.eval(), averages["text"].shadow.eval(), seconds

@@ -1,8 +1,8 @@
-"""Stage 1 of the recipe: encoders that know the world's images.
+"""Stage 1 of the recipe: image encoders of the world.
 
-The teacher guides the autoencoder and the denoiser. The judge, from another seed and on other renders, scores them,
-and is shipped as the identity encoder and attribute classifier. Both learn attributes by cross-entropy and, by
-contrast, to know one thing again in another pose and place. The judge also says which nouns are in an image.
+The teacher guides the autoencoder and the denoiser. The judge, from another seed and on other renders, evaluates them,
+and ships as identity encoder and attribute classifier. Both learn attributes by cross-entropy and identity by a
+contrastive loss over two poses and places of one thing. The judge also classifies which nouns are in an image.
 """
 
 from pathlib import Path
@@ -13,11 +13,11 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from mnemon.world.attributes import ATTRIBUTES
 from mnemon.world.encoder import ImageEncoder, contrastive_loss
-from mnemon.world.recipe.fit import Schedule, channels_last, draw, fit
+from mnemon.world.recipe.fit import Schedule, channels_last, fit, random_rows
 from mnemon.world.recipe.images import Images, to_input
 
 PRESENT = "present"
-"""The head that says of each noun whether it is in the image."""
+"""The head with one logit per noun: whether it is in the image."""
 
 
 def new_encoder(seed: int, *, present: bool) -> ImageEncoder:
@@ -31,13 +31,13 @@ def new_encoder(seed: int, *, present: bool) -> ImageEncoder:
 def train_encoder(
     name: str, folder: Path, scenes: Images, pairs: Images, *, seed: int, steps: int, present: bool
 ) -> tuple[ImageEncoder, float]:
-    """An encoder and the seconds it took. `scenes` gives the labels, `pairs` the instances."""
+    """An encoder and the seconds of training. `scenes` have labels, `pairs` show each thing twice."""
     encoder = new_encoder(seed, present=present)
-    rows_known = torch.arange(len(scenes)) if present else (scenes.labels["noun"] >= 0).nonzero().flatten()
+    labelled_rows = torch.arange(len(scenes)) if present else (scenes.labels["noun"] >= 0).nonzero().flatten()
 
     def loss(generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        rows = rows_known[draw(generator, len(rows_known), 64)]
-        couple = draw(generator, len(pairs) // 2, 48)
+        rows = labelled_rows[random_rows(generator, len(labelled_rows), 64)]
+        couple = random_rows(generator, len(pairs) // 2, 48)
         pixels = torch.cat([scenes.pixels[rows], pairs.pixels[couple * 2], pairs.pixels[couple * 2 + 1]])
         with torch.autocast("cpu", torch.bfloat16):
             pooled = encoder.pool(encoder.features(to_input(pixels))[-1])
@@ -58,7 +58,7 @@ def train_encoder(
 
 @torch.no_grad()
 def encoder_figures(encoder: ImageEncoder, scenes: Images, pairs: Images) -> dict[str, float]:
-    """Accuracy of every head on images not seen in training, and how often a thing is found among 200 others."""
+    """Accuracy of every head on held-out images, and top-1 retrieval of a thing among 200."""
     rows = (scenes.labels["noun"] >= 0).nonzero().flatten()[:1000]
     logits = encoder.classify(to_input(scenes.pixels[rows]))
     figures = {}
@@ -75,14 +75,14 @@ def encoder_figures(encoder: ImageEncoder, scenes: Images, pairs: Images) -> dic
 
 @torch.no_grad()
 def both_nouns(encoder: ImageEncoder, images: Tensor, present: Tensor) -> Tensor:
-    """(n,) 1 where the two likeliest nouns of an image are the two that `present` (n, nouns) marks."""
+    """(n,) 1 where the two most likely nouns of an image are those marked in `present` (n, nouns)."""
     likeliest = encoder.classify(images)[PRESENT].topk(2, dim=1).indices
     return present.gather(1, likeliest).sum(1).eq(2).float()
 
 
 @torch.no_grad()
 def instance_top1(encoder: ImageEncoder, pairs: Images, among: int = 200) -> float:
-    """Share of images whose nearest among `among` other renders (or as many as there are) is of the same thing."""
+    """Share of images whose nearest of `among` other renders (or as many as there are) shows the same thing."""
     hits, among = [], min(among, len(pairs) // 2)
     for start in range(0, len(pairs) // 2 - among + 1, among):
         rows = torch.arange(start, start + among)

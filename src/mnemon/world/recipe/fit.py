@@ -1,4 +1,4 @@
-"""The loop that every stage of the recipe runs: Muon with a clipped gradient, EMA, snapshots, progress."""
+"""The training loop of every stage of the recipe: Muon with gradient clipping, EMA, checkpoints, progress."""
 
 import copy
 import time
@@ -19,13 +19,13 @@ Loss = Callable[[torch.Generator], tuple[Tensor, Mapping[str, float]]]
 
 @dataclass(frozen=True)
 class Schedule:
-    """`steps` of training: warm up to `rate`, hold it for the share `hold`, then fall linearly to `rate * floor`.
+    """`steps` of training: warm up to `lr`, hold it for the share `hold`, then decay linearly to `lr * floor`.
 
-    `muon` multiplies the rate for matrices that Muon turns; 0 trains everything by AdamW.
+    `muon` multiplies the learning rate of the matrices that Muon trains; 0 trains everything with AdamW.
     """
 
     steps: int
-    rate: float
+    lr: float
     warmup: int = 100
     hold: float = 0.0
     floor: float = 0.0
@@ -36,21 +36,21 @@ class Schedule:
 
     def optimizer(self, modules: Iterable[nn.Module]) -> torch.optim.Optimizer:
         if self.muon:
-            return Muon(modules, self.rate, boost=self.muon, betas=self.betas, weight_decay=self.weight_decay)
+            return Muon(modules, self.lr, lr_multiplier=self.muon, betas=self.betas, weight_decay=self.weight_decay)
         parameters = [parameter for module in modules for parameter in module.parameters()]
-        return torch.optim.AdamW(parameters, lr=self.rate, betas=self.betas, weight_decay=self.weight_decay, fused=True)
+        return torch.optim.AdamW(parameters, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay, fused=True)
 
-    def rate_at(self, step: int) -> float:
+    def lr_at(self, step: int) -> float:
         if step < self.warmup:
-            return self.rate * (step + 1) / self.warmup
+            return self.lr * (step + 1) / self.warmup
         start = max(self.warmup, self.hold * self.steps)
         fall = max(0.0, (step - start) / max(1, self.steps - start))
-        return self.rate * (1 - fall * (1 - self.floor))
+        return self.lr * (1 - fall * (1 - self.floor))
 
 
 @dataclass
-class Average:
-    """An exponential moving average of a module's parameters, with a warm-up so that the start is forgotten."""
+class EMA:
+    """An exponential moving average of a module's parameters, with a warm-up that forgets the initial weights."""
 
     module: nn.Module
     decay: float = 0.999
@@ -73,29 +73,29 @@ def fit(
     schedule: Schedule,
     *,
     seed: int,
-    averages: Mapping[str, Average] | None = None,
+    averages: Mapping[str, EMA] | None = None,
     checkpoint_seconds: float = 120.0,
-    on_snapshot: Callable[[int], None] | None = None,
 ) -> float:
-    """Train `modules` in place; go on from `folder/name.checkpoint.safetensors` if it is there.
+    """Train `modules` in place, resuming from `folder/NAME.snapshot.safetensors` if it exists.
 
-    Returns the seconds spent training over all runs.
+    Returns:
+        Seconds of training over all runs.
     """
     path = folder / f"{name}.snapshot.safetensors"
     parameters = [p for module in modules.values() for p in module.parameters() if p.requires_grad]
     optimizer = schedule.optimizer(list(modules.values()))
     generator = torch.Generator().manual_seed(seed)
-    kept = dict(modules) | {f"{key}_average": average.shadow for key, average in (averages or {}).items()}
-    facts: dict[str, Any] = {"step": 0, "seconds": 0.0}
+    checkpointed = dict(modules) | {f"{key}_average": average.shadow for key, average in (averages or {}).items()}
+    state: dict[str, Any] = {"step": 0, "seconds": 0.0}
     if path.exists():
-        facts = load_checkpoint(path, kept, optimizer, generator)
-    began, saved = time.monotonic() - float(facts["seconds"]), time.monotonic()
+        state = load_checkpoint(path, checkpointed, optimizer, generator)
+    started, saved = time.monotonic() - float(state["seconds"]), time.monotonic()
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[logs]}"), TimeRemainingColumn())
     with Progress(*columns) as progress:
-        task = progress.add_task(name, total=schedule.steps, completed=int(facts["step"]), logs="")
-        for step in range(int(facts["step"]), schedule.steps):
+        task = progress.add_task(name, total=schedule.steps, completed=int(state["step"]), logs="")
+        for step in range(int(state["step"]), schedule.steps):
             for group in optimizer.param_groups:
-                group["lr"] = schedule.rate_at(step)
+                group["lr"] = schedule.lr_at(step)
             value, logs = loss(generator)
             optimizer.zero_grad(set_to_none=True)
             value.backward()
@@ -108,17 +108,15 @@ def fit(
                 progress.update(task, completed=step, logs=text)
             done = step + 1 == schedule.steps
             if done or time.monotonic() - saved > checkpoint_seconds:
-                facts = {"step": step + 1, "seconds": time.monotonic() - began}
-                save_checkpoint(path, kept, optimizer, generator, facts)
+                state = {"step": step + 1, "seconds": time.monotonic() - started}
+                save_checkpoint(path, checkpointed, optimizer, generator, state)
                 saved = time.monotonic()
-                print(f"{name} step {step + 1} {facts['seconds']:.0f} s", dict(logs), flush=True)
-                if on_snapshot is not None and not done:
-                    on_snapshot(step + 1)
-    return float(facts["seconds"])
+                print(f"{name} step {step + 1} {state['seconds']:.0f} s", dict(logs), flush=True)
+    return float(state["seconds"])
 
 
-def draw(generator: torch.Generator, count: int, batch: int) -> Tensor:
-    """`batch` row numbers below `count`."""
+def random_rows(generator: torch.Generator, count: int, batch: int) -> Tensor:
+    """`batch` random row numbers below `count`."""
     return torch.randint(count, (batch,), generator=generator)
 
 

@@ -1,4 +1,4 @@
-"""The figures of the built-in base, measured on prompts and seeds that training never saw, and their gates."""
+"""The built-in base's figures, measured on held-out prompts and seeds, and the gates they must pass."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -24,10 +24,10 @@ GATES: dict[str, float] = {
     "single_lora_identity_ratio": 0.8,
     "identity_top1_of_200": 0.95,
 }
-"""The least that each figure must reach."""
+"""The lowest value of each figure that passes."""
 
-Drawer = Callable[[Sequence[str]], Tensor]
-"""Prompts to images (n, 3, 64, 64) in -1..1, a fresh seed each."""
+Sampler = Callable[[Sequence[str]], Tensor]
+"""Prompts to images (n, 3, 64, 64) in -1..1, each from a new seed."""
 
 
 def misses(figures: dict[str, float]) -> list[str]:
@@ -40,7 +40,7 @@ def misses(figures: dict[str, float]) -> list[str]:
 
 
 def require(stage: str, figures: dict[str, float], *, force: bool) -> None:
-    """Stop before the next stage if this one missed a gate, unless told to go on.
+    """Stop before the next stage if this one missed a gate, unless forced.
 
     Raises:
         MnemonError: a gate was missed and `force` is off.
@@ -53,7 +53,7 @@ def require(stage: str, figures: dict[str, float], *, force: bool) -> None:
 
 
 def single_prompts(count: int, seed: int) -> tuple[list[str], dict[str, Tensor]]:
-    """Prompts that name noun, colour, pattern and background, and the numbers of each."""
+    """Prompts that name noun, colour, pattern and background, and the class numbers of each."""
     rng = np.random.default_rng((seed, 99))
     numbers = {name: torch.from_numpy(rng.integers(len(words), size=count)) for name, words in ATTRIBUTES.items()}
     prompts = []
@@ -65,7 +65,7 @@ def single_prompts(count: int, seed: int) -> tuple[list[str], dict[str, Tensor]]
 
 
 def pair_prompts(count: int, seed: int) -> tuple[list[str], Tensor]:
-    """Prompts for two things of different nouns, and which nouns are present, (count, nouns)."""
+    """Prompts for two things of different nouns, and the nouns present, (count, nouns)."""
     rng = np.random.default_rng((seed, 98))
     nouns, colours, places = ATTRIBUTES["noun"], ATTRIBUTES["colour"], ATTRIBUTES["background"]
     couples = list(itertools.permutations(range(len(nouns)), 2))
@@ -80,8 +80,8 @@ def pair_prompts(count: int, seed: int) -> tuple[list[str], Tensor]:
 
 
 @torch.no_grad()
-def drawing_figures(sample: Drawer, judge: ImageEncoder, *, count: int, seed: int) -> dict[str, float]:
-    """What share of drawn images shows what the prompt says, by the judge."""
+def sampling_figures(sample: Sampler, judge: ImageEncoder, *, count: int, seed: int) -> dict[str, float]:
+    """Share of sampled images that show what the prompt names, by the judge."""
     prompts, numbers = single_prompts(count, seed)
     logits = judge.classify(sample(prompts))
     figures = {

@@ -1,4 +1,4 @@
-"""The images the built-in base is trained on, rendered once and kept as safetensors in the working folder."""
+"""Training images of the built-in base, rendered once and kept as safetensors in the working folder."""
 
 import json
 import os
@@ -29,8 +29,15 @@ _CHUNK = 500
 
 @dataclass(frozen=True)
 class Images:
-    """`pixels` (n, 64, 64, 3) uint8, `mask` (n, 8, 8) share of each place covered by things, `present` (n, nouns) 0/1
-    for every noun in the image, `labels` attribute -> (n,) with -1 where it has no name, `captions` n lists."""
+    """Rendered images.
+
+    Attributes:
+        pixels: (n, 64, 64, 3) uint8.
+        mask: (n, 8, 8), share of each place covered by things.
+        present: (n, nouns), 0 or 1 for every noun in the image.
+        labels: attribute -> (n,) class numbers, -1 where there is none.
+        captions: n lists.
+    """
 
     pixels: Tensor
     mask: Tensor
@@ -78,7 +85,7 @@ def _pair_chunk(seed: int, start: int, stop: int) -> list[tuple[Scene, list[str]
     return made
 
 
-def _draw(job: tuple[Maker, int, int, int]) -> dict[str, Any]:
+def _render_chunk(job: tuple[Maker, int, int, int]) -> dict[str, Any]:
     maker, seed, start, stop = job
     pixels, masks, labels, present, captions = [], [], [], [], []
     for scene, words in maker(seed, start, stop):
@@ -93,7 +100,7 @@ def _draw(job: tuple[Maker, int, int, int]) -> dict[str, Any]:
 
 
 def _labels(scene: Scene) -> list[int]:
-    """Numbers of the single thing's attributes; -1 where there is no name or where two things share the image."""
+    """Class numbers of a single thing's attributes; -1 for unnamed ones and for images of two things."""
     if len(scene.looks) > 1 or scene.style is not None:
         return [-1] * len(ATTRIBUTES)
     look = scene.looks[0]
@@ -105,7 +112,7 @@ def _cached(path: Path, maker: Maker, seed: int, count: int) -> Images:
     if not path.exists():
         jobs = [(maker, seed, start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK)]
         with ProcessPoolExecutor(os.cpu_count()) as pool:
-            parts = list(pool.map(_draw, jobs))
+            parts = list(pool.map(_render_chunk, jobs))
         arrays = {key: np.concatenate([part[key] for part in parts]) for key in ("pixels", "mask", "labels", "present")}
         words = [words for part in parts for words in part["captions"]]
         tensors = {key: torch.from_numpy(array) for key, array in arrays.items()}

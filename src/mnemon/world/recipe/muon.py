@@ -1,4 +1,4 @@
-"""Muon (Jordan et al. 2024): momentum whose matrices are made orthogonal before they are applied; Adam for the rest."""
+"""Muon (Jordan et al. 2024): orthogonalised momentum for matrices, Adam for the rest."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 
 class Muon(torch.optim.Optimizer):
-    """Weights of two and more axes move by orthogonalised momentum, seen as (out, everything else); embeddings, biases
+    """Weights of two or more axes, flattened to (out, rest), are updated by orthogonalised momentum; embeddings, biases
     and norms by Adam.
 
-    `lr` is Adam's rate; the matrices' is `lr * boost`.
+    `lr` is Adam's learning rate; that of matrices is `lr * lr_multiplier`.
     """
 
     def __init__(
@@ -19,7 +19,7 @@ class Muon(torch.optim.Optimizer):
         modules: Iterable[nn.Module],
         lr: float,
         *,
-        boost: float = 12.0,
+        lr_multiplier: float = 12.0,
         momentum: float = 0.95,
         betas: tuple[float, float] = (0.9, 0.99),
         weight_decay: float = 0.0,
@@ -29,11 +29,11 @@ class Muon(torch.optim.Optimizer):
         rest: list[nn.Parameter] = []
         for part in inner:
             for parameter in part.parameters(recurse=False):
-                turned = parameter.ndim >= 2 and not isinstance(part, nn.Embedding)
-                (matrices if turned else rest).append(parameter)
+                orthogonalised = parameter.ndim >= 2 and not isinstance(part, nn.Embedding)
+                (matrices if orthogonalised else rest).append(parameter)
         defaults: dict[str, Any] = {
             "lr": lr,
-            "boost": boost,
+            "lr_multiplier": lr_multiplier,
             "momentum": momentum,
             "betas": betas,
             "weight_decay": weight_decay,
@@ -45,18 +45,18 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    (self._turn if group["muon"] else self._adam)(parameter, parameter.grad, group)
+                    (self._muon if group["muon"] else self._adam)(parameter, parameter.grad, group)
 
-    def _turn(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+    def _muon(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[parameter]
         buffer = state.setdefault("momentum", torch.zeros_like(parameter))
         buffer.lerp_(gradient, 1 - group["momentum"])
         direction = gradient.lerp(buffer, group["momentum"])  # Nesterov
         matrix = orthogonal(direction.flatten(1))
         scale = max(1.0, matrix.shape[0] / matrix.shape[1]) ** 0.5
-        rate = group["lr"] * group["boost"]
-        parameter.mul_(1 - rate * group["weight_decay"])
-        parameter.add_(matrix.view_as(parameter).to(parameter.dtype), alpha=-rate * scale)
+        lr = group["lr"] * group["lr_multiplier"]
+        parameter.mul_(1 - lr * group["weight_decay"])
+        parameter.add_(matrix.view_as(parameter).to(parameter.dtype), alpha=-lr * scale)
 
     def _adam(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[parameter]
@@ -71,8 +71,8 @@ class Muon(torch.optim.Optimizer):
         count = float(state["count"])
         state["mean"].lerp_(gradient, 1 - first)
         state["square"].lerp_(gradient.square(), 1 - second)
-        spread = (state["square"] / (1 - second**count)).sqrt_().add_(1e-8)
-        parameter.addcdiv_(state["mean"], spread, value=-group["lr"] / (1 - first**count))
+        denominator = (state["square"] / (1 - second**count)).sqrt_().add_(1e-8)
+        parameter.addcdiv_(state["mean"], denominator, value=-group["lr"] / (1 - first**count))
 
 
 def orthogonal(matrix: Tensor, iterations: int = 5) -> Tensor:

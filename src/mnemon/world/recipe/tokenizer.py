@@ -13,7 +13,7 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 
 
 def build_tokenizer(folder: Path) -> CLIPTokenizer:
-    """Learn byte-pair merges until every word is whole; letters and digits stay, so any prompt can be encoded."""
+    """Learns byte-pair merges until every word is one token; letters and digits stay, so any prompt can be encoded."""
     words = list(vocabulary())
     tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token=END))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
