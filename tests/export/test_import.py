@@ -1,4 +1,4 @@
-"""Files in every dialect that is around: mnemon draws with the concept what diffusers draws with the file."""
+"""Files in every common format: mnemon draws with the concept what diffusers draws with the file."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -82,8 +82,8 @@ def imported(library: Library, base: Base, *files: Path, **how: Any) -> None:
     library.commit(as_concept(adapter, base, library.method, "rex", **how))
 
 
-@pytest.mark.parametrize("dialect", ["kohya", "peft", "diffusers", "attention processors"])
-def test_a_lora_in_each_dialect(sd: Base, library_of: Libraries, plain: Plain, tmp_path: Path, format: str) -> None:
+@pytest.mark.parametrize("format", ["kohya", "peft", "diffusers", "attention processors"])
+def test_a_lora_in_each_format(sd: Base, library_of: Libraries, plain: Plain, tmp_path: Path, format: str) -> None:
     most = None if format in ("kohya", "peft") else 4  # the others have names for attention only
     pipeline = pipeline_with_lora(sd, EVERYWHERE[:most], [] if format == "attention processors" else TEXT[:most])
     file, header = tmp_path / "lora.safetensors", {"modelspec.trigger_phrase": "red dots"}
@@ -171,7 +171,7 @@ def test_a_lora_whose_layers_are_numbered(sd: Base, library_of: Libraries, tmp_p
 
 
 def test_what_was_exported_comes_back(base: Base, library_of: Libraries, tmp_path: Path) -> None:
-    """Both dialects, one file of full rank as `.diff`, with their embeddings."""
+    """Both formats, one file of full rank as `.diff`, with their embeddings."""
     library = library_of(base, concept(base, "rex", 1), concept(base, "tom", 2, "dense"))
     for kind, name in (("diffusers", "rex"), ("kohya", "rex"), ("kohya", "tom")):
         out = export(library, base, tmp_path / f"{kind}-{name}", [name], kind=kind)

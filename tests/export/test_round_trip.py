@@ -17,7 +17,7 @@ Libraries = Callable[..., Library]
 PROMPT = "a photo of <rex> dog in snow"
 
 
-def test_a_low_rank_concept_as_its_card_tells_in_both_dialects(
+def test_a_low_rank_concept_as_its_card_tells_in_both_formats(
     base: Base, library_of: Libraries, plain: Plain, tmp_path: Path
 ) -> None:
     library = library_of(base, concept(base, "rex", 1, vectors=2), concept(base, "tom", 2))

@@ -1,7 +1,7 @@
 """A base without its weights: the family's own classes on torch's meta device, where tensors have shapes, not bytes."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.resources import files
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mnemon.errors import MnemonError
 from mnemon.models import FAMILIES
+from mnemon.models.conditioning import Conditioning
 from mnemon.models.pipeline import PipelineBase
 from mnemon.models.transformer import TransformerBase
 from mnemon.planning.dummy_tokenizer import DummyTokenizer
@@ -22,19 +23,21 @@ META = torch.device("meta")
 
 
 class EmptyModel(PipelineBase):
-    """Mixed into a family's class: answers what depends on the values of weights, which are not there, and encodes
-    every prompt each time, as a dry run counts it."""
-
-    def __init__(self, pipeline: Any, name: str, fingerprint: str | None = None) -> None:
-        super().__init__(pipeline, name, fingerprint)
-        if isinstance(self, TransformerBase):
-            self.prompt_cache.enabled = False
+    """Mixed into a family's class: answers what depends on the values of weights, which are not there."""
 
     def embedding_statistics(self) -> dict[str, tuple[int, float, float]]:
         return {encoder.name: (encoder.width, 0.0, 0.02) for encoder in self.encoders}
 
     def word_embeddings(self, word: str) -> dict[str, Tensor]:
         return {encoder.name: torch.zeros(encoder.width, device=self.device) for encoder in self.encoders}
+
+
+class EmptyTransformer(EmptyModel, TransformerBase):
+    """Encodes each prompt anew, since a dry run counts what encoding holds."""
+
+    def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
+        encoded = self._encode(prompts)
+        return Conditioning.cat([encoded[row : row + 1] for row in range(len(prompts))])  # as the prompt cache does
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,8 @@ class ModelConfigs:
         Raises:
             MnemonError: a part is missing, or its config does not fit its class.
         """
-        empty: type[PipelineBase] = type(f"Empty{self.family.__name__}", (EmptyModel, self.family), {})
+        mixin = EmptyTransformer if issubclass(self.family, TransformerBase) else EmptyModel
+        empty: type[PipelineBase] = type(f"Empty{self.family.__name__}", (mixin, self.family), {})
         try:
             return empty(self._pipeline(dtype, device), self.name, fingerprint="empty")
         except (TypeError, ValueError, KeyError, AttributeError) as error:
