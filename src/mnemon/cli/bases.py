@@ -1,4 +1,4 @@
-"""`mnemon base`: what is known of a base, and the recipe of the built-in one."""
+"""`mnemon base`: the built-in base, its figures and its recipe."""
 
 import json
 from pathlib import Path
@@ -44,7 +44,7 @@ def build(
     seed: Annotated[int, typer.Option(help="Another seed gives another base.")] = 1,
     force: Annotated[bool, typer.Option("--force", help="Go on after a stage that missed its gate.")] = False,
 ) -> None:
-    """Train the built-in base from scratch: about two hours on two cores. Killed, it goes on where it was."""
+    """Train the built-in base from scratch: about two hours on two cores; it resumes after an interruption."""
     from mnemon.api import single_lora_identity_ratio
     from mnemon.world import base_folder
     from mnemon.world.recipe.build import Recipe, build

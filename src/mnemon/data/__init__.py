@@ -1,4 +1,4 @@
-"""What a person brings: concepts from folders, imagefolders and list files, and their photos as tensors."""
+"""Concepts from folders, imagefolders and list files, and their photos as tensors."""
 
 from mnemon.data.concept import Concept, Photo
 from mnemon.data.layouts import concept_from_folder, concept_from_imagefolder

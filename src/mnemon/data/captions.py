@@ -1,4 +1,4 @@
-"""Captions of diverse things, in words that a base knows: for what a method must learn about the base as a whole."""
+"""Captions of diverse things, in single-token words of a base: prompts for a calibration set of the base as a whole."""
 
 from collections.abc import Callable, Sequence
 
@@ -26,36 +26,42 @@ PLACES = tuple(
 OPENINGS = ("", "a photo of ", "a picture of ", "a drawing of ", "a close view of ")
 
 
-def diverse_captions(known: Callable[[Sequence[str]], list[str]], count: int, seed: int) -> list[str]:
-    """`count` captions like "a photo of a wooden clock at night", of words that `known` (`Base.single_token_words`) lets pass.
+SingleTokenWords = Callable[[Sequence[str]], list[str]]
+"""`Base.single_token_words`."""
+
+
+def diverse_captions(single_token_words: SingleTokenWords, count: int, seed: int) -> list[str]:
+    """`count` captions like "a photo of a wooden clock at night", of the base's single-token words.
 
     Raises:
-        ValueError: the base knows none of the things.
+        ValueError: none of the things is a single token of the base.
     """
     rng = np.random.default_rng((seed, 41))
-    parts = _known_parts(known)
+    parts = _vocabulary(single_token_words)
     return [_caption(*(str(rng.choice(words)) for words in parts)) for _ in range(count)]
 
 
-def captions_of_two(known: Callable[[Sequence[str]], list[str]], count: int, seed: int) -> list[str]:
+def captions_of_two(single_token_words: SingleTokenWords, count: int, seed: int) -> list[str]:
     """`count` captions like "a photo of a wooden clock and a dog at night", as `diverse_captions`."""
     rng = np.random.default_rng((seed, 42))
-    openings, qualities, things, places = _known_parts(known)
-    found = []
+    openings, qualities, things, places = _vocabulary(single_token_words)
+    captions = []
     for _ in range(count):
         one, other = (_thing(str(rng.choice(qualities)), str(rng.choice(things))) for _ in range(2))
-        found.append(f"{rng.choice(openings)}{one} and {other} {rng.choice(places)}".strip())
-    return found
+        captions.append(f"{rng.choice(openings)}{one} and {other} {rng.choice(places)}".strip())
+    return captions
 
 
-def _known_parts(known: Callable[[Sequence[str]], list[str]]) -> tuple[list[str], list[str], list[str], list[str]]:
-    """Openings, qualities, things and places, the empty one among all but the things."""
-    things, qualities = known(THINGS), ["", *known(QUALITIES)]
+def _vocabulary(single_token_words: SingleTokenWords) -> tuple[list[str], list[str], list[str], list[str]]:
+    """Openings, qualities, things and places, with the empty string among all but the things."""
+    things, qualities = single_token_words(THINGS), ["", *single_token_words(QUALITIES)]
     if not things:
         raise ValueError("the base knows none of the words that captions are made of")
-    places = ["", *(place for place in PLACES if known(place.split()) == place.split())]
-    openings = [opening for opening in OPENINGS if known(opening.split()) == opening.split()]
-    return openings, qualities, things, places
+
+    def known(phrase: str) -> bool:
+        return single_token_words(phrase.split()) == phrase.split()
+
+    return [phrase for phrase in OPENINGS if known(phrase)], qualities, things, ["", *filter(known, PLACES)]
 
 
 def _caption(opening: str, quality: str, thing: str, place: str) -> str:

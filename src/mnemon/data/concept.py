@@ -1,4 +1,4 @@
-"""What a person brings: a few photos of one thing, under a name."""
+"""A concept as users give it: a few photos of one thing, and a name."""
 
 import re
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class Photo:
 
 @dataclass(frozen=True)
 class Concept:
-    """A name, photos and, if the person gave one, the class noun ("dog"). A style has no noun.
+    """A name, photos and, if given, the class noun ("dog"). A style has none.
 
     Raises:
         MnemonError: the name is no safe identifier, or there is no photo.
@@ -52,5 +52,5 @@ class Concept:
 
     @property
     def token(self) -> str:
-        """The word that stands for the concept in a prompt: `<name>`."""
+        """The placeholder token of the concept in prompts: `<name>`."""
         return f"<{self.name}>"

@@ -15,7 +15,7 @@ METADATA = "metadata.jsonl"
 def concept_from_folder(
     path: str | Path, name: str | None = None, class_noun: str | None = None, *, max_pixels: int = MAX_PIXELS
 ) -> Concept:
-    """The photos directly in a folder (.jpg, .jpeg, .png, .webp), sorted by name; hidden files are passed over.
+    """The photos directly in a folder (.jpg, .jpeg, .png, .webp), sorted by name; hidden files are ignored.
 
     A text file `a.txt` is the caption of `a.jpg`; photos without one have none. A folder with a `metadata.jsonl` is
     read by `concept_from_imagefolder` instead.
@@ -74,7 +74,7 @@ def existing_folder(path: str | Path) -> Path:
 
 
 def name_of_folder(folder: Path) -> str:
-    """The folder's own name, for a concept that was given none.
+    """The folder's own name, for a concept without one.
 
     Raises:
         MnemonError: it is no safe identifier.
@@ -155,7 +155,7 @@ def _fields(line: str, where: str) -> tuple[str, str]:
 
 
 def _inside(folder: Path, file_name: str, where: str) -> Path:
-    """The photo's path; metadata that came from elsewhere must not reach files outside their folder."""
+    """The photo's path; metadata must not reach files outside its folder."""
     parts = PurePosixPath(file_name)
     if parts.is_absolute() or ".." in parts.parts:
         raise MnemonError(f"The file_name '{file_name}' in {where} leaves the folder: give it relative to the folder.")

@@ -20,10 +20,10 @@ _LEAD_IN = re.compile(r"^(?:(?:an? |the )?(?:photo|picture|image) of )?(?:an? |t
 def concepts_from_list(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> list[Concept]:
     """The concepts of a JSON list of `{instance_prompt, class_prompt, instance_data_dir, class_data_dir}`, in order.
 
-    Only `instance_data_dir`, the folder of photos, must be there; a relative one starts at the list file's folder. The
-    concept's name is the `<token>` in `instance_prompt`, or else the folder's name. A prompt with a token is also the
-    caption of every photo that has none of its own. The noun is `class_prompt` without "a photo of a". `class_data_dir`
-    may stand there, but class images are not read: a concept here is learned without them.
+    Only `instance_data_dir`, the folder of photos, is required; it is relative to the list file's folder. The concept's
+    name is the `<token>` in `instance_prompt`, or else the folder's name. A prompt with a token is also the caption of
+    every photo without its own. The class noun is `class_prompt` without "a photo of a". `class_data_dir` is accepted,
+    but class images are not read.
 
     Raises:
         MnemonError: the file is missing or malformed (naming the entry), two entries have one name, or an entry's

@@ -1,4 +1,4 @@
-"""One file of a person's, read with suspicion: an image to upright RGB, a text to a string."""
+"""Reading user files with checks: images to upright RGB, texts to strings."""
 
 import hashlib
 import io
@@ -27,17 +27,17 @@ _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error)
 def read_photo(path: Path, *, max_pixels: int = MAX_PIXELS, caption: str | None = None) -> Photo:
     """Read one image, whatever its mode, turn it upright as its EXIF data say, and bring it to RGB.
 
-    The format is taken from the content, not from the name. Of several frames the first counts.
+    The format is taken from the content, not from the name. Of several frames the first is read.
 
     Raises:
         MnemonError: the file is missing, empty, damaged, no JPEG, PNG or WebP, or has more than `max_pixels` pixels
-            (found out before anything is decoded).
+            (checked before anything is decoded).
     """
     content = _content(path)
     if not content:
         raise MnemonError(f"The image '{path}' is empty (0 bytes): copy it again from where it came, or delete it.")
     with warnings.catch_warnings():
-        # Pillow warns of odd metadata and of size; the first does no harm and the second is checked below.
+        # Pillow warns of odd metadata, which is harmless, and of size, which is checked below.
         warnings.simplefilter("ignore")
         image = _decode(path, content, max_pixels)
     return Photo(image, source=str(path), sha256=hashlib.sha256(content).hexdigest(), caption=caption)

@@ -30,7 +30,7 @@ def photos_tensor(
         fit: "crop" keeps the largest square, "pad" the whole photo, in the middle of white.
         flip: mirror each photo left to right with probability one half.
         random_crop: take the square anywhere along the longer side, not in the middle; only with fit="crop".
-        generator: a CPU generator for flips and crops; each call draws anew from it.
+        generator: a CPU generator for flips and crops.
 
     Raises:
         MnemonError: the options contradict each other, or `flip` or `random_crop` lack a generator.
@@ -38,7 +38,7 @@ def photos_tensor(
     _check(fit, random_crop, flip or random_crop, generator)
     squares = []
     for photo in concept.photos:
-        # Both numbers are drawn whatever the options, so that switching one does not change the other.
+        # Both numbers are sampled whatever the options, so that switching one does not change the other.
         mirror, place = torch.rand(2, generator=generator).tolist() if generator else (1.0, 0.5)
         square = _pad(photo.image, side) if fit == "pad" else _crop(photo.image, side, place if random_crop else 0.5)
         pixels = torch.from_numpy(np.array(square)).permute(2, 0, 1).float() / 255  # (3, side, side)

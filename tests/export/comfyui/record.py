@@ -10,7 +10,7 @@ have to be importable. For each family:
 2. The embedding files are read by its function, and compared.
 3. A single-file checkpoint (SD 1.x, SDXL) is compared weight by weight.
 4. At the published size, recognised by ComfyUI itself, the names of layers that it maps are written to
-   `names/FAMILY.txt`, those of our dialects. `test_names.py` holds exports to them from then on.
+   `names/FAMILY.txt`, those of our formats. `test_names.py` holds exports to them from then on.
 """
 
 import sys
@@ -46,9 +46,9 @@ FILES: tuple[tuple[str, list[str], str, RankSelection | None], ...] = (
     ("two merged", ["rex", "ink"], COMFY, None),
     ("full rank by 4 ranks", ["tom"], COMFY, RankSelection(rank=4)),
     ("every layer", ["ink"], COMFY, None),
-    ("rex in diffusers' dialect", ["rex"], DIFFUSERS, None),
+    ("rex in diffusers' format", ["rex"], DIFFUSERS, None),
 )
-"""Title, concepts, dialect, fit; COMFY stands for kohya's where there is a U-Net."""
+"""Title, concepts, format, rank selection; COMFY stands for kohya's where there is a U-Net."""
 WITHIN = 1e-5
 """Largest difference of a weight; the changes are as large as the weights."""
 
@@ -80,7 +80,7 @@ def record(base: PipelineBase, mapped: set[str]) -> None:
 
 
 def ours(base: PipelineBase, naming: Naming) -> tuple[str, ...]:
-    """How names of our dialect begin; a U-Net has others too, of the original's blocks."""
+    """How names of our format begin; a U-Net has others too, of the original's blocks."""
     if naming.kohya is None:
         return (naming.denoiser, *naming.encoders)
     blocks = tuple(f"{naming.kohya[naming.denoiser]}_{name}" for name, _ in base.denoiser.named_children())
