@@ -55,16 +55,9 @@ def export(
     from mnemon.export import RankSelection
     from mnemon.library import Library
 
-    opened = Library.open(library, at)
+    opened, ranks = Library.open(library, at), RankSelection(rank, energy)
     made = api.export_concepts(
-        opened,
-        to,
-        names or (),
-        kind=kind,
-        rank_selection=RankSelection(rank, energy),
-        half=half,
-        images=images,
-        repository=push,
+        opened, to, names or (), kind=kind, rank_selection=ranks, half=half, images=images, repository=push
     )
     lora = made.lora
     if json_output:

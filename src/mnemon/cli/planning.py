@@ -9,10 +9,12 @@ from mnemon.cli.options import Json, WeightsOption, setting_of
 from mnemon.cli.printing import note, out, print_json, say, table
 
 if TYPE_CHECKING:
-    from mnemon.planning import Estimate, MemoryOptions, Plan
+    from mnemon.planning import MemoryOptions, Plan
 
 NOT_MEASURED = ("earlier concepts", "all concepts", "latents of photos")
 """Rows of an estimate that a measurement does not hold."""
+PARTS = (("training", "learning"), ("sampling", "drawing"))
+"""An estimate's parts and their JSON keys."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -64,54 +66,40 @@ def plan(
     memory_plan = Plan(base, method_from(method, dict(setting_of(pair) for pair in set_ or [])), resolution)
     options = MemoryOptions(weights, gradient_checkpointing, batch_size, gradient_accumulation_steps, offload_text)
     measured = measure_on_gpu(memory_plan, options) if measure else {}
-    estimate = memory_plan.estimate(options)
-    savings = memory_plan.savings(options) if levers else []
-    if json_output:
-        print_json(_as_json(memory_plan, options, estimate, savings, measured))
-    else:
-        _show(memory_plan, options, estimate, savings, measured)
+    value = _as_json(memory_plan, options, measured, memory_plan.savings(options) if levers else [])
+    (print_json if json_output else _show)(value)
 
 
-def _show(
-    plan: "Plan",
-    options: "MemoryOptions",
-    estimate: "Estimate",
-    savings: list[tuple[str, int]],
-    measured: Mapping[str, int],
-) -> None:
-    from mnemon.planning import fitting_gpus
-
-    parts = options.gradient_accumulation_steps
+def _show(value: Mapping[str, Any]) -> None:
+    options = value["levers"]
     say(
-        f"{plan.configs.name} ({plan.configs.family.family}), {plan.method.name}, {plan.resolution} pixels, "
-        f"weights in {options.weights}, batch {plan.batch_size(options)}"
-        + (f" in {parts} parts" if parts > 1 else "")
-        + (", gradient checkpointing" if options.gradient_checkpointing else "")
-        + f": {estimate.num_trained:,} trained parameters"
+        f"{value['base']} ({value['family']}), {value['method']}, {value['resolution']} pixels, "
+        f"weights in {options['weights']}, batch {options['batch']}"
+        + (f" in {options['accumulate']} parts" if options["accumulate"] > 1 else "")
+        + (", gradient checkpointing" if options["checkpointing"] else "")
+        + f": {value['trained']:,} trained parameters"
     )
-    for title, rows in {"training": estimate.training, "sampling an image": estimate.sampling}.items():
+    for title, rows in {"training": value["learning"], "sampling an image": value["drawing"]}.items():
         sizes = [(name, _gb(size)) for name, size in rows.items()]
         out.print(table((title, "GB"), [*sizes, ("at the peak", _gb(sum(rows.values())))]))
         say("")
-    for title, size in measured.items():
-        say(f"{title}: measured {_gb(size)} GB, estimated {_gb(_comparable(getattr(estimate, title)))} GB")
-    fitting = ", ".join(f"{size} GB" for size in fitting_gpus(estimate.peak))
-    say(f"Fits into: {fitting or 'none of the common GPUs'}")
-    if savings:
-        out.print(table(("with this option too", "peak, GB"), [(option, _gb(peak)) for option, peak in savings]))
+    for part, sizes in value["measured"].items():
+        say(f"{part}: measured {_gb(sizes['truth'])} GB, estimated {_gb(sizes['estimate'])} GB")
+    say(f"Fits into: {', '.join(f'{size} GB' for size in value['fits']) or 'none of the common GPUs'}")
+    if value["further"]:
+        rows = [(option, _gb(peak)) for option, peak in value["further"].items()]
+        out.print(table(("with this option too", "peak, GB"), rows))
     note("Estimated from the configs, 10 % of a GPU left free: docs/plan.md says how.")
 
 
 def _as_json(
-    plan: "Plan",
-    options: "MemoryOptions",
-    estimate: "Estimate",
-    savings: list[tuple[str, int]],
-    measured: Mapping[str, int],
+    plan: "Plan", options: "MemoryOptions", measured: Mapping[str, int], savings: list[tuple[str, int]]
 ) -> dict[str, Any]:
     from mnemon.planning import fitting_gpus
 
-    keys = {"training": "learning", "sampling": "drawing"}
+    estimate = plan.estimate(options)
+    parts = {key: dict(getattr(estimate, part)) for part, key in PARTS}
+    comparable = {key: sum(rows[name] for name in rows if name not in NOT_MEASURED) for key, rows in parts.items()}
     return {
         "base": plan.configs.name,
         "family": plan.configs.family.family,
@@ -126,19 +114,12 @@ def _as_json(
             "offload_text": options.offload_text,
         },
         "trained": estimate.num_trained,
-        **{key: dict(getattr(estimate, part)) for part, key in keys.items()},
+        **parts,
         "peak": estimate.peak,
         "fits": fitting_gpus(estimate.peak),
         "further": dict(savings),
-        "measured": {
-            keys[part]: {"truth": size, "estimate": _comparable(getattr(estimate, part))}
-            for part, size in measured.items()
-        },
+        "measured": {key: {"truth": measured[part], "estimate": comparable[key]} for part, key in PARTS if measured},
     }
-
-
-def _comparable(rows: Mapping[str, int]) -> int:
-    return sum(size for name, size in rows.items() if name not in NOT_MEASURED)
 
 
 def _gb(size: int) -> str:
