@@ -18,7 +18,7 @@ from mnemon.export import as_concept, export, read_adapter
 from mnemon.export.checkpoint import unet_names
 from mnemon.library import Library
 from mnemon.models import Base, load_base
-from mnemon.training import TrainingSettings, train
+from mnemon.training import ConceptTask, Examples, TrainingSettings, train
 from tests.export.conftest import Plain, assert_same, assert_unlike, bare, concept, drawn
 from tests.tiny_transformers import SIDE, tiny_flux
 
@@ -274,8 +274,8 @@ def test_what_was_imported_stays_while_more_is_learned(
     library = library_of(sd, method=method)
     imported(library, sd, file, trigger="red dots")
     first = drawn(library, sd, PROMPT)
-    latents, quick = torch.zeros(2, 4, 8, 8), TrainingSettings(steps=1, batch_size=2)
-    more = train(sd, library.method, "tom", "cat", latents, ["a photo of <tom> cat"] * 2, library.learned(), quick)
+    task = ConceptTask("tom", "cat", Examples(torch.zeros(2, 4, 8, 8), ["a photo of <tom> cat"] * 2))
+    (more,) = train(sd, library.method, [task], library.learned(), TrainingSettings(steps=1, batch_size=2))
     library.commit(more)
     assert more.deltas.keys() == sd.target_modules().keys()
     assert_same(drawn(library, sd, PROMPT, ("rex",)), first, within=1e-6)
