@@ -101,8 +101,8 @@ def import_(
         library, files, name, class_noun, trigger=trigger, partial=partial, base=base, method=method
     )  # fmt: skip
     if json_output:
-        body = {**vars(made), "left": list(made.left)}
-        print_json({"state" if key == "revision" else key: value for key, value in body.items()})
+        counts = {"state": made.revision, "layers": made.layers, "vectors": made.vectors}
+        print_json({"concept": made.concept, **counts, "left": list(made.left)})
         return
     say(f"<{made.concept}>: {made.layers} layers changed, {made.vectors} vectors; library revision {made.revision}.")
     for key in made.left:
