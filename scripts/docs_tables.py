@@ -21,6 +21,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from mnemon import METHODS, EvalSettings, TrainingSettings
 from mnemon.evaluation.figures import FIGURES
 from mnemon.methods import Method
+from mnemon.methods.aggregation import Elastic
 
 ROOT = Path(__file__).parents[1]
 PART = re.compile(r"(<!-- generated: (?P<name>.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -139,6 +140,7 @@ def figures_table() -> str:
 PARTS: dict[str, Callable[[], str]] = {
     "methods": methods_table,
     **{f"method {name}": partial(method_part, cls) for name, cls in METHODS.items()},
+    "elastic weight aggregation": lambda: _escaped(inspect.getdoc(Elastic) or ""),
     "evaluation settings": lambda: settings_table(settings_rows(EvalSettings)),
     "training settings": lambda: settings_table(settings_rows(TrainingSettings)),
     "figures": figures_table,

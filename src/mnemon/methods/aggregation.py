@@ -108,10 +108,12 @@ def _layerwise(features: Tensor, base: Base) -> Tensor:
 class Elastic(EdLora, ABC):
     """ED-LoRAs combined by elastic weight aggregation. For layer l and a prompt with the text features c^l (n, d):
 
-    ebar_i^l = mean of the features of concept i's token at layer l
-    M_i^l    = max over the words of c^l (ebar_i^l)^T
-    psi(M)   = M^2 / ||M^2||_F
-    W^l      = W_0^l + s sum_i psi(M^l)_i A_i^l B_i^l
+        ebar_i^l = mean of the features of concept i's token at layer l
+        M_i^l    = max over the words of c^l (ebar_i^l)^T
+        psi(M)   = M^2 / ||M^2||_F
+        W^l      = W_0^l + s sum_i psi(M^l)_i A_i^l B_i^l
+
+    psi is computed once per prompt, so a denoising step costs the same however many concepts there are.
     """
 
     per_prompt: ClassVar[bool] = True
