@@ -1,12 +1,15 @@
 """What every test shares: nothing is fetched, nothing outlives a test, one thread is enough."""
 
 import os
+from pathlib import Path
 
+ROOT = Path(__file__).parents[1]
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("MPLBACKEND", "agg")
-
-from pathlib import Path
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # so that workers do not fight for cores
+# What pytest's `pythonpath` is to this process, for those that it starts.
+os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH", "")])
 
 import pytest
 

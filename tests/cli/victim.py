@@ -1,8 +1,6 @@
 """`mnemon learn` in a process of its own that gets SIGKILL at a place a test chooses."""
 
-import multiprocessing
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,20 +9,14 @@ from typing import Any
 from mnemon.cli import main
 from mnemon.training import session
 from mnemon.training.resume import Checkpoints
+from tests.processes import die, exit_code, started
 
-# Not "fork": the tests' own process has threads by the time it forks.
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload([__name__])
 AFTER = 2  # steps
 
 
 def killed_while(doing: str, arguments: Sequence[object], folder: Path) -> int:
     """Run `mnemon` with these arguments in `folder`, killed while "training" or "scoring"; returns the exit code."""
-    process = PROCESSES.Process(target=_run, args=(doing, [str(argument) for argument in arguments], folder))
-    process.start()
-    process.join()
-    assert process.exitcode is not None
-    return process.exitcode
+    return exit_code(started(_run, doing, [str(argument) for argument in arguments], folder))
 
 
 def _run(doing: str, arguments: list[str], folder: Path) -> None:
@@ -34,7 +26,7 @@ def _run(doing: str, arguments: list[str], folder: Path) -> None:
         Checkpoints.age = property(lambda self: float("inf"))  # type: ignore[assignment,method-assign]
         Checkpoints.save = _saving_then_dying(Checkpoints.save)  # type: ignore[method-assign]
     else:
-        session.evaluate_library = lambda *_: _die()
+        session.evaluate_library = lambda *_: die()
     with open(os.devnull, "w") as nowhere:
         sys.stdout = sys.stderr = nowhere
         main()
@@ -44,10 +36,6 @@ def _saving_then_dying(save: Any) -> Any:
     def save_and_die(self: Checkpoints, step: int) -> None:
         save(self, step)
         if step == AFTER:
-            _die()
+            die()
 
     return save_and_die
-
-
-def _die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)

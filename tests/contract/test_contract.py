@@ -1,10 +1,8 @@
 """What every method must hold to."""
 
-import os
 import signal
-import subprocess
-import sys
 from dataclasses import replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -30,11 +28,13 @@ from tests.contract.table import (
     learn,
     learn_all,
     predict,
+    small,
     task,
     weights,
 )
+from tests.processes import PROCESSES, exit_code, started
+from tests.tiny import tiny_sd_base
 
-ROOT = Path(__file__).parents[2]
 PROMPTS = ["a photo of a dog", "a red mug", "a blue cat on the beach"]
 
 
@@ -260,23 +260,26 @@ def test_concepts_learned_together_do_not_mind_their_order(base: Base, method: M
     assert hooks(base) == 0 and all(torch.equal(before[name], tensor) for name, tensor in weights(base).items())
 
 
+def _learn(name: str, folder: Path, steps: int, progress: Connection) -> None:
+    def on_step(step: int, *_: object) -> None:
+        progress.send(step)
+
+    learn(tiny_sd_base(), small(name), "rex", folder=folder, on_step=on_step, steps=steps, checkpoint_seconds=0)
+
+
 def test_it_goes_on_after_a_kill_bit_for_bit(tmp_path: Path, base: Base, method: Method) -> None:
-    steps = 40
-    victim = subprocess.Popen(
-        [sys.executable, "-m", "tests.contract.victim", method.name, str(tmp_path), str(steps)],
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"},
-    )
-    assert victim.stdout is not None
-    with victim.stdout as lines:
-        assert "5" in (line.strip() for line in lines)
-        victim.send_signal(signal.SIGKILL)
-    assert victim.wait() == -signal.SIGKILL
+    steps, killed_after = 40, 5
+    steps_done, progress = PROCESSES.Pipe(duplex=False)
+    victim = started(_learn, method.name, tmp_path, steps, progress)
+    progress.close()
+    with steps_done:
+        while steps_done.recv() < killed_after:
+            pass
+        victim.kill()
+    assert exit_code(victim) == -signal.SIGKILL
     seen: list[int] = []
     resumed = learn(base, method, "rex", folder=tmp_path, on_step=lambda step, *_: seen.append(step), steps=steps)
-    assert seen[0] > 5 and seen[-1] == steps
+    assert seen[0] > killed_after and seen[-1] == steps
     discard_checkpoint(tmp_path)
     assert_same_learned(resumed, learn(base, method, "rex", steps=steps))
 

@@ -1,6 +1,5 @@
 """A base that only has a name, methods that learn nothing, and concepts of a few numbers."""
 
-import multiprocessing
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -9,10 +8,6 @@ import torch
 import mnemon.methods
 from mnemon.adapters import LowRank
 from mnemon.methods.base import Method, TrainedConcept
-
-# Not "fork": the tests' own process may have threads by the time it forks.
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload([__name__])
 
 
 class NamedBase:

@@ -7,7 +7,8 @@ import pytest
 
 from mnemon.errors import MnemonError
 from mnemon.library import Library
-from tests.library.fakes import PROCESSES, Adding, NamedBase, concept, register_methods, same
+from tests.library.fakes import Adding, NamedBase, concept, register_methods, same
+from tests.processes import die, exit_code, started
 
 
 class Crash(BaseException):
@@ -78,7 +79,7 @@ def _commit_and_die(path, number: int) -> None:
     def dying(*args):
         calls.append(args)
         if len(calls) == number:
-            os.kill(os.getpid(), signal.SIGKILL)
+            die()
         real(*args)
 
     os.replace = dying
@@ -88,10 +89,7 @@ def _commit_and_die(path, number: int) -> None:
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_a_killed_writer_leaves_no_lock_and_no_rubbish(tmp_path, number):
     library = _prepared(tmp_path / "library")
-    writer = PROCESSES.Process(target=_commit_and_die, args=(library.path, number))
-    writer.start()
-    writer.join(60)
-    assert writer.exitcode == -signal.SIGKILL
+    assert exit_code(started(_commit_and_die, library.path, number)) == -signal.SIGKILL
     after = Library.open(library.path)
     assert after.names() == ["rex"]
     with after.lock():

@@ -6,7 +6,8 @@ import pytest
 
 from mnemon.errors import MnemonError
 from mnemon.library import Library
-from tests.library.fakes import PROCESSES, concept, register_methods
+from tests.library.fakes import concept, register_methods
+from tests.processes import PROCESSES, exit_code, started
 
 
 def _hold(path, holding, release) -> None:
@@ -18,8 +19,7 @@ def _hold(path, holding, release) -> None:
 
 def test_the_second_writer_hears_who_holds_the_lock_and_readers_go_on(library):
     holding, release = PROCESSES.Event(), PROCESSES.Event()
-    holder = PROCESSES.Process(target=_hold, args=(library.path, holding, release))
-    holder.start()
+    holder = started(_hold, library.path, holding, release)
     try:
         assert holding.wait(60)
         with pytest.raises(MnemonError, match=f"process {holder.pid}:"):
@@ -27,7 +27,7 @@ def test_the_second_writer_hears_who_holds_the_lock_and_readers_go_on(library):
         assert Library.open(library.path).revision == 0
     finally:
         release.set()
-        holder.join(60)
+        exit_code(holder)
     assert library.commit(concept("rex", 1)) == 1
 
 
