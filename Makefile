@@ -12,8 +12,8 @@ help: ## show this list
 demo: $(INSTALLED) ## teach the built-in model five concepts, one after another, and report what it still knows
 	$(VENV)/bin/mnemon demo
 
-test: $(INSTALLED) ## run the tests (those marked slow or gpu apart)
-	$(VENV)/bin/python -m pytest
+test: $(INSTALLED) ## run the tests on all cores (those marked slow or gpu apart)
+	$(VENV)/bin/python -m pytest -n auto --dist worksteal
 
 lint: $(INSTALLED) ## check style and types
 	$(VENV)/bin/ruff check

@@ -35,6 +35,8 @@ COMPARES = {"cidm", "fl2t"}
 VARY = {"cns"}
 """Methods that train as many entries as the concept asks for: sizes agree to a quarter, not exactly."""
 
+QUICK = SamplingSettings(guidance_scale=2.0, num_inference_steps=2, batch_size=16)
+
 
 def small(name: str) -> Method:
     return method_from(name, {field.name: SMALL[field.name] for field in fields(METHODS[name]) if field.name in SMALL})
@@ -61,8 +63,8 @@ def learn(
     earlier = [] if method.trains_jointly else earlier
     one = replace(
         task(base, method, name, class_noun),
-        prior=replay_images(base, method, earlier, seed=0),
-        calibration=calibration_images(base, method),
+        prior=replay_images(base, method, earlier, seed=0, sampling=QUICK),
+        calibration=calibration_images(base, method, sampling=QUICK),
     )
     return train(base, method, [one], earlier, TrainingSettings(**settings), folder, on_step=on_step)[0]
 
@@ -83,8 +85,7 @@ def images(
 ) -> Tensor:
     """What the base draws with the concepts in it, in two steps."""
     with Composed(base, method, learned) as composed:
-        settings = SamplingSettings(guidance_scale=2.0, num_inference_steps=2, batch_size=batch_size)
-        return composed.sample(prompts, range(len(prompts)), settings)
+        return composed.sample(prompts, range(len(prompts)), replace(QUICK, batch_size=batch_size))
 
 
 @torch.no_grad()

@@ -4,6 +4,7 @@ import signal
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
+from threading import Event
 
 import pytest
 import torch
@@ -263,12 +264,14 @@ def test_concepts_learned_together_do_not_mind_their_order(base: Base, method: M
 def _learn(name: str, folder: Path, steps: int, progress: Connection) -> None:
     def on_step(step: int, *_: object) -> None:
         progress.send(step)
+        if step == steps - 1:
+            Event().wait(60)  # the kill comes at any moment, but before the end
 
     learn(tiny_sd_base(), small(name), "rex", folder=folder, on_step=on_step, steps=steps, checkpoint_seconds=0)
 
 
 def test_it_goes_on_after_a_kill_bit_for_bit(tmp_path: Path, base: Base, method: Method) -> None:
-    steps, killed_after = 40, 5
+    steps, killed_after = 12, 5
     steps_done, progress = PROCESSES.Pipe(duplex=False)
     victim = started(_learn, method.name, tmp_path, steps, progress)
     progress.close()

@@ -12,7 +12,7 @@ from mnemon import MnemonError
 from mnemon.methods import METHODS, Start, method_from
 from mnemon.models.pipeline import PipelineBase
 from mnemon.models.quantised import quantise
-from mnemon.planning import Estimate, MemoryOptions, Plan, dry_run, measure_on_gpu, read_configs
+from mnemon.planning import MemoryOptions, Plan, dry_run, measure_on_gpu, read_configs
 from tests.tiny import tiny_sd, tiny_sdxl
 from tests.tiny_transformers import PIPELINES
 
@@ -32,6 +32,12 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return without_weights(tiny_sd, tmp_path_factory.mktemp("sd"))
+
+
+@pytest.fixture(scope="module")
+def plan(tiny: Path) -> Plan:
+    """Remembers what it has rehearsed."""
+    return Plan(str(tiny), method_from("lora"), resolution=32)
 
 
 def without_weights(pipeline: Callable[[], object], path: Path) -> Path:
@@ -81,9 +87,9 @@ def test_the_dry_run_holds_what_the_real_step_holds(folder: Path, checkpointing:
         assert stage(shapes) == pytest.approx(stage(real), rel=TOLERANCE), stage.__name__
 
 
-def test_weights_and_optimiser_are_counted_to_the_byte(tiny: Path) -> None:
+def test_weights_and_optimiser_are_counted_to_the_byte(tiny: Path, plan: Plan) -> None:
     for weights, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16), ("8bit", torch.bfloat16)):
-        planned = Plan(str(tiny), method_from("lora")).estimate(MemoryOptions(weights, batch_size=1))  # type: ignore[arg-type]
+        planned = plan.estimate(MemoryOptions(weights, batch_size=1))  # type: ignore[arg-type]
         real = tiny_sd().to(dtype)
         base = read_configs(str(tiny)).family(real, "tiny")
         if weights == "8bit":
@@ -112,9 +118,7 @@ def test_every_method_is_planned_with_its_true_number_of_parameters(tiny: Path) 
             dry_run.new_learner(method_from(name), shapes)
 
 
-def test_memory_options_do_what_they_say(tiny: Path) -> None:
-    plan = Plan(str(tiny), method_from("lora"), resolution=32)
-
+def test_memory_options_do_what_they_say(plan: Plan) -> None:
     def saved(options: MemoryOptions) -> int:
         return plan.estimate(options).training["kept for the backward pass"]
 
@@ -141,21 +145,17 @@ def test_offloaded_text_encoders_are_there_only_for_prompts(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("message", "wrong"),
     [
-        ("multiple of", lambda tiny: Plan(tiny, method_from("lora"), resolution=33)),
+        ("multiple of", lambda plan: Plan(plan.configs.name, plan.method, resolution=33)),
         (
             "cannot be computed in 3 parts",
-            lambda tiny: estimated(tiny, MemoryOptions(batch_size=2, gradient_accumulation_steps=3)),
+            lambda plan: plan.estimate(MemoryOptions(batch_size=2, gradient_accumulation_steps=3)),
         ),
-        ("leave out --offload-text", lambda tiny: estimated(tiny, MemoryOptions(batch_size=1, offload_text=True))),
+        ("leave out --offload-text", lambda plan: plan.estimate(MemoryOptions(batch_size=1, offload_text=True))),
     ],
 )
-def test_what_cannot_be_is_said_so(tiny: Path, message: str, wrong: Callable[[str], object]) -> None:
+def test_what_cannot_be_is_said_so(plan: Plan, message: str, wrong: Callable[[Plan], object]) -> None:
     with pytest.raises(MnemonError, match=message):
-        wrong(str(tiny))
-
-
-def estimated(base: str, options: MemoryOptions) -> Estimate:
-    return Plan(base, method_from("lora")).estimate(options)
+        wrong(plan)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

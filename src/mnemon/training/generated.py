@@ -13,14 +13,16 @@ SAMPLING = SamplingSettings(guidance_scale=4.0, num_inference_steps=30, batch_si
 CALIBRATION = 64  # images of diverse things
 
 
-def class_images(base: Base, prompt: str, count: int, seed: int) -> Examples:
+def class_images(base: Base, prompt: str, count: int, seed: int, sampling: SamplingSettings = SAMPLING) -> Examples:
     """`count` images of a concept's class by the bare base, for prior preservation."""
     seeds = range(seed + 10_000, seed + 10_000 + count)
-    images = sample(base, [prompt] * count, seeds, SAMPLING)
+    images = sample(base, [prompt] * count, seeds, sampling)
     return Examples(base.encode_images(images), [prompt] * count)
 
 
-def replay_images(base: Base, method: Method, earlier: Sequence[TrainedConcept], seed: int) -> Examples | None:
+def replay_images(
+    base: Base, method: Method, earlier: Sequence[TrainedConcept], seed: int, sampling: SamplingSettings = SAMPLING
+) -> Examples | None:
     """`method.num_replay_images` images of every earlier concept, by the model that has learned them; None for none."""
     names = [method.prompt_name(concept.name, concept.class_noun) for concept in earlier]
     prompts = [f"a photo of {name}" for name in names] * method.num_replay_images
@@ -28,14 +30,16 @@ def replay_images(base: Base, method: Method, earlier: Sequence[TrainedConcept],
         return None
     seeds = range(seed + 20_000, seed + 20_000 + len(prompts))
     with Composed(base, method, earlier) as composed:
-        images = composed.sample(prompts, seeds, SAMPLING)
+        images = composed.sample(prompts, seeds, sampling)
     return Examples(base.encode_images(images), prompts)
 
 
-def calibration_images(base: Base, method: Method, seed: int = 0) -> Examples | None:
+def calibration_images(
+    base: Base, method: Method, seed: int = 0, sampling: SamplingSettings = SAMPLING
+) -> Examples | None:
     """Images of diverse things by the bare base, for methods that need them; None for the others."""
     if not method.needs_calibration:
         return None
     captions = diverse_captions(base.single_token_words, CALIBRATION, seed)
-    images = sample(base, captions, range(30_000, 30_000 + CALIBRATION), SAMPLING)
+    images = sample(base, captions, range(30_000, 30_000 + CALIBRATION), sampling)
     return Examples(base.encode_images(images), captions)
