@@ -43,7 +43,7 @@ def test_a_bad_setting_is_named(name: str, settings: dict[str, object], message:
 
 
 @pytest.mark.parametrize("cls", [Lora, Stamina])
-def test_the_class_word_follows_the_token_unless_switched_off(cls) -> None:
+def test_the_class_noun_follows_the_token_unless_switched_off(cls) -> None:
     assert cls().prompt_name("rex", "dog") == "<rex> dog"
     assert cls().prompt_name("rex", None) == "<rex>"
     assert cls(use_class_noun=False).prompt_name("rex", "dog") == "<rex>"

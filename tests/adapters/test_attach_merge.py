@@ -17,7 +17,7 @@ def deltas() -> dict[str, Delta]:
     return {"k": LowRank(torch.randn(3, 2), torch.randn(2, 4)), "v": Dense(torch.randn(3, 4))}
 
 
-def test_attached_and_folded_layers_add_delta_x(target_modules: dict[str, nn.Linear]) -> None:
+def test_attached_and_merged_layers_add_delta_x(target_modules: dict[str, nn.Linear]) -> None:
     inputs = torch.randn(2, 5, 4)
     expected = {
         target: layer(inputs) + inputs @ deltas()[target].matrix().T for target, layer in target_modules.items()

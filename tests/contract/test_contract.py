@@ -46,7 +46,7 @@ def library_of(path: Path, base: Base, method: Method, learned: list[TrainedConc
     return library
 
 
-def test_a_concept_changes_what_its_token_draws(base: Base, method: Method, two: list[TrainedConcept]) -> None:
+def test_a_concept_changes_what_its_token_generates(base: Base, method: Method, two: list[TrainedConcept]) -> None:
     untrained = learn_all(base, method, ["rex", "kiki"], steps=0)
     prompt = [f"a photo of {method.prompt_name('kiki', 'dog')}"]
     assert not torch.equal(images(base, method, untrained, prompt), images(base, method, two, prompt))
@@ -68,7 +68,7 @@ def test_saved_deltas_load_bit_for_bit(two: list[TrainedConcept]) -> None:
     assert_same_deltas(deltas, load_deltas(save_deltas(deltas)))
 
 
-def test_folded_and_attached_say_the_same(base: Base, method: Method, two: list[TrainedConcept]) -> None:
+def test_merged_and_attached_predict_the_same(base: Base, method: Method, two: list[TrainedConcept]) -> None:
     base.set_tokens(method.tokens(two))
     deltas = method.compose(base, two, "a photo of <kiki> dog")
     with merge(base.target_modules(), deltas):
@@ -116,7 +116,7 @@ def test_learning_leaves_the_earlier_concepts_untouched(base: Base, method: Meth
         assert all(torch.equal(tensor, after[key]) for key, tensor in tensors.items())
 
 
-def test_zero_steps_say_what_the_model_says(base: Base, method: Method, two: list[TrainedConcept]) -> None:
+def test_zero_steps_change_no_prediction(base: Base, method: Method, two: list[TrainedConcept]) -> None:
     """Of methods that learn on top of what is there; the others combine anew with every concept."""
     if method.on_bare_base or method.trains_jointly:
         assert torch.equal(

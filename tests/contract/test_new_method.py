@@ -79,7 +79,7 @@ def test_it_keeps_the_core_of_the_contract(tmp_path: Path, base: Base) -> None:
     method = small("row-scale")
     assert (method.steps, method.batch_size) == (3, 2)
     two = learn_all(base, method, ["rex", "kiki"])
-    contract.test_a_concept_changes_what_its_token_draws(base, method, two)
+    contract.test_a_concept_changes_what_its_token_generates(base, method, two)
     contract.test_saved_deltas_load_bit_for_bit(two)
     contract.test_the_optimiser_holds_exactly_the_learners_parameters(base, method, two)
     contract.test_every_parameter_is_trained(base, method, two)

@@ -109,7 +109,7 @@ def test_concepts_that_the_prompt_does_not_name_can_be_left_out(base: Base, lear
     assert method.compose(base, learned, "a photo of a dog") == {}
 
 
-def test_a_step_of_drawing_costs_the_same_with_one_concept_and_with_fifty(
+def test_a_denoising_step_costs_the_same_with_one_concept_and_with_fifty(
     base: Base, learned: list[TrainedConcept]
 ) -> None:
     many = [replace(learned[0], name=f"rex{index}") for index in range(49)] + learned[:1]

@@ -45,7 +45,7 @@ def test_every_concept_is_learned_as_the_first_of_lora(base: Base, two: list[Tra
     assert_same_learned(learn(base, Lora(**SMALL), "kiki"), learn(base, kind(**SMALL), "kiki", two[:1]))
 
 
-def test_single_draws_each_concept_as_if_it_were_the_only_one(base: Base, two: list[TrainedConcept]) -> None:
+def test_single_samples_each_concept_as_if_it_were_the_only_one(base: Base, two: list[TrainedConcept]) -> None:
     method = Single(**SMALL)
     alone, both = (images(base, Lora(**SMALL), learned, [KIKI]) for learned in (two[1:], two))
     torch.testing.assert_close(images(base, method, two, [KIKI]), alone, atol=1e-5, rtol=0)

@@ -116,6 +116,6 @@ def _two(base: Base, method: Lora) -> list[TrainedConcept]:
     return [rex, learn(base, method, "kiki", [rex])]
 
 
-def test_the_noun_is_left_out_unless_asked_for() -> None:
+def test_the_class_noun_is_left_out_by_default() -> None:
     assert CLora().prompt_name("rex", "dog") == "<rex>"
     assert CLora(use_class_noun=True).prompt_name("rex", "dog") == "<rex> dog"

@@ -85,7 +85,7 @@ def test_a_change_is_the_weight_after_minus_the_weight_before(base: Base, rex: T
             torch.testing.assert_close(kiki.deltas[target].matrix(), layer.weight - before[target], atol=1e-7, rtol=0)
 
 
-def test_the_start_mark_gives_no_gradient_but_is_changed_all_the_same() -> None:
+def test_bos_gives_no_gradient_but_is_changed_all_the_same() -> None:
     generator = torch.Generator().manual_seed(0)
     values = nn.Parameter(torch.randn(5, 7, generator=generator))
     inputs = torch.randn(2, 4, 7, generator=generator)
@@ -114,6 +114,6 @@ def test_a_concept_costs_every_entry_and_one_vector_an_encoder() -> None:
     assert learned.stored_bytes == 4 * entries + 4 * (32 + 16)
 
 
-def test_the_class_word_follows_the_token_unless_switched_off() -> None:
+def test_the_class_noun_follows_the_token_unless_switched_off() -> None:
     assert CustomDiffusion().prompt_name("rex", "dog") == "<rex> dog"
     assert CustomDiffusion(use_class_noun=False).prompt_name("rex", "dog") == "<rex>"

@@ -39,12 +39,12 @@ def test_it_is_the_papers_closed_form() -> None:
     torch.testing.assert_close(ours @ words.T, wanted.T, atol=1e-5, rtol=0)
 
 
-def test_where_the_concepts_say_what_the_base_says_nothing_changes() -> None:
+def test_concepts_that_predict_what_the_base_predicts_change_nothing() -> None:
     texts, words = random(50, 12, seed=0), random(5, 12, seed=1)
     assert torch.equal(merge(words, torch.zeros(7, 5, dtype=torch.float64), texts, 1e-4), random(7, 12, seed=2) * 0)
 
 
-def test_no_other_weight_with_the_constraint_says_less_to_the_captions() -> None:
+def test_no_other_weight_with_the_constraint_changes_the_captions_less() -> None:
     texts, words, wanted = random(50, 12, seed=0), random(5, 12, seed=1), random(7, 5, seed=2)
     least = merge(words, wanted, texts, ridge=1e-12)
     away = torch.linalg.qr(words.T, mode="complete").Q[:, 5:]  # changes along these keep the constraint
@@ -54,7 +54,7 @@ def test_no_other_weight_with_the_constraint_says_less_to_the_captions() -> None
         assert (other @ texts.T).norm() > (least @ texts.T).norm()
 
 
-def test_words_said_twice_count_once_and_too_many_are_met_as_well_as_can_be() -> None:
+def test_repeated_words_count_once_and_too_many_have_the_least_squares_solution() -> None:
     texts, words, wanted = random(50, 12, seed=0), random(5, 12, seed=1), random(7, 5, seed=2)
     twice = merge(torch.cat([words, words]), torch.cat([wanted, wanted], dim=1), texts, 1e-4)
     torch.testing.assert_close(twice, merge(words, wanted, texts, 1e-4))
@@ -63,9 +63,7 @@ def test_words_said_twice_count_once_and_too_many_are_met_as_well_as_can_be() ->
     torch.testing.assert_close(met, torch.linalg.lstsq(many, asked.T).solution.T)
 
 
-def test_the_merged_model_says_to_each_concepts_words_what_its_own_model_says(
-    base: Base, two: list[TrainedConcept]
-) -> None:
+def test_the_merged_model_maps_each_concepts_words_as_its_own_model_does(base: Base, two: list[TrainedConcept]) -> None:
     method = CustomDiffusionMerge(**SMALL)
     base.set_tokens(method.tokens(two))
     merged = method.compose(base, two)

@@ -37,7 +37,7 @@ def test_the_first_concept_is_learned_as_with_custom_diffusion(base: Base, rex: 
     assert_same_learned(replace(rex, extra={}), learn(base, CustomDiffusion(**SMALL), "rex"))
 
 
-def test_importance_is_the_mean_squared_gradient_of_single_draws(base: Base, rex: TrainedConcept) -> None:
+def test_importance_is_the_mean_squared_gradient_of_single_samples(base: Base, rex: TrainedConcept) -> None:
     """Again by hand: the weights themselves take the gradient, the start mark's share of it left out."""
     method, draws = Ewc(**SMALL), []
     examples = task(base, method, "rex").examples

@@ -153,7 +153,7 @@ def test_the_network_is_held_once_and_is_not_stored(base: Base) -> None:
         }
 
 
-def test_two_text_encoders_are_heard_as_one() -> None:
+def test_the_features_of_two_text_encoders_are_concatenated() -> None:
     """SDXL's target modules hear both encoders' features side by side; concepts relate in that width."""
     base = tiny_sdxl_base()
     rex = learn(base, Fl2t(**SHORT), "rex")

@@ -34,7 +34,7 @@ def test_the_text_score_is_the_weights_size_times_the_norm_of_what_it_reads() ->
     torch.testing.assert_close(scores["site"], torch.tensor([[1.0, 2.0], [0.0, 0.5]]) * norms)
 
 
-def test_a_concept_is_scored_on_its_name_and_the_end_mark_alone(base: Base) -> None:
+def test_a_concept_is_scored_on_its_name_and_eos_alone(base: Base) -> None:
     base.set_tokens({"rex": {"text_encoder": torch.zeros(1, 32)}})
     words = importance.concept_words(base, "<rex> dog")
     alone = base.token_features(["<rex> dog"])[0]
@@ -78,7 +78,7 @@ def test_an_entry_is_general_with_enough_votes() -> None:
     assert masks == [[[True, True, False]], [[True, False, False]], [[False, False, False]]]
 
 
-def test_what_is_general_is_asked_once_for_each_base(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_general_neurons_are_computed_once_for_each_base(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
     token_features = base.token_features
     monkeypatch.setattr(base, "token_features", lambda prompts: asked.append(len(prompts)) or token_features(prompts))
@@ -92,7 +92,7 @@ def test_what_is_general_is_asked_once_for_each_base(base: Base, monkeypatch: py
     assert all(mask.any() for mask in first.values())
 
 
-def test_a_base_that_knows_no_caption_is_told_so(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_base_whose_tokenizer_knows_no_caption_word_is_refused(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(base, "single_token_words", lambda words: [])
     with pytest.raises(MnemonError, match="knows none of the words"):
         importance.general_by_text(base, 0.1, 0.5, "layer")

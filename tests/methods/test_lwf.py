@@ -70,7 +70,7 @@ def test_the_penalty_is_zero_at_the_teacher_and_what_has_changed_elsewhere() -> 
     assert all(gradient.abs().max() > 0 for gradient in torch.autograd.grad(regularization_loss, ups))
 
 
-def test_it_holds_the_model_nearer_to_what_it_said(base: Base, rex: TrainedConcept) -> None:
+def test_it_keeps_the_predictions_nearer_to_the_teachers(base: Base, rex: TrainedConcept) -> None:
     held, free = (learn(base, Lwf(**SMALL, distil_weight=weight), "kiki", [rex]) for weight in (1e4, 0.0))
     moved = [sum(float(delta.matrix().norm()) for delta in one.deltas.values()) for one in (held, free)]
     assert moved[0] < moved[1]

@@ -38,7 +38,7 @@ def test_permuting_the_concepts_permutes_and_changes_nothing_else() -> None:
 
 
 @torch.no_grad()
-def test_what_a_prompt_says_counts_and_its_filling_does_not() -> None:
+def test_the_prompt_counts_and_its_padding_does_not() -> None:
     decoder, text = network(), randn(1, 7, WIDTH)
     proxies, embeddings = randn(CONCEPTS, WIDTH, seed=1), randn(CONCEPTS, WIDTH, seed=2)
     said = torch.arange(7)[None] < 4

@@ -11,7 +11,7 @@ from tests.tiny import tiny_sd_base
 SMALL = {"rank": 2, "steps": 3, "batch_size": 2}
 
 
-def test_images_of_every_earlier_concept_are_drawn_and_trained_on() -> None:
+def test_images_of_every_earlier_concept_are_generated_and_trained_on() -> None:
     base, method = tiny_sd_base(), Replay(**SMALL, num_replay_images=2)
     rex = learn(base, method, "rex")
     assert_same_learned(rex, learn(base, Lora(**SMALL), "rex"))  # nothing to rehearse

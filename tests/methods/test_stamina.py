@@ -90,7 +90,7 @@ def test_the_mask_gets_no_gradient_while_the_product_is_zero(base: Base) -> None
         assert parameter.grad.any() == name.endswith(".a"), name
 
 
-def test_evaluation_mode_prepares_what_is_kept_and_draws_nothing(base: Base) -> None:
+def test_evaluation_mode_prepares_what_is_stored_and_samples_nothing(base: Base) -> None:
     learner = begin(base, Stamina(**SMALL, b0=0.0), []).eval()
     numbers = generator()
     state = numbers.get_state()
@@ -105,7 +105,7 @@ def test_evaluation_mode_prepares_what_is_kept_and_draws_nothing(base: Base) -> 
 
 @pytest.mark.parametrize("mask", ["none", "soft", "sigmoid_st", "gumbel_st"])
 @pytest.mark.parametrize("param", ["factor_mlp", "factor_linear"])
-def test_every_switch_learns_and_folds_to_what_evaluation_shows(base: Base, mask, param) -> None:
+def test_every_switch_trains_and_merges_to_what_evaluation_shows(base: Base, mask, param) -> None:
     method = Stamina(**SMALL, mask=mask, mask_param=param, token="vector", use_class_noun=False)
     earlier = [past(base, 0.01)]
     learner = begin(base, method, earlier).eval()
@@ -143,7 +143,7 @@ def _two(base: Base, method: Method, class_noun: str | None = "dog") -> list[Tra
     return [rex, learn(base, method, "kiki", [rex], class_noun=class_noun)]
 
 
-def test_past_is_what_the_folded_base_has_gained(base: Base) -> None:
+def test_past_is_what_was_merged_into_the_base(base: Base) -> None:
     method = Stamina(**SMALL)
     two = _two(base, method)
     before = {target: layer.weight.clone() for target, layer in base.target_modules().items()}

@@ -15,7 +15,7 @@ def said(base: Base, learned: list[TrainedConcept]) -> torch.Tensor:
         return predict(base, ["a photo of <rex>"])
 
 
-def test_no_weight_is_touched_whether_learning_or_drawing() -> None:
+def test_no_weight_changes_in_training_or_sampling() -> None:
     base = tiny_sd_base()
     before, seen = weights(base), []
     rex = learn(base, SMALL, "rex", on_step=lambda *_: seen.append(weights(base)))
@@ -41,7 +41,7 @@ def test_the_order_of_learning_does_not_matter() -> None:
     assert_same_learned(rex, learn(base, SMALL, "rex", [kiki]))
 
 
-def test_learning_changes_what_the_token_draws() -> None:
+def test_learning_changes_what_the_token_generates() -> None:
     base = tiny_sd_base()
     assert not torch.equal(said(base, [learn(base, SMALL, "rex", steps=0)]), said(base, [learn(base, SMALL, "rex")]))
 
@@ -61,6 +61,6 @@ def test_a_concept_costs_its_vectors() -> None:
     assert learned.stored_bytes == 4 * 3 * (32 + 16)
 
 
-def test_the_noun_is_left_out_unless_asked_for() -> None:
+def test_the_class_noun_is_left_out_by_default() -> None:
     assert TextualInversion().prompt_name("rex", "dog") == "<rex>"
     assert TextualInversion(use_class_noun=True).prompt_name("rex", "dog") == "<rex> dog"

@@ -2,7 +2,7 @@
 
 The authors have published no code. The four steps (base neurons, general neurons, their difference, training on it) are
 the paper's; scores, ranking, vote, regulariser and every number are this project's reading of it. Not covered: scores
-from the attention's outputs, one general score pooled over all captions, and drawing by regions.
+from the attention's outputs, one general score pooled over all captions, and regional sampling.
 """
 
 from collections.abc import Iterator, Mapping

@@ -62,7 +62,7 @@ class CustomDiffusionMerge(FullRankMethod):
         texts = torch.cat(base.token_features(captions)).double().cpu()
         words = [concept_words(base, self.prompt_name(one.name, one.class_noun)) for one in learned]
         heights = [layer.out_features for layer in base.target_modules().values()]
-        # All layers hear the same words, so they are solved together: a concept's changes one above the other.
+        # All layers read the same features, so they are solved together: a concept's changes one above the other.
         changes = (torch.cat([one.deltas[target].matrix() for target in base.target_modules()]) for one in learned)
         wanted = [change.double().cpu() @ own.T for change, own in zip(changes, words, strict=True)]
         merged = merge(torch.cat(words), torch.cat(wanted, dim=1), texts, self.ridge)
