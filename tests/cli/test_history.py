@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from mnemon.library import Library
+from mnemon.sampling import SamplingSettings
 from tests.cli.conftest import Command
 
 LIB = ("--library", "lib")
@@ -13,7 +14,7 @@ LIB = ("--library", "lib")
 
 @pytest.fixture(autouse=True)
 def quick_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mnemon.api.previewing.STEPS", 1)
+    monkeypatch.setattr("mnemon.api.previewing.SAMPLING", SamplingSettings(num_inference_steps=1))
 
 
 def test_preview_shows_all_concepts_on_a_page_that_needs_nothing_else(mnemon: Command, taught: Path) -> None:

@@ -122,6 +122,15 @@ def test_only_failures_make_a_page_too(tmp_path):
     assert "failed, 1 of 1" in text and "0 of 1" in text
 
 
+def test_names_are_escaped_everywhere(tmp_path):
+    method = "<b>it's"
+    write_run(tmp_path, method)
+    write_run(tmp_path, "lora")
+    text = write(tmp_path).read_text(encoding="utf-8")
+    Parsed(text)
+    assert "<b>it" not in text and text.count("&lt;b&gt;it&#39;s") > 20
+
+
 @pytest.mark.parametrize(
     ("value", "unit", "text"),
     [(-168.2, "seconds", "-168 s"), (0.23, "seconds", "0.23 s"), (4_012, "bytes", "4.0 kB"), (None, "bytes", "–")],

@@ -2,14 +2,18 @@
 
 import re
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from mnemon.evaluation.matrix import ScoreMatrix
+from mnemon.methods import METHODS
+from mnemon.report.images import ImageCell, thumbnail
 from mnemon.report.library_page import MethodReport, Report, write_report
 from mnemon.report.plots import plot_curves, plot_matrix
+from mnemon.report.preview_page import write_preview
 
 VOID = {"meta", "img"}
 
@@ -89,6 +93,31 @@ def test_every_image_given_is_in_the_page(page):
 
 def test_text_is_escaped(page):
     assert "Tom &amp; &lt;Jerry&gt;" in page and "<Jerry>" not in page and "A &lt;note&gt;." in page
+
+
+def test_names_of_concepts_and_methods_are_escaped_in_tables_charts_and_alternative_texts(tmp_path):
+    name, path = "<b>\"it's\"", tmp_path / "page.html"
+    matrix = ScoreMatrix((name,), (1,), np.array([[0.9]]))
+    method = MethodReport("<i>own", matrix, matrix, {name: {1: [swatch("red")]}}, costs={"<s>": "<u>1"})
+    write_report(path, Report("T", "I", [method], {name: [swatch("blue")]}, {"<a>": "<em>"}))
+    text = path.read_text(encoding="utf-8")
+    Balance().feed(text)
+    assert not re.search(r"<(b|i|s|u|a|em)>[^<]*(it|own|1)", text) and "<em>" not in text
+    assert text.count("&lt;b&gt;&#34;it&#39;s&#34; after step 1") == 1 and text.count("&lt;i&gt;own") >= 5
+    assert ">&lt;u&gt;1<" in text
+
+
+def test_the_preview_page_shows_a_row_a_concept_and_escapes_names(tmp_path):
+    library = SimpleNamespace(path=tmp_path / "<lib>", base_name="world", method=METHODS["lora"], state=2)
+    cells = {"<rex>": {"a photo of {}": ImageCell({"a photo of <rex>": [thumbnail(swatch("red"))] * 2}, 0.5)}}
+    text = write_preview(
+        tmp_path / "page.html", library, cells, ["a photo of {}", "{} <here>"], ["a photo of {}", "{} <here>"], 2
+    ).read_text(encoding="utf-8")
+    checker = Balance()
+    checker.feed(text)
+    assert checker.open == [] and text.count("<img") == 2 and "<rex>" not in text and "<here>" not in text
+    assert "All concepts of &lt;lib&gt;" in text and '<span class="score">0.50</span>' in text
+    assert "<td></td></tr>" in text  # no images of the second prompt
 
 
 def test_the_better_method_is_marked_and_a_tie_is_not(page):
