@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mnemon.evaluation.matrix import ScoreMatrix
+from mnemon.evaluation.figures import MATRIX_FIGURES
+from mnemon.evaluation.matrix import ScoreMatrix, figures
 from mnemon.methods import METHODS
 from mnemon.report.images import ImageCell, thumbnail
 from mnemon.report.library_page import MethodReport, Report, write_report
@@ -96,7 +97,7 @@ def test_text_is_escaped(page):
 
 
 def test_names_of_concepts_and_methods_are_escaped_in_tables_charts_and_alternative_texts(tmp_path):
-    name, path = "<b>\"it's\"", tmp_path / "page.html"
+    name, path = '<b>"it\'s"', tmp_path / "page.html"
     matrix = ScoreMatrix((name,), (1,), np.array([[0.9]]))
     method = MethodReport("<i>own", matrix, matrix, {name: {1: [swatch("red")]}}, costs={"<s>": "<u>1"})
     write_report(path, Report("T", "I", [method], {name: [swatch("blue")]}, {"<a>": "<em>"}))
@@ -105,6 +106,10 @@ def test_names_of_concepts_and_methods_are_escaped_in_tables_charts_and_alternat
     assert not re.search(r"<(b|i|s|u|a|em)>[^<]*(it|own|1)", text) and "<em>" not in text
     assert text.count("&lt;b&gt;&#34;it&#39;s&#34; after step 1") == 1 and text.count("&lt;i&gt;own") >= 5
     assert ">&lt;u&gt;1<" in text
+
+
+def test_every_figure_of_a_matrix_has_its_formula():
+    assert figures(run()).keys() == MATRIX_FIGURES.keys()
 
 
 def test_the_preview_page_shows_a_row_a_concept_and_escapes_names(tmp_path):

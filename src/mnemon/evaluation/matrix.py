@@ -1,10 +1,9 @@
 """The score matrix R[t, j], the score of concept j after step t, and the numbers that follow from it.
 
-The same names mean different things in different papers; each function says its formula and who uses it. A cell is
-nan where the concept was not there yet, was removed, or was not measured. R[j, j] below is the score of concept j in
-the first row that it is in, R[N, j] its score in the last row. Concepts that are not there are left out of a mean; a
-mean of nothing is nan. Each formula says which entries it needs; if one of them was not measured the number is nan,
-never a number of fewer entries.
+Formulas, their sources and the entries that they need: `mnemon.evaluation.figures.MATRIX_FIGURES`, by name. A cell
+is nan where the concept was not there yet, was removed, or was not measured. R[j, j] is the score of concept j in the
+first row that it is in, R[N, j] its score in the last row. Concepts that are not there are left out of a mean; a mean
+of nothing is nan. If an entry that a formula needs was not measured the number is nan, never a number of fewer entries.
 """
 
 import math
@@ -54,7 +53,7 @@ class ScoreMatrix:
 
 
 def matrix_from_rows(rows: Mapping[int, Mapping[str, Any]], score: str) -> ScoreMatrix:
-    """The matrix of one score ("identity_alignment", ...) from a library's measured rows (`EvalRow.to_json`), by state."""
+    """The matrix of one score ("identity_alignment", ...) from a library's rows (`EvalRow.to_json`), by state."""
     states = sorted(state for state in rows if rows[state]["concepts"])
     names = list(dict.fromkeys(name for state in states for name in rows[state]["concepts"]))
     values = np.full((len(states), len(names)), np.nan)
@@ -79,33 +78,27 @@ def last(matrix: ScoreMatrix) -> Values:
 
 
 def final_average(matrix: ScoreMatrix) -> float:
-    """A_N = (1/N) Σ_j R[N, j], the mean over concepts (CODA-Prompt, mammoth). Needs the last row."""
+    """The mean of the last row."""
     return _mean(last(matrix)) if matrix.has(_last_row(matrix)) else math.nan
 
 
 def learning_accuracy(matrix: ScoreMatrix) -> float:
-    """(1/N) Σ_j R[j, j]: how well concepts were learned, whatever became of them. Needs the diagonal."""
+    """The mean of the diagonal."""
     return _mean(just_learned(matrix)) if matrix.has(matrix.first) else math.nan
 
 
 def learning_accuracy_of_first(matrix: ScoreMatrix, count: int = 10) -> float:
-    """(1/n) Σ_{j≤n} R[j, j] of the first n = min(count, N) concepts. Needs their diagonal.
-
-    Beside `learning_accuracy_of_last` it shows saturation: whether a long sequence is still learned at its end.
-    """
+    """The mean of the diagonal over the first min(count, N) concepts."""
     return _whole_mean(just_learned(matrix)[:count])
 
 
 def learning_accuracy_of_last(matrix: ScoreMatrix, count: int = 10) -> float:
-    """(1/n) Σ_{j>N-n} R[j, j] of the last n = min(count, N) concepts. Needs their diagonal."""
+    """The mean of the diagonal over the last min(count, N) concepts."""
     return _whole_mean(just_learned(matrix)[-count:])
 
 
 def forgetting_from_best(matrix: ScoreMatrix) -> float:
-    """(1/(N-1)) Σ_{j<N} (max_t R[t, j] - R[N, j]) (mammoth, LAMDA-PILOT). The maximum includes the last row: ≥ 0.
-
-    Needs every entry t ≥ j of every concept j < N.
-    """
+    """Best minus last score, mean over the concepts j < N; ≥ 0."""
     earlier = _earlier(matrix)
     if not matrix.has(np.broadcast_to(earlier, matrix.values.shape)):
         return math.nan
@@ -114,19 +107,12 @@ def forgetting_from_best(matrix: ScoreMatrix) -> float:
 
 
 def forgetting_from_first(matrix: ScoreMatrix) -> float:
-    """(1/(N-1)) Σ_{j<N} (R[j, j] - R[N, j]) (Avalanche); below zero where later concepts helped.
-
-    Needs the diagonal and the last row, of the concepts j < N.
-    """
+    """First minus last score, mean over the concepts j < N."""
     return 0.0 - backward_transfer(matrix)  # not -0.0
 
 
 def forgetting_one_step(matrix: ScoreMatrix) -> float:
-    """F_N = (1/(N-1)) Σ_{t=2..N} (1/(t-1)) Σ_{j<t} (R[t-1, j] - R[t, j]): mean drop in one step (CODA-Prompt).
-
-    For the same run it is several times smaller than the other two: never compare across formulas. Needs every entry
-    t ≥ j of every concept j < N.
-    """
+    """Mean drop in one step; never to be compared with the other two."""
     if not matrix.has(np.broadcast_to(_earlier(matrix), matrix.values.shape)):
         return math.nan
     drops = matrix.values[:-1] - matrix.values[1:]  # nan unless the concept was there before and after the step
@@ -134,10 +120,7 @@ def forgetting_one_step(matrix: ScoreMatrix) -> float:
 
 
 def backward_transfer(matrix: ScoreMatrix) -> float:
-    """(1/(N-1)) Σ_{j<N} (R[N, j] - R[j, j]) (GEM, arXiv 1706.08840): minus `forgetting_from_first`.
-
-    Needs the diagonal and the last row, of the concepts j < N.
-    """
+    """Last minus first score, mean over the concepts j < N."""
     earlier = _earlier(matrix)
     if not matrix.has((matrix.first | _last_row(matrix)) & earlier):
         return math.nan
@@ -145,19 +128,19 @@ def backward_transfer(matrix: ScoreMatrix) -> float:
 
 
 def retention_by_concept(matrix: ScoreMatrix) -> Values:
-    """R[N, j] / R[j, j], (concepts,): 1 is kept in full; nan where nothing was learned (R[j, j] ≤ 0)."""
+    """Last over first score, (concepts,): 1 is kept in full; nan where nothing was learned (R[j, j] ≤ 0)."""
     learned = just_learned(matrix)
     learned[~(learned > 0)] = np.nan
     return last(matrix) / learned
 
 
 def retention(matrix: ScoreMatrix) -> float:
-    """(1/N) Σ_j R[N, j] / R[j, j]. The last concept counts, with 1. Needs the diagonal and the last row."""
+    """The mean of `retention_by_concept`; the last concept counts, with 1."""
     return _mean(retention_by_concept(matrix)) if matrix.has(matrix.first | _last_row(matrix)) else math.nan
 
 
 def figures(matrix: ScoreMatrix) -> dict[str, float | None]:
-    """Every number above by name; None for nan, so that it can be written as JSON."""
+    """Every number of `MATRIX_FIGURES` by name; None for nan, so that it can be written as JSON."""
     numbers = {
         "final_average": final_average(matrix),
         "learning_accuracy": learning_accuracy(matrix),

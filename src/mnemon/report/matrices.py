@@ -8,7 +8,7 @@ from mnemon.evaluation.matrix import just_learned
 from mnemon.evaluation.numbers import confusion_of
 from mnemon.evaluation.run_record import RunRecord
 from mnemon.report.charts import whole_rows
-from mnemon.report.tables import HeatTable, heat_table, matrix_foot, matrix_table
+from mnemon.report.tables import HeatTable, matrix_foot, matrix_table
 
 WHOLE = 12  # concepts, at the most, for a matrix with a row for every one of them
 _CAPTIONS = {"identity": "Identity alignment", "image": "Image alignment"}
@@ -33,7 +33,12 @@ def run_matrices(record: RunRecord) -> RunMatrices:
     if len(record.names) > WHOLE:
         return RunMatrices(record.label, scores, None, _confused(record.names, values))
     caption = "Confusion at the end: share of the images of a row's concept that are nearest to a column's"
-    return RunMatrices(record.label, scores, heat_table(record.names, record.names, values, caption), "")
+    return RunMatrices(
+        record.label,
+        scores,
+        HeatTable(caption, record.names, record.names, values, np.zeros(values.shape, np.bool_)),
+        "",
+    )
 
 
 def _scores(record: RunRecord, kind: str, caption: str) -> HeatTable:
@@ -46,7 +51,7 @@ def _scores(record: RunRecord, kind: str, caption: str) -> HeatTable:
     values = np.vstack([just_learned(matrix), matrix.values[whole]])
     framed = np.vstack([np.ones(len(matrix.names), np.bool_), matrix.first[whole]])
     rows = ["just learned", *(f"after {t + 1}" for t in whole)]
-    return heat_table(rows, matrix.names, values, caption, framed, matrix_foot(matrix, ceilings))
+    return HeatTable(caption, rows, matrix.names, values, framed, matrix_foot(matrix, ceilings))
 
 
 def _confused(names: tuple[str, ...], shares: np.ndarray) -> str:

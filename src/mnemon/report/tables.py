@@ -1,7 +1,7 @@
 """Tables of numbers in which the best value is marked, and score matrices as heat tables."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,34 +84,22 @@ def _interval_cell(runs: Sequence[Numbers], name: str) -> Cell:
     return Cell(shown(mean.mean, unit), mean.mean, between)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class HeatTable:
-    """Numbers coloured over 0..1: rows of (value, framed), nan for an empty cell; below them plain texts."""
+    """`values` (rows, columns) coloured over 0..1, nan for an empty cell; `foot` holds rows of texts below them."""
 
     caption: str
+    rows: Sequence[str]
     columns: Sequence[str]
-    rows: Sequence[tuple[str, Sequence[tuple[float, bool]]]]
-    foot: Mapping[str, Sequence[str]]
-
-
-def heat_table(
-    rows: Sequence[str],
-    columns: Sequence[str],
-    values: NDArray[np.float64],
-    caption: str,
-    framed: NDArray[np.bool_] | None = None,
-    foot: Mapping[str, Sequence[str]] | None = None,
-) -> HeatTable:
-    """`values` and `framed` are (rows, columns)."""
-    frames = np.zeros(values.shape, np.bool_) if framed is None else framed
-    cells = [list(zip(line, marks, strict=True)) for line, marks in zip(values.tolist(), frames.tolist(), strict=True)]
-    return HeatTable(caption, columns, list(zip(rows, cells, strict=True)), foot or {})
+    values: NDArray[np.float64]
+    framed: NDArray[np.bool_]
+    foot: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def matrix_table(matrix: ScoreMatrix, caption: str, ceilings: Mapping[str, float | None]) -> HeatTable:
     """A row after each step; a concept's first score is framed."""
     rows = [f"after {state}" for state in matrix.states]
-    return heat_table(rows, matrix.names, matrix.values, caption, matrix.first, matrix_foot(matrix, ceilings))
+    return HeatTable(caption, rows, matrix.names, matrix.values, matrix.first, matrix_foot(matrix, ceilings))
 
 
 def matrix_foot(matrix: ScoreMatrix, ceilings: Mapping[str, float | None]) -> dict[str, Sequence[str]]:
