@@ -2,13 +2,11 @@
 
 import math
 import os
-import platform
 import statistics
 import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +14,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from mnemon.benchmark.measuring import machine_facts, package_versions
 from mnemon.methods import Method, Start, TrainedConcept
 from mnemon.models import Base
-
-PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "numpy")
 
 
 @dataclass(frozen=True)
@@ -140,16 +137,10 @@ def to_json(results: Sequence[Result]) -> list[dict[str, Any]]:
 
 def machine(base: Base) -> dict[str, Any]:
     """Where and on what the numbers were measured."""
-    cuda = base.device.type == "cuda"
     return {
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
+        **machine_facts(base.device),
         "load_before": os.getloadavg()[0],
-        "accelerator": torch.cuda.get_device_name(base.device) if cuda else None,
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in PACKAGES},
+        "versions": package_versions(),
         "commit": _commit(),
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
@@ -157,13 +148,6 @@ def machine(base: Base) -> dict[str, Any]:
 
 def _short(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-
-
-def _processor() -> str:
-    facts = Path("/proc/cpuinfo")
-    lines = facts.read_text().splitlines() if facts.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 def _commit() -> str:

@@ -7,9 +7,9 @@ from tempfile import TemporaryDirectory
 from torch import Tensor
 
 from mnemon.data import photos_tensor
-from mnemon.evaluation import Encoders, settings_for
+from mnemon.evaluation import Encoders, EvalSettings
 from mnemon.evaluation.alignment import mean_pairwise_cosine
-from mnemon.evaluation.prompts import PROMPTS
+from mnemon.evaluation.prompts import concept_prompts, prompt_set
 from mnemon.library import Library
 from mnemon.methods import Method
 from mnemon.sampling import SamplingSettings, sample
@@ -80,13 +80,11 @@ def _curve(bench: Bench, encoders: Encoders, method: Method, seed: int) -> Curve
 
 
 def _images(bench: Bench, encoders: Encoders, method: Method, class_noun: str | None) -> Tensor:
-    """The images that `evaluate` would draw of the concept."""
-    settings = settings_for(encoders)
-    prompts = PROMPTS[settings.prompts].of_concept(method.prompt_name("it", class_noun)) * settings.seeds_per_prompt
-    prompts = prompts[: bench.sizes.images]
-    seeds = range(settings.first_seed, settings.first_seed + len(prompts))
+    """The images that `evaluate` would sample of the concept."""
+    settings, count, name = EvalSettings(), bench.sizes.images, method.prompt_name("it", class_noun)
+    prompts = concept_prompts(name, class_noun, prompt_set(encoders.prompts), count).prompts
     return sample(
-        bench.base, prompts, seeds, SamplingSettings(settings.guidance_scale, bench.sizes.sampling_steps, batch_size=16)
+        bench.base, prompts, settings.seeds(count), SamplingSettings(settings.guidance_scale, bench.sizes.sampling_steps, batch_size=16)
     )
 
 

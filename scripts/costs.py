@@ -66,8 +66,8 @@ def _learn(bench: Bench, method: Method, earlier: list[TrainedConcept]) -> tuple
 def _draw(bench: Bench, method: Method, learned: list[TrainedConcept]) -> list[float]:
     """Seconds an image of each round; composing is not counted."""
     count = bench.sizes.images
-    told = [f"a photo of {method.prompt_name('it', 'mug')} on the beach"] * count
+    prompts = [f"a photo of {method.prompt_name('it', 'mug')} on the beach"] * count
     with Composed(bench.base, method, learned) as composed:
         settings = SamplingSettings(num_inference_steps=bench.sizes.sampling_steps, batch_size=count)
-        sample = partial(composed.sample, told, range(count), settings)
+        sample = partial(composed.sample, prompts, range(count), settings)
         return [seconds(bench.base, sample) / count for _ in range(bench.sizes.rounds)]

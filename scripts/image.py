@@ -16,12 +16,12 @@ def main(demo: Path, to: Path) -> None:
     rows = {"photos": _photos(demo)} | {f"{method}, at the end": _last(demo, method) for method in METHODS}
     width = LABEL + len(CONCEPTS) * (EACH * SIDE + GAP)
     canvas = Image.new("RGB", (width, len(rows) * (SIDE + GAP) + 18), "white")
-    sample = ImageDraw.Draw(canvas)
+    pen = ImageDraw.Draw(canvas)
     for column, concept in enumerate(CONCEPTS):
-        sample.text((LABEL + column * (EACH * SIDE + GAP), 2), f"<{concept.name}>, {concept.class_noun}", fill="black")
+        pen.text((LABEL + column * (EACH * SIDE + GAP), 2), f"<{concept.name}>, {concept.class_noun}", fill="black")
     for row, (name, images) in enumerate(rows.items()):
         top = 18 + row * (SIDE + GAP)
-        sample.text((4, top + SIDE // 2 - 6), name, fill="black")
+        pen.text((4, top + SIDE // 2 - 6), name, fill="black")
         for column, cells in enumerate(images):
             for index, cell in enumerate(cells[:EACH]):
                 left = LABEL + column * (EACH * SIDE + GAP) + index * SIDE

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mnemon.evaluation import Encoders, settings_for
-from mnemon.evaluation.prompts import PROMPTS
+from mnemon.evaluation import Encoders, EvalSettings
+from mnemon.evaluation.prompts import prompt_set
 from mnemon.methods import Method, TrainedConcept
 from mnemon.models import Base
 from mnemon.models.unet import UNetBase
@@ -34,12 +34,12 @@ def drawing(bench: Bench) -> list[Result]:
         if method.per_prompt:
             continue
         learned = stand_ins(bench.base, method, bench.sizes.concepts, bench.seed)
-        told = [f"a photo of {method.prompt_name('c0', 'mug')} on the beach"] * bench.sizes.images
+        prompts = [f"a photo of {method.prompt_name('c0', 'mug')} on the beach"] * bench.sizes.images
         began = now(bench.base)
         with Composed(bench.base, method, learned) as composed:
             composing = now(bench.base) - began
             pairs = _in_turn(
-                bench, partial(composed.sample, told, *options), partial(sample, bench.bare, bare, *options)
+                bench, partial(composed.sample, prompts, *options), partial(sample, bench.bare, bare, *options)
             )
         details = {
             "composing_seconds": composing,
@@ -62,9 +62,11 @@ def drawing_by_prompt(bench: Bench) -> list[Result]:
         if not method.per_prompt:
             continue
         learned = stand_ins(bench.base, method, bench.sizes.concepts, bench.seed)
-        told = [f"a photo of {method.prompt_name('c0', 'mug')} {PLACES[index % len(PLACES)]}" for index in range(count)]
-        many = partial(_afresh, bench, bench.base, method, learned, told)
-        pairs = _in_turn(bench, many, partial(_afresh, bench, bench.bare, method, learned[:1], told))
+        prompts = [
+            f"a photo of {method.prompt_name('c0', 'mug')} {PLACES[index % len(PLACES)]}" for index in range(count)
+        ]
+        many = partial(_afresh, bench, bench.base, method, learned, prompts)
+        pairs = _in_turn(bench, many, partial(_afresh, bench, bench.bare, method, learned[:1], prompts))
         details = {"pictures_per_second_with_one": count / statistics.median(one for _, one in pairs)}
         title = f"{name}: drawing with {len(learned)} concepts / with one"
         results.append(median(title, "ratio", [many / one for many, one in pairs], MANY_GOAL, details))
@@ -77,10 +79,10 @@ def _options(bench: Bench) -> tuple[Sequence[int], SamplingSettings]:
     return range(bench.sizes.images), settings
 
 
-def _afresh(bench: Bench, base: Base, method: Method, learned: list[TrainedConcept], told: list[str]) -> None:
+def _afresh(bench: Bench, base: Base, method: Method, learned: list[TrainedConcept], prompts: list[str]) -> None:
     """Draw with the concepts, none of them combined yet."""
     with Composed(base, method, learned) as composed:
-        composed.sample(told, *_options(bench))
+        composed.sample(prompts, *_options(bench))
 
 
 def _in_turn(bench: Bench, ours: Callable[[], object], peer: Callable[[], object]) -> list[tuple[float, float]]:
@@ -94,8 +96,8 @@ def scoring(bench: Bench, encoders: Encoders) -> list[Result]:
 
     Both use one scheduler, number of steps and guidance; the peer's images are encoded in one batch too.
     """
-    settings = settings_for(encoders)
-    prompts = list(PROMPTS[settings.prompts].general)[: bench.sizes.images]
+    settings = EvalSettings()
+    prompts = list(prompt_set(encoders.prompts).general)[: bench.sizes.images]
     assert isinstance(bench.bare, UNetBase)
     pipeline = bench.bare.pipeline()
     pipeline.scheduler = bench.bare.schedule.sampling_scheduler()
@@ -113,10 +115,10 @@ def scoring(bench: Bench, encoders: Encoders) -> list[Result]:
                     for seed, prompt in enumerate(prompts)]  # fmt: skip
         return torch.cat(images).cpu()
 
-    def learning_rate(drawn: Callable[[], Tensor]) -> float:
+    def images_per_second(drawn: Callable[[], Tensor]) -> float:
         return len(prompts) / seconds(bench.bare, lambda: _encode(encoders, drawn()))
 
-    pairs = [(learning_rate(batched), learning_rate(singly)) for _ in range(1 + bench.sizes.rounds)][1:]
+    pairs = [(images_per_second(batched), images_per_second(singly)) for _ in range(1 + bench.sizes.rounds)][1:]
     ours, theirs = ([pair[which] for pair in pairs] for which in (0, 1))
     return [
         median("scored images, in batches", "images / s", ours),

@@ -13,12 +13,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from mnemon.cli.options import setting_of
 from mnemon.data import photos_tensor
-from mnemon.evaluation import WorldEncoders, evaluate_row, reference_features, settings_for
+from mnemon.evaluation import EvalRow, EvalSettings, WorldEncoders, evaluate, reference_features
 from mnemon.evaluation.drift import zero_shot_drift
+from mnemon.evaluation.evaluate import default_prompts
 from mnemon.files import write_json
 from mnemon.methods import Method, TrainedConcept, method_from
 from mnemon.models import Base, load_base
@@ -54,8 +55,7 @@ def main() -> None:
 def parse(variant: str) -> Method:
     """The method that "name key=value key=value" describes; values are JSON, or words."""
     name, *pairs = variant.split()
-    settings = dict(pair.split("=", 1) for pair in pairs)
-    return method_from(name, {key: _value(text) for key, text in settings.items()})
+    return method_from(name, dict(setting_of(pair) for pair in pairs))
 
 
 def run(
@@ -69,7 +69,6 @@ def run(
         for one in concepts
     }
     diagonal, seconds = [], 0.0
-    settings = settings_for(encoders)
     for group in groups:
         photos = [one.photos(PHOTOS, seed=1) for one in group]
         began = time.monotonic()
@@ -78,32 +77,26 @@ def run(
         seconds += time.monotonic() - began
         learned += latest
         with Composed(base, method, learned) as composed:
-            row = evaluate_row(composed, references, encoders, settings, only=[one.name for one in latest])
-        diagonal += [{**row["concepts"][one.name], "facts": dict(one.facts)} for one in latest]
-    last, general = scored(base, method, learned, references, encoders)
-    drift = zero_shot_drift(encoders.image(general_by_bare(base, encoders)), encoders.image(general))
-    return {"diagonal": diagonal, "last": last, "drift": drift, "seconds": seconds / len(concepts)}
+            prompts = default_prompts(composed, encoders, EvalSettings())
+            prompts = {one.name: prompts[one.name] for one in latest}
+            row = evaluate(composed, references, encoders, prompts=prompts, general=False)
+        diagonal += [{**row.concepts[one.name], "facts": dict(one.facts)} for one in latest]
+    last = scored(base, method, learned, references, encoders)
+    drift = zero_shot_drift(general_by_bare(base, encoders), last.features[None]["image"])
+    return {"diagonal": diagonal, "last": last.to_json(), "drift": drift, "seconds": seconds / len(concepts)}
 
 
 @cache
 def general_by_bare(base: Base, encoders: WorldEncoders) -> Tensor:
-    """The general prompts' images by the bare base, the same for all variants."""
-    return scored(base, method_from("lora"), [], {}, encoders)[1]
+    """Features of the control prompts' images by the bare base, the same for all variants."""
+    return scored(base, method_from("lora"), [], {}, encoders).features[None]["image"]
 
 
 def scored(
     base: Base, method: Method, learned: Sequence[TrainedConcept], references: dict[str, Any], encoders: WorldEncoders
-) -> tuple[dict[str, Any], Tensor]:
-    """The row of all concepts, and the images of the general prompts."""
-    general: list[Tensor] = []
-
-    def keep(name: str | None, images: Tensor) -> None:
-        if name is None:
-            general.append(images)
-
+) -> EvalRow:
     with Composed(base, method, learned) as composed:
-        row = evaluate_row(composed, references, encoders, settings_for(encoders), on_images=keep)
-    return row, torch.cat(general)
+        return evaluate(composed, references, encoders)
 
 
 def summary(result: dict[str, Any]) -> str:
@@ -121,13 +114,6 @@ def summary(result: dict[str, Any]) -> str:
     cells = " ".join(f"{value:.2f}" for value in just)
     facts = [list(cell["facts"].values())[:1] for cell in result["diagonal"]]
     return " ".join(f"{name} {value:.4f}" for name, value in numbers.items()) + f"  [{cells}] {facts}"
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
 
 
 if __name__ == "__main__":

@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from mnemon.benchmark import Job, ProcessExecutor, Progress, RayExecutor, SerialExecutor, engine_named, run_bench
+from mnemon.benchmark import Job, ProcessExecutor, RayExecutor, SerialExecutor, engine_named, run_bench
 from mnemon.errors import MnemonError
-from mnemon.evaluation.run_record import RunRecord
+from mnemon.evaluation.run_folder import Progress, RunFolder
 from mnemon.library import Library
 from tests.benchmark import workers
 from tests.benchmark.conftest import Planned
@@ -40,7 +40,7 @@ def test_a_job_done_in_a_worker_is_the_job_done_here(planned: Planned) -> None:
     assert run_bench([here], SerialExecutor(), lambda job, progress: told.append(progress)).failed == {}
     assert run_bench([apart], ProcessExecutor(1)).failed == {}
     assert told[-1] is None and max(one.done for one in told if one) <= 3
-    ours, theirs = (RunRecord.read(job.folder) for job in (here, apart))
+    ours, theirs = (RunFolder(job.folder).record() for job in (here, apart))
     assert ours.finished and theirs.finished and ours.rows.keys() == theirs.rows.keys()
     assert all(torch.allclose(ours.features[key], theirs.features[key], atol=1e-3) for key in ours.features)
 

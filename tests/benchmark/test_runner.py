@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import torch
 
-from mnemon.benchmark import Job, SerialExecutor, jobs, open_sequence, plan, run_bench, run_job, runner
+from mnemon.benchmark import Job, SerialExecutor, open_sequence, plan, run_bench, run_job, runner
 from mnemon.errors import MnemonError
 from mnemon.evaluation import EvalSettings
-from mnemon.evaluation.run_record import RunRecord
+from mnemon.evaluation.run_folder import RunFolder
 from mnemon.library import Library
 from mnemon.methods import method_from
 from tests.benchmark.conftest import SMALL, Planned
@@ -27,7 +27,7 @@ def names(job: Job, state: int) -> list[str]:
 def test_a_job_leaves_its_matrix_features_costs_and_a_library(planned: Planned) -> None:
     (job,) = planned(["lora"])
     assert run_bench([job], SerialExecutor()).failed == {}
-    record = RunRecord.read(job.folder)
+    record = RunFolder(job.folder).record()
     assert record.finished and record.names == ("cat", "ink", "mug") and record.points == (2, 3)
     assert [names(job, state) for state in (0, 1, 2, 3)] == [[], ["cat"], ["cat", "ink"], ["cat", "ink", "mug"]]
     assert [one.held_out for one in record.concepts] == [True, False, False]
@@ -50,7 +50,7 @@ class Stops:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.places: set[object] = set()
-        for owner, name in ((Library, "commit"), (jobs.JobFolder, "write_row"), (runner, "discard_checkpoint")):
+        for owner, name in ((Library, "commit"), (RunFolder, "write_row"), (runner, "discard_checkpoint")):
             monkeypatch.setattr(owner, name, self._stopped(name, getattr(owner, name)))
 
     def _stopped(self, name: str, function: Any) -> Any:
@@ -80,10 +80,10 @@ def test_a_job_stopped_anywhere_ends_as_one_that_was_not(
             run_job(killed, lambda progress: stops.at(progress.doing, progress.done))
             break
         except KeyboardInterrupt:
-            assert not jobs.JobFolder(killed.folder).finished(3)
+            assert not RunFolder(killed.folder).finished(3)
     assert {"before commit", "before write_row", "before discard_checkpoint"} <= {p[0] for p in stops.places}  # type: ignore[index]
     assert rows(killed) == rows(whole)
-    ours, theirs = (RunRecord.read(job.folder).features for job in (killed, whole))
+    ours, theirs = (RunFolder(job.folder).record().features for job in (killed, whole))
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
@@ -124,7 +124,7 @@ def test_orders_and_seeds_are_jobs_and_other_settings_need_another_folder(
     ]  # fmt: skip
     assert len({job.folder for job in made}) == 8
     (job,) = planned(["lora"])
-    jobs.JobFolder(job.folder).begin(job.to_json(open_sequence(str(three))))
+    RunFolder(job.folder).begin(job.to_json(open_sequence(str(three))))
     assert planned(["lora"]) == [job]
     with pytest.raises(MnemonError, match=r"another value of 'settings' \(rank 16, not 4\)"):
         planned(["lora"], settings={"lora": {**SMALL, "rank": 4}})

@@ -3,8 +3,9 @@
 import os
 import signal
 
-from mnemon.benchmark.jobs import Job, JobFolder, OnProgress, Progress
+from mnemon.benchmark.jobs import Job, OnProgress
 from mnemon.benchmark.runner import run_job
+from mnemon.evaluation.run_folder import Progress
 
 
 def die_at_first(job: Job, on_progress: OnProgress) -> None:
@@ -16,7 +17,7 @@ def die_at_first(job: Job, on_progress: OnProgress) -> None:
     on_progress(Progress(0, 1, "trying"))
     if job.method == "stamina" or (job.method == "lora" and before == 0):
         os.kill(os.getpid(), signal.SIGKILL)
-    JobFolder(job.folder).path.joinpath("done").write_text("done")
+    (job.folder / "done").write_text("done")
 
 
 def run_but_die_at_first(job: Job, on_progress: OnProgress) -> None:

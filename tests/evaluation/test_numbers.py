@@ -9,7 +9,7 @@ from mnemon.evaluation.figures import FIGURES, SUMMARY
 from mnemon.evaluation.intervals import interval, t_quantile
 from mnemon.evaluation.numbers import figures_of, interval_of, multi_alignment, spread_over_orders
 from mnemon.evaluation.results import Results
-from mnemon.evaluation.run_record import RunRecord
+from mnemon.evaluation.run_folder import RunFolder
 from mnemon.report.benchmark_page import write
 from mnemon.report.summary import figures_by_method, summary, write_numbers
 from tests.evaluation.runs import write_failure, write_run
@@ -22,7 +22,7 @@ NAMES = (
 
 
 def figures(out, **options):
-    return figures_of(RunRecord.read(write_run(out, "lora", strips=False, **options)))
+    return figures_of(RunFolder(write_run(out, "lora", strips=False, **options)).record())
 
 
 def test_the_figures_of_a_run_by_hand(tmp_path):
@@ -73,7 +73,7 @@ def test_what_was_not_scored_is_none_and_never_guessed(tmp_path):
 def test_without_features_the_scores_remain(tmp_path):
     folder = write_run(tmp_path, "lora", strips=False)
     (folder / "features.safetensors").unlink()
-    found = figures_of(RunRecord.read(folder))
+    found = figures_of(RunFolder(folder).record())
     missing = {"a_mmd", "f_mmd", "kid", "mmd_just_learned", "zero_shot_drift", "recognised", "picture_error"}
     assert {name for name, value in found.items() if value is None} == missing
 

@@ -8,13 +8,13 @@ import torch
 
 from mnemon.errors import MnemonError
 from mnemon.evaluation.results import Results
-from mnemon.evaluation.run_record import RunRecord
+from mnemon.evaluation.run_folder import RunFolder
 from mnemon.files import write_json
 from tests.evaluation.runs import identity, write_failure, write_run
 
 
 def test_a_run_is_read_back_in_the_order_in_which_it_learned(tmp_path):
-    record = RunRecord.read(write_run(tmp_path, "lora", order=1, seed=3, points=(1, 4)))
+    record = RunFolder(write_run(tmp_path, "lora", order=1, seed=3, points=(1, 4))).record()
     assert (record.method, record.order, record.seed, record.points) == ("lora", 1, 3, (1, 4))
     assert record.names == ("c02", "c03", "c04", "c01") and record.finished
     assert record.costs.seconds["c03"] == 13.0 and record.images_of_a_cell == 4
@@ -24,7 +24,7 @@ def test_a_run_is_read_back_in_the_order_in_which_it_learned(tmp_path):
 
 
 def test_the_matrix_knows_what_was_not_scored(tmp_path):
-    matrix = RunRecord.read(write_run(tmp_path, "lora", points=(1, 4))).matrix("identity_alignment")
+    matrix = RunFolder(write_run(tmp_path, "lora", points=(1, 4))).record().matrix("identity_alignment")
     known = [[identity(0.9, 0.02, t, j) for j in range(1, 5)] for t in range(1, 5)]
     scored = np.eye(4, dtype=bool)
     scored[[0, 3]] = True
@@ -55,19 +55,19 @@ def test_a_damaged_file_is_named_with_what_is_wrong(tmp_path, name, change, mess
     folder = write_run(tmp_path, "lora", strips=False)
     damaged(folder, name, change)
     with pytest.raises(MnemonError, match=message):
-        RunRecord.read(folder)
+        RunFolder(folder).record()
 
 
 def test_a_folder_that_is_no_run_and_files_cut_short_are_refused(tmp_path):
     with pytest.raises(MnemonError, match="not the folder of a benchmark run"):
-        RunRecord.read(tmp_path)
+        RunFolder(tmp_path).record()
     folder = write_run(tmp_path, "lora", strips=False)
     (folder / "features.safetensors").write_bytes(b"\x10\x00")
     with pytest.raises(MnemonError, match=r"features.safetensors cannot be read"):
-        RunRecord.read(folder)
+        RunFolder(folder).record()
     (folder / "rows.json").write_text("{")
     with pytest.raises(MnemonError, match=r"rows.json cannot be read as JSON"):
-        RunRecord.read(folder)
+        RunFolder(folder).record()
 
 
 def test_runs_without_a_result_are_kept_with_their_reason(tmp_path):

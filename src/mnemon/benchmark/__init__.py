@@ -2,7 +2,7 @@
 
 from mnemon.benchmark.bench import BenchResult, run_bench
 from mnemon.benchmark.engines import ENGINES, Engine, ProcessExecutor, RayExecutor, SerialExecutor, engine_named
-from mnemon.benchmark.jobs import Job, JobFolder, Progress, plan
+from mnemon.benchmark.jobs import Job, plan
 from mnemon.benchmark.runner import run_job
 from mnemon.benchmark.sequences import ConceptSequence, shipped_sequences
 from mnemon.benchmark.sources import open_sequence
@@ -14,9 +14,7 @@ __all__ = [
     "Engine",
     "SerialExecutor",
     "Job",
-    "JobFolder",
     "ProcessExecutor",
-    "Progress",
     "RayExecutor",
     "engine_named",
     "open_sequence",

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mnemon.benchmark.engines import Engine, OnJobProgress
-from mnemon.benchmark.jobs import Job, JobFolder, Progress
+from mnemon.benchmark.jobs import Job
 from mnemon.benchmark.runner import run_job
 from mnemon.benchmark.sources import open_sequence
+from mnemon.evaluation.run_folder import Progress, RunFolder
 from mnemon.library.lock import exclusive
 from mnemon.report import benchmark_page as report
 
@@ -36,13 +37,13 @@ def run_bench(
         count = len(open_sequence(jobs[0].sequence).concepts)
         open_jobs = []
         for job in jobs:
-            if JobFolder(job.folder).finished(count):
+            if RunFolder(job.folder).finished(count):
                 on_progress(job, Progress(count, count, "done before"))
                 on_progress(job, None)
             else:
                 open_jobs.append(job)
         engine.run(open_jobs, run_job, on_progress)
         page = report.write(out)
-    failures = {job.title: JobFolder(job.folder).failure() for job in jobs}
-    failed = {title: failure for title, failure in failures.items() if failure is not None}
+    failures = {job.title: RunFolder(job.folder).failure() for job in jobs}
+    failed = {title: f"{failure.where}: {failure.error}" for title, failure in failures.items() if failure is not None}
     return BenchResult(len(jobs), len(jobs) - len(open_jobs), failed, page)

@@ -19,8 +19,9 @@ from typing import Any, Protocol
 
 import torch
 
-from mnemon.benchmark.jobs import Job, JobFolder, OnProgress, Progress
+from mnemon.benchmark.jobs import Job, OnProgress
 from mnemon.errors import MnemonError
+from mnemon.evaluation.run_folder import Progress, RunFolder
 
 TRIES = 3  # of a job whose worker dies
 ENGINES = ("here", "processes", "ray")
@@ -176,7 +177,7 @@ class _Written:
     """Progress for whoever looks into the job's folder, written at most once a second."""
 
     def __init__(self, job: Job) -> None:
-        self._folder, self._due = JobFolder(job.folder), threading.Event()
+        self._folder, self._due = RunFolder(job.folder), threading.Event()
         self._due.set()
 
     def __call__(self, progress: Progress) -> None:
@@ -189,14 +190,14 @@ class _Written:
 
 
 def _pass_on(job: Job, on_progress: OnJobProgress) -> None:
-    progress = JobFolder(job.folder).progress()
+    progress = RunFolder(job.folder).progress()
     if progress is not None:
         on_progress(job, progress)
 
 
 def _ended(job: Job, on_progress: OnJobProgress, error: str | None) -> None:
     """What becomes of a job whose worker is gone; `error` if it did not come to an end by itself."""
-    folder = JobFolder(job.folder)
+    folder = RunFolder(job.folder)
     if error is not None:
         progress = folder.progress()
         folder.fail(error, progress.doing if progress else "starting")

@@ -1,34 +1,15 @@
-"""Jobs: one method on one order with one seed each, and the folder where a job keeps all it has done so far.
+"""Jobs: one method on one order with one seed each."""
 
-<out>/<method>/order-<o>-seed-<s>/
-  job.json              what was asked, versions, machine
-  rows.json             {"<t>": row}; 0 is the bare base
-  features.safetensors  "pictures/<t>/<name>/image|identity", "references/<name>/image|identity", "general/<t>/image"
-  figures.json          what every report works out of the features, for when these are left out
-  costs.json            seconds, bytes, parameters, memory
-  strips/<t>-<name>.png the first images of a scored cell
-  library/              the concepts learned so far, as any library
-  training/             the snapshot of the concept being learned
-  failed.json           {"error", "where", "traceback"}, if the job failed
-  progress.json         how far the job is, while it runs in another process
-"""
-
-import json
-import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-from PIL import Image
-from safetensors.torch import load_file
-from torch import Tensor
 
 from mnemon.benchmark.sequences import ConceptSequence, shipped_sequences
 from mnemon.benchmark.sources import open_sequence
 from mnemon.errors import MnemonError
 from mnemon.evaluation import EvalSettings
-from mnemon.files import write_json, write_png, write_safetensors
+from mnemon.evaluation.run_folder import Progress, RunFolder
 from mnemon.methods import method_from, method_settings
 from mnemon.methods.base import Method
 
@@ -93,16 +74,6 @@ class Job:
         }
 
 
-@dataclass(frozen=True)
-class Progress:
-    """How far a job is: concepts done, where learning and scoring are half of each, concepts in all, and what it does
-    now."""
-
-    done: float
-    total: int
-    doing: str
-
-
 OnProgress = Callable[[Progress], None]
 
 
@@ -142,9 +113,9 @@ def plan(
     ]
     for job in jobs:
         job.made_method()
-        JobFolder(job.folder).check_same(job, opened)
+        RunFolder(job.folder).check(job.to_json(opened))
     for path in sorted(out.glob("*/order-*-seed-*")):  # those of other methods too
-        JobFolder(path).check_comparable(jobs[0].shared(opened))
+        RunFolder(path).check(jobs[0].shared(opened))
     return jobs
 
 
@@ -152,97 +123,3 @@ def _settled(what: str, names: Sequence[str]) -> str:
     """A path that is true wherever a worker stands; a name as it is."""
     path = Path(what).expanduser()
     return str(path.resolve()) if what not in names and path.exists() else what
-
-
-class JobFolder:
-    """What a job has written so far, read on opening; every writing leaves the old or the new file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.rows: dict[str, dict[str, Any]] = _read(path / "rows.json")
-        self.costs: dict[str, Any] = _read(path / "costs.json")
-
-    def check_same(self, job: Job, sequence: ConceptSequence) -> None:
-        """Raises:
-        MnemonError: the job was begun with other settings.
-        """
-        if (self.path / "job.json").exists():
-            self._check(json.loads(json.dumps(job.to_json(sequence))))
-
-    def check_comparable(self, shared: Mapping[str, Any]) -> None:
-        """Raises:
-        MnemonError: the job was begun on another base or sequence, or scored in another way, than these have in common.
-        """
-        self._check(shared)
-
-    def _check(self, asked: Mapping[str, Any]) -> None:
-        begun = _read(self.path / "job.json")
-        for key, value in asked.items() if begun else ():
-            if begun.get(key) != value:
-                raise MnemonError(
-                    f"{self.path} was begun with another value of '{key}'{_difference(begun.get(key), value)}: "
-                    "ask for the same, or choose another results folder."
-                )
-
-    def begin(self, facts: Mapping[str, Any]) -> None:
-        """Note what is done and where; an earlier failure is taken back."""
-        write_json(self.path / "job.json", facts)
-        (self.path / "failed.json").unlink(missing_ok=True)
-
-    def finished(self, count: int) -> bool:
-        """Whether all of `count` concepts are learned and scored."""
-        return str(count) in self.rows and bool(self.costs) and not (self.path / "failed.json").exists()
-
-    def features(self) -> dict[str, Tensor]:
-        path = self.path / "features.safetensors"
-        return load_file(path) if path.exists() else {}
-
-    def write_row(
-        self, count: int, row: dict[str, Any], features: Mapping[str, Tensor], strips: Mapping[str, Image.Image]
-    ) -> None:
-        """Keep what was measured after `count` concepts; they are scored once the row is there, so that comes last."""
-        for name, strip in strips.items():
-            write_png(self.path / "strips" / f"{count}-{name}.png", strip)
-        write_safetensors(self.path / "features.safetensors", features)
-        self.write_costs()
-        self.rows[str(count)] = row
-        write_json(self.path / "rows.json", self.rows)
-
-    def write_costs(self) -> None:
-        write_json(self.path / "costs.json", self.costs)
-
-    def fail(self, error: str, where: str, details: BaseException | None = None) -> None:
-        lines = traceback.format_exception(details) if details else []
-        write_json(self.path / "failed.json", {"error": error, "where": where, "traceback": "".join(lines)})
-
-    def failure(self) -> str | None:
-        failed = _read(self.path / "failed.json")
-        return f"{failed['where']}: {failed['error']}" if failed else None
-
-    def write_progress(self, progress: Progress) -> None:
-        write_json(self.path / "progress.json", asdict(progress))
-
-    def progress(self) -> Progress | None:
-        found = _read(self.path / "progress.json")
-        return Progress(**found) if found else None
-
-    def end(self) -> None:
-        (self.path / "progress.json").unlink(missing_ok=True)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """A JSON object; {} if there is none yet."""
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return found
-    except FileNotFoundError:
-        return {}
-    except ValueError:
-        raise MnemonError(f"{path} is damaged: delete its folder, and the job is done again.") from None
-
-
-def _difference(begun: Any, asked: Any) -> str:
-    if isinstance(begun, dict) and isinstance(asked, dict):
-        other = [f"{key} {begun.get(key)}, not {asked[key]}" for key in asked if begun.get(key) != asked[key]]
-        return f" ({', '.join(other)})"
-    return "" if isinstance(begun, list) else f" ({begun}, not {asked})"

@@ -21,7 +21,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from mnemon.api.opening import base_named, encoders_of
-from mnemon.benchmark.jobs import Job, JobFolder, OnProgress, Progress
+from mnemon.benchmark.jobs import Job, OnProgress
 from mnemon.benchmark.measuring import PeakMemory, machine_facts, package_versions, parameter_count
 from mnemon.benchmark.sequences import ConceptSpec
 from mnemon.benchmark.sources import open_sequence
@@ -29,6 +29,7 @@ from mnemon.data import photos_tensor
 from mnemon.errors import MnemonError
 from mnemon.evaluation import Encoders, EvalRow, EvalSettings, evaluate, reference_features
 from mnemon.evaluation.prompts import SIZES, EvalPrompts, combinations, combined_prompts, concept_prompts, prompt_set
+from mnemon.evaluation.run_folder import Progress, RunFolder
 from mnemon.files import write_safetensors
 from mnemon.library import Library
 from mnemon.methods import Start, method_from
@@ -44,7 +45,7 @@ SHOWN = 4  # images in a strip; also images of each combination of concepts
 
 def run_job(job: Job, on_progress: OnProgress = lambda progress: None) -> None:
     """Do the job, or what is left of it. Any error is written to its folder instead of raised."""
-    folder = JobFolder(job.folder)
+    folder = RunFolder(job.folder)
     run: _Run | None = None
     try:
         run = _Run(job, folder, on_progress)
@@ -57,7 +58,7 @@ def run_job(job: Job, on_progress: OnProgress = lambda progress: None) -> None:
 class _Run:
     """The state of one job."""
 
-    def __init__(self, job: Job, folder: JobFolder, on_progress: OnProgress) -> None:
+    def __init__(self, job: Job, folder: RunFolder, on_progress: OnProgress) -> None:
         self.job, self.folder, self.on_progress, self.doing = job, folder, on_progress, "beginning"
         self.base, self.encoders = _opened(job.base)
         self.sequence = open_sequence(job.sequence)

@@ -89,7 +89,7 @@ def evaluate(
         references: a concept without is sampled, but its alignments are None.
         on_images: called with the images of each concept as they are sampled, and of each of `combined` by its names
             with "+" between.
-        prompts: of the concepts to score; all the others stay in the model. None: all, by the encoders' prompt set.
+        prompts: of the concepts to score; all the others stay in the model. None: all, `default_prompts`.
         general: whether to sample the control prompts.
         combined: prompts that name several concepts together, by the names. What a method cannot sample, or the base
             cannot read, is noted with its reason.
@@ -97,8 +97,9 @@ def evaluate(
     Raises:
         MnemonError: references were made with other encoders, or the encoders' prompt set is not known.
     """
-    evaluator = _Evaluator(composed, references, encoders, settings or EvalSettings(), on_images)
-    evaluator.score_concepts(evaluator.default_prompts() if prompts is None else prompts, general)
+    settings = settings or EvalSettings()
+    evaluator = _Evaluator(composed, references, encoders, settings, on_images)
+    evaluator.score_concepts(default_prompts(composed, encoders, settings) if prompts is None else prompts, general)
     if combined is not None:
         evaluator.score_combined(combined)
     return evaluator.row
@@ -116,6 +117,15 @@ def evaluate_library(
         return evaluate(composed, library.all_references(), encoders, settings, on_images).to_json()
 
 
+def default_prompts(composed: Composed, encoders: Encoders, settings: EvalSettings) -> dict[str, EvalPrompts]:
+    """Of every concept composed, by the encoders' prompt set."""
+    chosen, name_of = prompt_set(encoders.prompts), composed.method.prompt_name
+    return {
+        one.name: concept_prompts(name_of(one.name, one.class_noun), one.class_noun, chosen, settings.num_images)
+        for one in composed.learned
+    }
+
+
 class _Evaluator:
     """Fills one row."""
 
@@ -131,16 +141,6 @@ class _Evaluator:
         self.on_images = on_images or (lambda name, images: None)
         self.prompt_set = prompt_set(encoders.prompts)
         self.row = EvalRow(encoders.name, settings.to_row_json(encoders.prompts))
-
-    def default_prompts(self) -> dict[str, EvalPrompts]:
-        """Of every concept composed, by the encoders' prompt set."""
-        method, count = self.composed.method, self.settings.num_images
-        return {
-            one.name: concept_prompts(
-                method.prompt_name(one.name, one.class_noun), one.class_noun, self.prompt_set, count
-            )
-            for one in self.composed.learned
-        }
 
     def score_concepts(self, prompts: Mapping[str, EvalPrompts], general: bool) -> None:
         requests: dict[str | None, EvalPrompts] = dict(prompts.items())

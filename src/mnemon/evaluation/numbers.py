@@ -140,7 +140,7 @@ def _costs(record: RunRecord) -> Numbers:
         "seconds_per_concept": _mean(costs.seconds.values()),
         "fusion_seconds": costs.fusion_seconds,
         "fusion_peak_bytes": costs.fusion_peak_bytes,
-        "draw_seconds_per_picture": costs.draw_seconds_per_picture,
+        "draw_seconds_per_picture": costs.seconds_per_image,
         "peak_memory_bytes": costs.peak_memory_bytes,
     }
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mnemon.errors import MnemonError
+from mnemon.evaluation.run_folder import RunFolder
 from mnemon.evaluation.run_record import Failure, RunRecord
 
 _RUN_FOLDERS = "*/order-*-seed-*"
@@ -60,7 +61,7 @@ class Results:
 
 def _read(folder: Path) -> RunRecord | Problem:
     try:
-        record = RunRecord.read(folder)
+        record = RunFolder(folder).record()
     except MnemonError as error:
         return Problem(folder.parent.name, folder.name, str(error), "reading its files")
     if record.finished:

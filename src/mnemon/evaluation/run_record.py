@@ -1,12 +1,4 @@
-"""What one run of the benchmark left in its folder, read back: job, score matrix, features, costs, images, failure.
-
-    <out>/<method>/order-<o>-seed-<s>/
-      job.json  rows.json  features.safetensors  figures.json  costs.json  strips/<t>-<name>.png
-  or, if it failed,  failed.json
-
-Everything but job.json may be missing: a run may have failed, been killed, or lie in a folder of results from which the
-features were left out. What was worked out of these is in figures.json, since the first report.
-"""
+"""One run of the benchmark as data: job, score matrix, features, costs, images, failure."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,12 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
-from mnemon.errors import MnemonError
-from mnemon.evaluation.json_file import JsonFile
 from mnemon.evaluation.matrix import ScoreMatrix
 
 SCORES = ("identity_alignment", "image_alignment", "text_alignment", "clip_score")
@@ -54,7 +42,7 @@ class Costs:
         fusion_seconds, fusion_peak_bytes: of combining all concepts at the end; 0 where a method does not fuse.
         parameters: trained for one concept.
         bytes: stored, by concept.
-        draw_seconds_per_picture: with all concepts in the model.
+        seconds_per_image: of sampling, with all concepts in the model.
         peak_memory_bytes: of the process.
     """
 
@@ -63,7 +51,7 @@ class Costs:
     fusion_peak_bytes: float | None
     parameters: float | None
     bytes: Mapping[str, float]
-    draw_seconds_per_picture: float | None
+    seconds_per_image: float | None
     peak_memory_bytes: float | None
 
 
@@ -110,37 +98,6 @@ class RunRecord:
     strips: Mapping[tuple[int, str], Path] = field(default_factory=dict, repr=False)
     failure: Failure | None = None
 
-    @classmethod
-    def read(cls, folder: str | Path) -> "RunRecord":
-        """The record in `folder`.
-
-        Raises:
-            MnemonError: there is no job, or a file cannot be read or lacks what it must hold; says which.
-        """
-        folder = Path(folder)
-        job = _job(folder / "job.json")
-        known = JsonFile.read(folder / "figures.json") or JsonFile(folder, {})
-        return cls(
-            folder,
-            job.text("sequence"),
-            str(job.value.get("base", "")),
-            job.text("method"),
-            job.mapping("settings"),
-            job.whole("order"),
-            job.whole("seed"),
-            tuple(_concept(one, job) for one in job.objects("concepts")),
-            job.mapping("score"),
-            job.value.get("versions") or {},
-            job.value.get("machine") or {},
-            _rows(folder / "rows.json"),
-            _features(folder / "features.safetensors"),
-            known.numbers("figures"),
-            known.value.get("confusion") or (),
-            _costs(folder / "costs.json"),
-            _strips(folder / "strips"),
-            _failure(folder / "failed.json"),
-        )
-
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(concept.name for concept in self.concepts)
@@ -185,65 +142,3 @@ class RunRecord:
     def general(self, t: int) -> Tensor | None:
         """Unit image features (n, d) of the general prompts' images after concept t; 0 is the bare base."""
         return self.features.get(f"general/{t}/image")
-
-
-def _job(path: Path) -> JsonFile:
-    found = JsonFile.read(path)
-    if found is None:
-        raise MnemonError(f"There is no {path}: this is not the folder of a benchmark run.")
-    return found
-
-
-def _concept(one: Mapping[str, Any], job: JsonFile) -> LearnedConcept:
-    if not isinstance(one.get("name"), str):
-        raise MnemonError(f"{job.path} has a concept without a name: run that job again.")
-    return LearnedConcept(one["name"], one.get("noun"), one.get("kind", "thing"), one.get("held_out", True))
-
-
-def _rows(path: Path) -> dict[int, Row]:
-    found = JsonFile.read(path)
-    rows = found.value if found else {}
-    for t, row in rows.items():
-        if not t.isdecimal() or not isinstance(row, dict) or not isinstance(row.get("concepts", {}), dict):
-            raise MnemonError(f"{path} has no row of scores at '{t}': run that job again.")
-    return {int(t): row for t, row in rows.items()}
-
-
-def _features(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        return {}
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise MnemonError(f"{path} cannot be read ({error}): run that job again.") from None
-
-
-def _costs(path: Path) -> Costs | None:
-    found = JsonFile.read(path)
-    if found is None:
-        return None
-    return Costs(
-        found.numbers("seconds"),
-        found.number("fusion_seconds"),
-        found.number("fusion_peak_bytes"),
-        found.number("parameters"),
-        found.numbers("bytes"),
-        found.number("draw_seconds_per_picture"),
-        found.number("peak_memory_bytes"),
-    )
-
-
-def _strips(folder: Path) -> dict[tuple[int, str], Path]:
-    found = {}
-    for path in sorted(folder.glob("*.png")):
-        t, _, name = path.stem.partition("-")
-        if t.isdecimal() and name:
-            found[int(t), name] = path
-    return found
-
-
-def _failure(path: Path) -> Failure | None:
-    found = JsonFile.read(path)
-    if found is None:
-        return None
-    return Failure(str(found.value.get("error", "unknown")), str(found.value.get("where", "unknown")))

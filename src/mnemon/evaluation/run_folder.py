@@ -1,0 +1,244 @@
+"""The folder of one benchmark run: everything that is written to it and read from it, in one place.
+
+  <out>/<method>/order-<o>-seed-<s>/
+    job.json              what was asked, versions, machine
+    rows.json             {"<t>": row}; 0 is the bare base
+    features.safetensors  "pictures/<t>/<name>/image|identity", "references/<name>/image|identity", "general/<t>/image"
+    figures.json          what every report works out of the features, for when these are left out
+    costs.json            seconds, bytes, parameters, memory
+    strips/<t>-<name>.png the first images of a scored cell
+    library/              the concepts learned so far, as any library
+    training/             the checkpoint of the concept being learned
+    failed.json           {"error", "where", "traceback"}, if the run failed
+    progress.json         how far the run is, while it goes on in another process
+
+Everything but job.json may be missing: a run may have failed, been killed, or lie in a folder of results from which the
+features were left out.
+"""
+
+import json
+import traceback
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from mnemon.errors import MnemonError
+from mnemon.evaluation.run_record import Costs, Failure, LearnedConcept, RunRecord
+from mnemon.files import write_json, write_png, write_safetensors
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is: concepts done, where learning and scoring are half of each, concepts in all, and what it does
+    now."""
+
+    done: float
+    total: int
+    doing: str
+
+
+class RunFolder:
+    """What a run has written so far: `rows` and `costs` are read on opening, the rest when it is asked for. Every
+    writing leaves the old or the new file.
+
+    Raises:
+        MnemonError: a file cannot be read; here and in all methods, which say the file and the entry.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: dict[str, dict[str, Any]] = dict(self._json("rows").value)
+        self.costs: dict[str, Any] = dict(self._json("costs").value)
+
+    def check(self, asked: Mapping[str, Any]) -> None:
+        """Raises:
+        MnemonError: the run was begun with another value of one of these entries of job.json.
+        """
+        begun = self._json("job").value
+        for key, value in json.loads(json.dumps(asked)).items() if begun else ():
+            if begun.get(key) != value:
+                raise MnemonError(
+                    f"{self.path} was begun with another value of '{key}'{_difference(begun.get(key), value)}: "
+                    "ask for the same, or choose another results folder."
+                )
+
+    def begin(self, job: Mapping[str, Any]) -> None:
+        """Note what is done and where; an earlier failure is taken back."""
+        write_json(self.path / "job.json", job)
+        (self.path / "failed.json").unlink(missing_ok=True)
+
+    def finished(self, count: int) -> bool:
+        """Whether all of `count` concepts are learned and scored."""
+        return str(count) in self.rows and bool(self.costs) and self.failure() is None
+
+    def write_row(
+        self, count: int, row: dict[str, Any], features: Mapping[str, Tensor], strips: Mapping[str, Image.Image]
+    ) -> None:
+        """Keep what was measured after `count` concepts; they are scored once the row is there, so that comes last."""
+        for name, strip in strips.items():
+            write_png(self.path / "strips" / f"{count}-{name}.png", strip)
+        write_safetensors(self.path / "features.safetensors", features)
+        self.write_costs()
+        self.rows[str(count)] = row
+        write_json(self.path / "rows.json", self.rows)
+
+    def write_costs(self) -> None:
+        write_json(self.path / "costs.json", self.costs)
+
+    def fail(self, error: str, where: str, details: BaseException | None = None) -> None:
+        lines = traceback.format_exception(details) if details else []
+        write_json(self.path / "failed.json", {"error": error, "where": where, "traceback": "".join(lines)})
+
+    def failure(self) -> Failure | None:
+        failed = self._json("failed").value
+        return Failure(str(failed.get("error", "unknown")), str(failed.get("where", "unknown"))) if failed else None
+
+    def write_progress(self, progress: Progress) -> None:
+        write_json(self.path / "progress.json", asdict(progress))
+
+    def progress(self) -> Progress | None:
+        progress = self._json("progress").value
+        return Progress(**progress) if progress else None
+
+    def end(self) -> None:
+        (self.path / "progress.json").unlink(missing_ok=True)
+
+    def features(self) -> dict[str, Tensor]:
+        path = self.path / "features.safetensors"
+        try:
+            return load_file(path) if path.is_file() else {}
+        except (OSError, SafetensorError) as error:
+            raise MnemonError(f"{path} cannot be read ({error}): run that job again.") from None
+
+    def record(self) -> RunRecord:
+        """All of it, as reports read it.
+
+        Raises:
+            MnemonError: there is no job, or a file cannot be read or lacks what it must hold; says which.
+        """
+        job, figures = self._json("job"), self._json("figures")
+        if not job.value:
+            raise MnemonError(f"There is no {job.path}: this is not the folder of a benchmark run.")
+        return RunRecord(
+            folder=self.path,
+            sequence=job.text("sequence"),
+            base=str(job.value.get("base", "")),
+            method=job.text("method"),
+            settings=job.mapping("settings"),
+            order=job.whole("order"),
+            seed=job.whole("seed"),
+            concepts=tuple(_concept(one, job) for one in job.objects("concepts")),
+            score=job.mapping("score"),
+            versions=job.value.get("versions") or {},
+            machine=job.value.get("machine") or {},
+            rows=self._checked_rows(),
+            features=self.features(),
+            known_figures=figures.numbers("figures"),
+            known_confusion=figures.value.get("confusion") or (),
+            costs=self._checked_costs(),
+            strips=self._strips(),
+            failure=self.failure(),
+        )
+
+    def _json(self, name: str) -> "_Object":
+        return _Object.read(self.path / f"{name}.json")
+
+    def _checked_rows(self) -> dict[int, dict[str, Any]]:
+        for t, row in self.rows.items():
+            if not t.isdecimal() or not isinstance(row, dict) or not isinstance(row.get("concepts", {}), dict):
+                raise MnemonError(f"{self.path / 'rows.json'} has no row of scores at '{t}': run that job again.")
+        return {int(t): row for t, row in self.rows.items()}
+
+    def _checked_costs(self) -> Costs | None:
+        costs = _Object(self.path / "costs.json", self.costs)
+        if not self.costs:
+            return None
+        return Costs(
+            seconds=costs.numbers("seconds"),
+            fusion_seconds=costs.number("fusion_seconds"),
+            fusion_peak_bytes=costs.number("fusion_peak_bytes"),
+            parameters=costs.number("parameters"),
+            bytes=costs.numbers("bytes"),
+            seconds_per_image=costs.number("draw_seconds_per_picture"),
+            peak_memory_bytes=costs.number("peak_memory_bytes"),
+        )
+
+    def _strips(self) -> dict[tuple[int, str], Path]:
+        named = {path: path.stem.partition("-") for path in sorted((self.path / "strips").glob("*.png"))}
+        return {(int(t), name): path for path, (t, _, name) in named.items() if t.isdecimal() and name}
+
+
+@dataclass(frozen=True)
+class _Object:
+    """The JSON object in `path`. Every `MnemonError` says which file, which entry, and what it should be."""
+
+    path: Path
+    value: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, path: Path) -> "_Object":
+        """Empty if there is no such file."""
+        try:
+            value = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return cls(path, {})
+        except (OSError, ValueError) as error:
+            raise MnemonError(f"{path} cannot be read as JSON ({error}): run that job again.") from None
+        if not isinstance(value, dict):
+            raise MnemonError(f"{path} should hold a JSON object, not a {type(value).__name__}: run that job again.")
+        return cls(path, value)
+
+    def text(self, key: str) -> str:
+        return str(self._of(key, str, "a text"))
+
+    def whole(self, key: str) -> int:
+        return int(self._of(key, int, "a whole number"))
+
+    def mapping(self, key: str) -> Mapping[str, Any]:
+        return dict(self._of(key, dict, "an object"))
+
+    def objects(self, key: str) -> list[dict[str, Any]]:
+        objects: list[Any] = self._of(key, list, "a list of objects, at least one")
+        if not objects or not all(isinstance(one, dict) for one in objects):
+            raise self._wrong(key, "a list of objects, at least one")
+        return objects
+
+    def number(self, key: str) -> float | None:
+        """None where it is null or not there."""
+        return None if self.value.get(key) is None else float(self._of(key, int | float, "a number"))
+
+    def numbers(self, key: str) -> dict[str, float]:
+        """An object of numbers by name; empty where it is not there."""
+        numbers = self.value.get(key) or {}
+        if not isinstance(numbers, dict) or not all(isinstance(one, int | float) for one in numbers.values()):
+            raise self._wrong(key, "a number by name")
+        return {name: float(one) for name, one in numbers.items()}
+
+    def _of(self, key: str, kind: Any, said: str) -> Any:
+        value = self.value.get(key)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise self._wrong(key, said)
+        return value
+
+    def _wrong(self, key: str, said: str) -> MnemonError:
+        has = repr(self.value[key])[:80] if key in self.value else "nothing"
+        return MnemonError(f"{self.path} needs '{key}' as {said}, it has {has}: run that job again.")
+
+
+def _concept(one: Mapping[str, Any], job: _Object) -> LearnedConcept:
+    if not isinstance(one.get("name"), str):
+        raise MnemonError(f"{job.path} has a concept without a name: run that job again.")
+    return LearnedConcept(one["name"], one.get("noun"), one.get("kind", "thing"), one.get("held_out", True))
+
+
+def _difference(begun: Any, asked: Any) -> str:
+    if isinstance(begun, dict) and isinstance(asked, dict):
+        other = [f"{key} {begun.get(key)}, not {asked[key]}" for key in asked if begun.get(key) != asked[key]]
+        return f" ({', '.join(other)})"
+    return "" if isinstance(begun, list) else f" ({begun}, not {asked})"
