@@ -21,17 +21,22 @@ from mnemon.models import Base
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is measured. `rounds` repeat the whole comparison; `steps` are training steps a round."""
+    """How much is measured. `rounds` repeat the whole comparison; `steps` are training steps a round, after
+    `warm_up` others that are not counted."""
 
     rounds: int = 5
     steps: int = 24
-    lr_warmup_steps: int = 4
+    warm_up: int = 4
     concepts: int = 50
     images: int = 16
     sampling_steps: int = 20
     learning_seeds: tuple[int, ...] = (901, 902, 903)
     learning_steps: int | None = None  # the method's own
     checkpoint_every: int = 20
+
+    def to_json(self) -> dict[str, Any]:
+        """With the keys of records that exist."""
+        return {"pictures" if key == "images" else key: value for key, value in asdict(self).items()}
 
 
 QUICK = Sizes(1, 4, 1, 3, 2, 2, (901,), 4, 2)

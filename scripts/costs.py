@@ -55,11 +55,11 @@ def _learn(bench: Bench, method: Method, earlier: list[TrainedConcept]) -> tuple
         ends.append(now(bench.base))
 
     tasks = make_tasks(bench.base, method, [concept], earlier, seed=bench.seed, calibration=calibration)
-    settings = TrainingSettings(steps=bench.sizes.lr_warmup_steps + bench.sizes.steps, seed=bench.seed)
+    settings = TrainingSettings(steps=bench.sizes.warm_up + bench.sizes.steps, seed=bench.seed)
     (learned,) = train(bench.base, method, tasks, earlier, settings, on_step=on_step)
     whole = now(bench.base) - ends[0]
     taken = [after - before for before, after in zip(ends[1:], ends[2:], strict=False)]
-    step = statistics.median(taken[bench.sizes.lr_warmup_steps - 1 :])
+    step = statistics.median(taken[bench.sizes.warm_up - 1 :])
     return learned, step, max(0.0, whole - sum(taken) - step)
 
 

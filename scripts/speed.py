@@ -9,7 +9,6 @@ Leave the machine alone meanwhile.
 
 import argparse
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +47,7 @@ def main() -> None:
         "machine": machine(bench.base),
         "base": {"name": bench.base.name, "fingerprint": bench.base.fingerprint},
         "methods": {name: method_settings(method) for name, method in bench.methods.items()},
-        "sizes": asdict(bench.sizes),
+        "sizes": bench.sizes.to_json(),
         "seed": bench.seed,
         "quick": bench.sizes is QUICK,
         "results": {},

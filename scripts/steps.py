@@ -90,10 +90,10 @@ def _pairs(bench: Bench, method: Method, earlier: list[TrainedConcept]) -> Pairs
         pairs.append((between - began, after - between))
         began = now(bench.base)
 
-    settings = TrainingSettings(steps=bench.sizes.lr_warmup_steps + bench.sizes.steps, seed=bench.seed)
+    settings = TrainingSettings(steps=bench.sizes.warm_up + bench.sizes.steps, seed=bench.seed)
     train(bench.base, method, tasks, earlier, settings, on_step=on_step)
     bench.bare.denoiser.requires_grad_(False)
-    return pairs[bench.sizes.lr_warmup_steps :]
+    return pairs[bench.sizes.warm_up :]
 
 
 def _word(base: Base, word: str) -> dict[str, torch.Tensor]:

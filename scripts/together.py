@@ -56,8 +56,8 @@ def _seconds_a_step(
     def on_step(done: int, total: int, logs: Mapping[str, float]) -> None:
         ends.append(now(bench.base))
 
-    steps = bench.sizes.lr_warmup_steps + bench.sizes.steps
+    steps = bench.sizes.warm_up + bench.sizes.steps
     settings = TrainingSettings(steps=steps, batch_size=PICTURES, seed=bench.seed)
     learned = train(bench.base, method, tasks, earlier, settings, on_step=on_step)
-    counted = ends[bench.sizes.lr_warmup_steps - 1 :]
+    counted = ends[bench.sizes.warm_up - 1 :]
     return statistics.median(after - before for before, after in zip(counted, counted[1:], strict=False)), learned

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 from torch import Tensor
 
@@ -16,9 +15,9 @@ from mnemon.evaluation.matrix import figures
 from mnemon.files import write_json, write_png
 from mnemon.library import Library, is_library
 from mnemon.models import Base
-from mnemon.report.library_data import Grids, ceilings, method_report
+from mnemon.report.library_data import ceilings, method_report
 from mnemon.report.library_page import Report, write_report
-from mnemon.sampling import to_image
+from mnemon.sampling import image_strip
 from mnemon.training import TrainingSettings
 from mnemon.world import WorldConcept, thing_concept
 
@@ -37,7 +36,7 @@ SHOWN = 4  # images of a concept in a cell of the page
 
 @dataclass
 class DemoEvents:
-    """What the demo tells while it runs."""
+    """Callbacks while the demo runs: before a concept, after a training step, after a row of scores."""
 
     on_start: Callable[[str, str], None] = lambda method, concept: None
     on_step: Callable[[int, int, Mapping[str, float]], None] = lambda done, total, logs: None
@@ -73,7 +72,7 @@ def run_demo(
 
 
 def _learn_all(out: Path, method: str, base: Base, events: DemoEvents, training: TrainingSettings | None) -> _Run:
-    """Teach one library all concepts, each from its folder of photos, as a person would."""
+    """Learn all concepts into one library, each from its folder of photos, as a person would."""
     path = out / method
     for concept in CONCEPTS:
         known = Library.open(path).names() if is_library(path) else []
@@ -105,8 +104,7 @@ def _keep(out: Path, method: str, state: int) -> Callable[[str | None, Tensor], 
 
     def keep(name: str | None, images: Tensor) -> None:
         if name is not None:
-            strip = np.concatenate([np.asarray(to_image(image)) for image in images[:SHOWN]], axis=1)
-            write_png(_strips(out, method) / f"{state}-{name}.png", Image.fromarray(strip))
+            write_png(_strips(out, method) / f"{state}-{name}.png", image_strip(images, SHOWN))
 
     return keep
 
@@ -145,15 +143,10 @@ def _write_page(out: Path, runs: Mapping[str, _Run], base: Base) -> None:
         "Five concepts, one after another",
         "One text-to-image model is taught five things from five photos each, in sequence. After each step all things "
         "learned so far are drawn again with the same prompts and seeds, and compared with photos not trained on.",
-        [_one(run, notes[method]) for method, run in runs.items()],
+        [method_report(run.library, run.images, notes[method], run.seconds) for method, run in runs.items()],
         photos=photos,
         facts={"base": base.name, "photos a concept": str(PHOTOS), "scored on": f"{REFERENCES} others"},
         identity_ceilings=ceilings(library, "identity"),
         image_ceilings=ceilings(library, "image"),
     )
     write_report(out / "report.html", report)
-
-
-def _one(run: _Run, note: str) -> Any:
-    grids: Grids = run.images
-    return method_report(run.library, grids, note, run.seconds)
