@@ -84,7 +84,10 @@ def _images(bench: Bench, encoders: Encoders, method: Method, class_noun: str | 
     settings, count, name = EvalSettings(), bench.sizes.images, method.prompt_name("it", class_noun)
     prompts = concept_prompts(name, class_noun, prompt_set(encoders.prompts), count).prompts
     return sample(
-        bench.base, prompts, settings.seeds(count), SamplingSettings(settings.guidance_scale, bench.sizes.sampling_steps, batch_size=16)
+        bench.base,
+        prompts,
+        settings.seeds(count),
+        SamplingSettings(settings.guidance_scale, bench.sizes.sampling_steps, batch_size=16),
     )
 
 

@@ -97,7 +97,7 @@ def scoring(bench: Bench, encoders: Encoders) -> list[Result]:
     Both use one scheduler, number of steps and guidance; the peer's images are encoded in one batch too.
     """
     settings = EvalSettings()
-    prompts = list(prompt_set(encoders.prompts).general)[: bench.sizes.images]
+    prompts = list(prompt_set(encoders.prompts).control)[: bench.sizes.images]
     assert isinstance(bench.bare, UNetBase)
     pipeline = bench.bare.pipeline()
     pipeline.scheduler = bench.bare.schedule.sampling_scheduler()

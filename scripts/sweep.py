@@ -79,7 +79,7 @@ def run(
         with Composed(base, method, learned) as composed:
             prompts = default_prompts(composed, encoders, EvalSettings())
             prompts = {one.name: prompts[one.name] for one in latest}
-            row = evaluate(composed, references, encoders, prompts=prompts, general=False)
+            row = evaluate(composed, references, encoders, prompts=prompts, control=False)
         diagonal += [{**row.concepts[one.name], "facts": dict(one.facts)} for one in latest]
     last = scored(base, method, learned, references, encoders)
     drift = zero_shot_drift(general_by_bare(base, encoders), last.features[None]["image"])

@@ -27,7 +27,7 @@ def test_prompts_of_the_world_name_their_attributes():
     known = {"noun": "cat", "colour": "orange", "pattern": "plain", "background": "in the snow"}
     assert named_attributes("a picture of an orange plain cat in the snow") == known
     assert named_attributes("a drawing of on the beach") == {"background": "on the beach"}
-    assert all(named_attributes(prompt).keys() == known.keys() for prompt in PROMPTS["world"].general)
+    assert all(named_attributes(prompt).keys() == known.keys() for prompt in PROMPTS["world"].control)
 
 
 def test_attribute_accuracy_asks_only_for_what_is_named():

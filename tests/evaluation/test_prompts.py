@@ -15,7 +15,7 @@ def prompts_of(name: str, prompt_name: str, class_noun: str | None) -> EvalPromp
 def test_the_worlds_prompts_use_only_words_that_its_base_has_seen():
     known = set(vocabulary())
     words = [*prompts_of("world", "<rex> mug", "mug").words, *prompts_of("world", "<rex>", None).words]
-    for prompt in [*PROMPTS["world"].general, *words]:
+    for prompt in [*PROMPTS["world"].control, *words]:
         assert set(prompt.split()) <= known, prompt
 
 
@@ -25,7 +25,7 @@ def test_prompts_name_the_concept_once_and_words_do_not(name):
     assert all(prompt.count("<rex> dog") == 1 for prompt in dog.prompts)
     assert not any("<" in prompt or "  " in prompt for prompt in dog.words + unnamed.words)
     assert all("a dog" in prompt for prompt in dog.words)
-    assert len(set(PROMPTS[name].general)) == 16
+    assert len(set(PROMPTS[name].control)) == 16
 
 
 @pytest.mark.parametrize("name", PROMPTS)

@@ -113,9 +113,9 @@ class _Run:
             self._now(self.doing, len(group) * done / steps)
 
         folder = self.folder.path / "training"
-        found = train(self.base, self.method, tasks, earlier, TrainingSettings(seed=seed), folder, on_step=on_step)
+        trained = train(self.base, self.method, tasks, earlier, TrainingSettings(seed=seed), folder, on_step=on_step)
         seconds = (time.monotonic() - began + clock.missed) / len(group)
-        for one, learned in zip(group, found, strict=True):
+        for one, learned in zip(group, trained, strict=True):
             if one.name not in known:
                 self._commit(one, learned, seconds)
         discard_checkpoint(folder)
@@ -164,7 +164,7 @@ class _Run:
         combined = self._combined(members) if full else None
         settings = self.job.eval_settings
         row = evaluate(
-            composed, references, self.encoders, settings, on_images, prompts=prompts, general=full, combined=combined
+            composed, references, self.encoders, settings, on_images, prompts=prompts, control=full, combined=combined
         )
         return row, strips
 
@@ -242,8 +242,8 @@ def groups(method: Method, members: Sequence[ConceptSpec]) -> list[tuple[int, Se
 @lru_cache(maxsize=1)
 def _opened(base: str) -> tuple[Base, Encoders]:
     """Jobs of one process share the base."""
-    found = base_named(base)
-    return found, encoders_of(found)
+    opened = base_named(base)
+    return opened, encoders_of(opened)
 
 
 def _bare(out: Path, base: Base, encoders: Encoders, settings: EvalSettings) -> tuple[dict[str, Any], Tensor]:
@@ -253,20 +253,20 @@ def _bare(out: Path, base: Base, encoders: Encoders, settings: EvalSettings) -> 
     if not path.exists():
         with Composed(base, method_from("lora"), []) as bare:
             row = evaluate(bare, {}, encoders, settings)
-        _share(path, row.features[None], {"scores": json.dumps(row.general)})
+        _share(path, row.features[None], {"scores": json.dumps(row.control)})
     with safe_open(str(path), framework="pt") as file:
         return json.loads(file.metadata()["scores"]), file.get_tensor("image")
 
 
 def _calibrated(out: Path, base: Base, method: Method) -> Examples | None:
-    """The calibration set of `mnemon.training.generated`, which depends on the base alone, drawn once for all jobs."""
+    """The calibration set of `mnemon.training.generated`, which depends on the base alone, made once for all jobs."""
     if not method.needs_calibration:
         return None
     path = out / "shared" / f"calibration-{base.fingerprint[:12]}.safetensors"
     if not path.exists():
-        drawn = calibration_images(base, method)
-        assert drawn is not None
-        _share(path, {"latents": drawn.latents}, {"prompts": json.dumps(list(drawn.prompts))})
+        images = calibration_images(base, method)
+        assert images is not None
+        _share(path, {"latents": images.latents}, {"prompts": json.dumps(list(images.prompts))})
     with safe_open(str(path), framework="pt") as file:
         return Examples(file.get_tensor("latents"), json.loads(file.metadata()["prompts"]))
 

@@ -82,13 +82,13 @@ class ConceptSequence:
 def _permutation(count: int, order: int) -> tuple[int, ...]:
     """Of 0..count-1; 0 is the one in order, and all are different, or a second order would repeat the runs of another
     and make their spread too small."""
-    found = [tuple(range(count))]
+    orders = [tuple(range(count))]
     for number in range(1, order + 1):
         rng = np.random.default_rng((number, 61))
-        while (places := tuple(rng.permutation(count).tolist())) in found:
+        while (places := tuple(rng.permutation(count).tolist())) in orders:
             pass
-        found.append(places)
-    return found[order]
+        orders.append(places)
+    return orders[order]
 
 
 def shipped_sequences() -> list[str]:

@@ -1,4 +1,4 @@
-"""Whether images of one concept look like another: the nearest concept by features, for every drawn image."""
+"""Whether images of one concept look like another: the nearest concept by features, for every sampled image."""
 
 from collections.abc import Sequence
 
@@ -23,8 +23,8 @@ def confusion(images: Sequence[Tensor], references: Sequence[Tensor]) -> Tensor:
     """
     count = len(references)
     shares = torch.zeros(count, count, dtype=torch.float64)
-    for j, drawn in enumerate(images):
-        shares[j] = torch.bincount(nearest_concepts(drawn, references), minlength=count) / len(drawn)
+    for j, of_concept in enumerate(images):
+        shares[j] = torch.bincount(nearest_concepts(of_concept, references), minlength=count) / len(of_concept)
     return shares
 
 

@@ -1,4 +1,4 @@
-"""Networks that look at images and read prompts, so that both can be compared by cosine."""
+"""Encoders of images and prompts, whose features are compared by cosine."""
 
 import json
 from collections.abc import Callable
@@ -18,15 +18,15 @@ from mnemon.world.encoder import ImageEncoder, unpacked
 
 _BATCH = 64  # images or prompts at a time
 _WORLD_SIDE = 64
-_CLIP_COLOURS = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))  # mean, deviation
-_IMAGENET_COLOURS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_CLIP_NORM = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))  # mean, std
+_IMAGENET_NORM = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 class Encoders(Protocol):
     """Images are (n, 3, height, width) in 0..1, of any size; features are unit vectors in fp32 on the CPU.
 
     Attributes:
-        name: says in reports with what was measured.
+        name: as reports give it.
         prompts: the set of evaluation prompts whose words they know, a key of `mnemon.evaluation.prompts.PROMPTS`.
     """
 
@@ -38,7 +38,7 @@ class Encoders(Protocol):
         ...
 
     def identity(self, images: Tensor) -> Tensor:
-        """(n, d') features that are alike for images of one and the same thing, in any pose and place."""
+        """(n, d') features that are alike for images of one and the same instance, in any pose and place."""
         ...
 
     def text(self, prompts: list[str]) -> Tensor:
@@ -66,23 +66,23 @@ class WorldEncoders:
             raise MnemonError(f"The folder {folder} holds no encoders of the built-in world: give that of its base.")
 
     @cached_property
-    def judge(self) -> ImageEncoder:
-        """Knows an instance again, and says noun, colour, pattern and background. Trained apart from the base."""
+    def identity_encoder(self) -> ImageEncoder:
+        """Tells instances apart, and classifies noun, colour, pattern and background. Trained apart from the base."""
         return self._image_encoder("judge")
 
     def image(self, images: Tensor) -> Tensor:
         return self._look(self._clip_image, images)
 
     def identity(self, images: Tensor) -> Tensor:
-        return self._look(self.judge, images)
+        return self._look(self.identity_encoder, images)
 
     def text(self, prompts: list[str]) -> Tensor:
         tokenizer, model = self._clip_text
         return _in_batches(lambda part: model(**_tokens(tokenizer, part, self._device)).text_embeds, prompts)
 
     def attributes(self, images: Tensor) -> dict[str, Tensor]:
-        """The judge's logits (n, classes) for each of its heads."""
-        parts = [self.judge.classify(self._world_input(part)) for part in images.split(_BATCH)]
+        """The identity encoder's logits (n, classes) for each of its heads."""
+        parts = [self.identity_encoder.classify(self._world_input(part)) for part in images.split(_BATCH)]
         return {head: torch.cat([part[head] for part in parts]).cpu() for head in parts[0]}
 
     def _look(self, model: ImageEncoder, images: Tensor) -> Tensor:
@@ -138,11 +138,11 @@ class HubEncoders:
 
     def image(self, images: Tensor) -> Tensor:
         side = self._clip.config.vision_config.image_size
-        return _in_batches(lambda part: self._seen(self._input(part, side, _CLIP_COLOURS)), images)
+        return _in_batches(lambda part: self._seen(self._input(part, side, _CLIP_NORM)), images)
 
     def identity(self, images: Tensor) -> Tensor:
         side = self._dino.config.image_size
-        return _in_batches(lambda part: self._class_token(self._input(part, side, _IMAGENET_COLOURS)), images)
+        return _in_batches(lambda part: self._class_token(self._input(part, side, _IMAGENET_NORM)), images)
 
     def text(self, prompts: list[str]) -> Tensor:
         def read(part: list[str]) -> Tensor:
@@ -157,9 +157,9 @@ class HubEncoders:
         hidden: Tensor = self._dino(pixel_values=pixels).last_hidden_state  # (batch, 1 + patches, width)
         return hidden[:, 0]
 
-    def _input(self, images: Tensor, side: int, colours: tuple[tuple[float, ...], tuple[float, ...]]) -> Tensor:
-        mean, deviation = (torch.tensor(values, device=self._device).view(3, 1, 1) for values in colours)
-        return (_square(images.to(self._device), side) - mean) / deviation
+    def _input(self, images: Tensor, side: int, norm: tuple[tuple[float, ...], tuple[float, ...]]) -> Tensor:
+        mean, std = (torch.tensor(values, device=self._device).view(3, 1, 1) for values in norm)
+        return (_square(images.to(self._device), side) - mean) / std
 
     @cached_property
     def _clip(self) -> Any:

@@ -19,7 +19,7 @@ from mnemon.evaluation.alignment import (
 )
 from mnemon.evaluation.attributes import attribute_accuracy
 from mnemon.evaluation.encoders import Encoders, WorldEncoders, reference_features
-from mnemon.evaluation.prompts import EvalPrompts, concept_prompts, general_prompts, prompt_set
+from mnemon.evaluation.prompts import EvalPrompts, concept_prompts, control_prompts, prompt_set
 from mnemon.evaluation.settings import EvalSettings
 from mnemon.library import Library
 from mnemon.models import Base
@@ -43,7 +43,7 @@ class EvalRow:
             "identity_ceiling", "references"}: alignments are cosines, `clip_score` is text alignment in the 2.5
             convention, a ceiling is the references' self-similarity, None for fewer than two. With the world's encoders
             also "attributes": attribute -> share of images that show what the prompt names.
-        general: {"text_alignment", "clip_score"} and perhaps "attributes" of the control prompts; None if not sampled.
+        control: {"text_alignment", "clip_score"} and perhaps "attributes" of the control prompts; None if not sampled.
         combined: for each set of concepts sampled together, their names as "concepts", and scores; None if not asked.
         refused: number of concepts -> why a prompt with so many could not be sampled.
         encoders, settings: with what was measured, as JSON.
@@ -54,7 +54,7 @@ class EvalRow:
     encoders: str
     settings: dict[str, Any]
     concepts: dict[str, dict[str, Any]] = field(default_factory=dict)
-    general: dict[str, Any] | None = None
+    control: dict[str, Any] | None = None
     combined: list[dict[str, Any]] | None = None
     refused: dict[str, str] = field(default_factory=dict)
     features: dict[str | None, Features] = field(default_factory=dict, repr=False)
@@ -63,7 +63,7 @@ class EvalRow:
 
     def scores(self) -> dict[str, Any]:
         """What was measured, JSON-able: {"concepts", "general", "multi", "refused"}, without what is not there."""
-        optional = {"general": self.general, "multi": self.combined, "refused": self.refused or None}
+        optional = {"general": self.control, "multi": self.combined, "refused": self.refused or None}
         return {"concepts": self.concepts, **{key: value for key, value in optional.items() if value is not None}}
 
     def to_json(self) -> dict[str, Any]:
@@ -79,7 +79,7 @@ def evaluate(
     on_images: OnImages | None = None,
     *,
     prompts: Mapping[str, EvalPrompts] | None = None,
-    general: bool = True,
+    control: bool = True,
     combined: Mapping[tuple[str, ...], EvalPrompts] | None = None,
 ) -> EvalRow:
     """Score concepts that are composed into the base, and the base's control prompts; images share batches.
@@ -90,7 +90,7 @@ def evaluate(
         on_images: called with the images of each concept as they are sampled, and of each of `combined` by its names
             with "+" between.
         prompts: of the concepts to score; all the others stay in the model. None: all, `default_prompts`.
-        general: whether to sample the control prompts.
+        control: whether to sample the control prompts.
         combined: prompts that name several concepts together, by the names. What a method cannot sample, or the base
             cannot read, is noted with its reason.
 
@@ -99,7 +99,7 @@ def evaluate(
     """
     settings = settings or EvalSettings()
     evaluator = _Evaluator(composed, references, encoders, settings, on_images)
-    evaluator.score_concepts(default_prompts(composed, encoders, settings) if prompts is None else prompts, general)
+    evaluator.score_concepts(default_prompts(composed, encoders, settings) if prompts is None else prompts, control)
     if combined is not None:
         evaluator.score_combined(combined)
     return evaluator.row
@@ -142,14 +142,14 @@ class _Evaluator:
         self.prompt_set = prompt_set(encoders.prompts)
         self.row = EvalRow(encoders.name, settings.to_row_json(encoders.prompts))
 
-    def score_concepts(self, prompts: Mapping[str, EvalPrompts], general: bool) -> None:
+    def score_concepts(self, prompts: Mapping[str, EvalPrompts], control: bool) -> None:
         requests: dict[str | None, EvalPrompts] = dict(prompts.items())
-        if general:
-            requests[None] = general_prompts(self.prompt_set)
+        if control:
+            requests[None] = control_prompts(self.prompt_set)
         for name, images in self._sampled(requests):
             if name is None:
                 features = {"image": self.encoders.image(images)}
-                self.row.general = self._prompt_scores(images, features["image"], requests[name].words)
+                self.row.control = self._prompt_scores(images, features["image"], requests[name].words)
             else:
                 features = reference_features(self.encoders, images)
                 self.row.concepts[name] = self._concept_scores(name, images, features, requests[name].words)
@@ -207,8 +207,8 @@ class _Evaluator:
     def _combined_scores(self, names: Sequence[str], images: Tensor, words: list[str]) -> dict[str, Any]:
         features = reference_features(self.encoders, images)
         alignments = {
-            f"{kind}_alignment": multi_concept_alignment(found, [self.references[name][kind] for name in names])
-            for kind, found in features.items()
+            f"{kind}_alignment": multi_concept_alignment(of_images, [self.references[name][kind] for name in names])
+            for kind, of_images in features.items()
         }
         return {**self._prompt_scores(images, features["image"], words), **alignments}
 

@@ -39,7 +39,7 @@ class ScoreMatrix:
 
     @property
     def cells(self) -> Cells:
-        """`there`, told or taken from the scores."""
+        """`there`, given or taken from the scores."""
         return ~np.isnan(self.values) if self.there is None else self.there
 
     @property

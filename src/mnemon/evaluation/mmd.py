@@ -2,7 +2,7 @@
 
 Features are rows. Unlike a cosine, the MMD depends on their length: say with a figure which features it is of.
 torchmetrics has the same estimator (`torchmetrics.image.kid.poly_mmd`), but divides by the first set's count
-throughout, which is wrong for sets of unequal size; references and drawn images seldom are of one size.
+throughout, which is wrong for sets of unequal size; references and sampled images seldom are of one size.
 """
 
 from collections.abc import Sequence

@@ -22,10 +22,10 @@ Numbers = dict[str, float | None]
 def figures_of(record: RunRecord) -> Numbers:
     """Every figure of a finished run; None where the record lacks what it needs. What needs the features is known from
     before where they were left out."""
-    found = _alignments(record) | _distributions(record) | _multi(record) | _base(record) | _attributes(record)
-    found |= _confusion(record) | _costs(record)
+    figures = _alignments(record) | _distributions(record) | _multi(record) | _base(record) | _attributes(record)
+    figures |= _confusion(record) | _costs(record)
     known = {} if record.features else record.known_figures
-    return {name: known.get(name) if found[name] is None else found[name] for name in FIGURES}
+    return {name: known.get(name) if figures[name] is None else figures[name] for name in FIGURES}
 
 
 def interval_of(runs: Sequence[Numbers], name: str) -> Interval:
@@ -48,8 +48,8 @@ def confusion_of(record: RunRecord) -> Tensor | None:
     """(N, N) shares of the images of concept j after the last concept that are nearest to concept k."""
     if not record.features:
         return tensor(record.known_confusion, dtype=float64) if record.known_confusion else None
-    drawn, known = _final(record, "identity"), _references(record, "identity")
-    return None if drawn is None or known is None else confusion(drawn, known)
+    images, references = _final(record, "identity"), _references(record, "identity")
+    return None if images is None or references is None else confusion(images, references)
 
 
 def _alignments(record: RunRecord) -> Numbers:
@@ -99,7 +99,7 @@ def multi_alignment(entries: Sequence[dict[str, Any]], score: str, count: int | 
 
 
 def _base(record: RunRecord) -> Numbers:
-    bare, adapted = record.general(0), record.general(len(record.concepts))
+    bare, adapted = record.control(0), record.control(len(record.concepts))
     general = _last_row(record).get("general", {})
     return {
         "zero_shot_drift": None if bare is None or adapted is None else zero_shot_drift(bare, adapted),
@@ -121,11 +121,11 @@ def _confusion(record: RunRecord) -> Numbers:
 
 def _image_error(record: RunRecord) -> float | None:
     """Half of the 95 % interval of a concept's last identity alignment over its images, mean over concepts."""
-    drawn, known = _final(record, "identity"), _references(record, "identity")
-    if drawn is None or known is None or min(len(images) for images in drawn) < 2:
+    final, known = _final(record, "identity"), _references(record, "identity")
+    if final is None or known is None or min(len(images) for images in final) < 2:
         return None
     halves = []
-    for images, references in zip(drawn, known, strict=True):
+    for images, references in zip(final, known, strict=True):
         cosines = (normalize(images.float(), dim=-1) @ normalize(references.float(), dim=-1).T).mean(1)
         halves.append(t_quantile(len(cosines) - 1) * float(cosines.std()) / math.sqrt(len(cosines)))
     return sum(halves) / len(halves)

@@ -21,11 +21,11 @@ COMBINATIONS = 4  # of each size
 
 @dataclass(frozen=True)
 class PromptSet:
-    """`templates` have one `{}` for the concept; `general` are control prompts without any concept; `places` are where
+    """`templates` have one `{}` for the concept; `control` are prompts without any concept; `places` are where
     several concepts are set together."""
 
     templates: tuple[str, ...]
-    general: tuple[str, ...]
+    control: tuple[str, ...]
     places: tuple[str, ...]
 
 
@@ -48,7 +48,7 @@ def concept_prompts(
 ) -> EvalPrompts:
     """`count` evaluation prompts of a concept, every template in turn.
 
-    A style is asked for on the objects of the general prompts: "a red mug on the beach in <ink> style".
+    A style is asked for on the objects of the control prompts: "a red mug on the beach in <ink> style".
 
     Args:
         prompt_name: what prompts call the concept: "<rex> dog".
@@ -58,7 +58,7 @@ def concept_prompts(
         prompts = [template.format(prompt_name) for template in templates]
         words = [template.format(class_noun or "") for template in templates]
     elif kind == "style":
-        words = list(prompt_set.general)
+        words = list(prompt_set.control)
         prompts = [f"{scene} in {prompt_name} style" for scene in words]
     else:
         prompts = [template.format(prompt_name) for template in prompt_set.templates]
@@ -66,9 +66,9 @@ def concept_prompts(
     return _repeated(prompts, words, count)
 
 
-def general_prompts(prompt_set: PromptSet) -> EvalPrompts:
+def control_prompts(prompt_set: PromptSet) -> EvalPrompts:
     """The control prompts, which name no concept."""
-    return EvalPrompts(list(prompt_set.general), list(prompt_set.general))
+    return EvalPrompts(list(prompt_set.control), list(prompt_set.control))
 
 
 def combined_prompts(
@@ -119,14 +119,14 @@ def _repeated(prompts: Sequence[str], words: Sequence[str], count: int) -> EvalP
 
 
 def _world() -> PromptSet:
-    """Eight backgrounds with the openings in turn; sixteen things in named colours as general prompts."""
+    """Eight backgrounds with the openings in turn; sixteen objects in named colours as control prompts."""
     rng = np.random.default_rng(7)
     places = list(BACKGROUNDS)[:8]
     templates = tuple(f"{OPENINGS[i % len(OPENINGS)]}{{}} {place}" for i, place in enumerate(places))
-    general = tuple(
+    control = tuple(
         f"{OPENINGS[i % len(OPENINGS)]}{describe(palette_look(rng), accent=False)} {places[i % 8]}" for i in range(16)
     )
-    return PromptSet(templates, general, ("on the beach", "in the meadow", "in the snow", "in the city"))
+    return PromptSet(templates, control, ("on the beach", "in the meadow", "in the snow", "in the city"))
 
 
 def _photographs() -> PromptSet:

@@ -68,11 +68,11 @@ class RunRecord:
     """One run: one method on one order of the concepts with one seed.
 
     Attributes:
-        base: what was taught, "" if the job does not say.
+        base: its name, "" if the job does not say.
         concepts: in the order in which they were learned; concept j = 1..N is `concepts[j - 1]`.
-        score: how images for scores were drawn, with "points": after which concepts all of them were scored.
+        score: how images for scores were sampled, with "points": after which concepts all of them were scored.
         rows: t -> row; the concept just learned is in every row, all of them at the points; 0, the bare base, has
-            general prompts alone.
+            control prompts alone.
         features: "pictures/<t>/<name>/image|identity", "references/<name>/image|identity" and
             "general/<t>/image", each (n, d).
         known_figures, known_confusion: as worked out when the features were there; empty if they never were.
@@ -132,13 +132,13 @@ class RunRecord:
         return ScoreMatrix(self.names, tuple(range(1, count + 1)), values, np.tri(count, dtype=np.bool_))
 
     def images(self, t: int, name: str, kind: str) -> Tensor | None:
-        """Unit features (n, d) of the images of a concept drawn after concept t; `kind` is "image" or "identity"."""
+        """Unit features (n, d) of the images of a concept sampled after concept t; `kind` is "image" or "identity"."""
         return self.features.get(f"pictures/{t}/{name}/{kind}")
 
     def references(self, name: str, kind: str) -> Tensor | None:
         """Unit features (m, d) of a concept's reference images."""
         return self.features.get(f"references/{name}/{kind}")
 
-    def general(self, t: int) -> Tensor | None:
-        """Unit image features (n, d) of the general prompts' images after concept t; 0 is the bare base."""
+    def control(self, t: int) -> Tensor | None:
+        """Unit image features (n, d) of the control prompts' images after concept t; 0 is the bare base."""
         return self.features.get(f"general/{t}/image")

@@ -14,7 +14,7 @@ class EvalSettings:
 
     Attributes:
         num_images: of each concept. Image k has evaluation prompt k of the concept, in turn, and seed first_seed + k.
-        first_seed: of each concept's first image; general prompts have one image each, from the same seed on.
+        first_seed: of each concept's first image; control prompts have one image each, from the same seed on.
         guidance_scale: scale of classifier-free guidance.
         num_inference_steps: sampling steps.
         batch_size: images at a time; changes them by rounding only.
