@@ -151,7 +151,6 @@ def test_things_and_styles_are_asked_for_as_such() -> None:
         assert sets == combinations(dict(reversed(nouns.items())), size)  # whatever the order of learning
         assert len({frozenset(names) for names in sets}) == len(sets) == 4
         assert all(len({nouns[name] for name in names}) == size for names in sets)
-        called = [f"<{name}>" for name in sets[0]]
-        together = combined_prompts(called, [nouns[name] for name in sets[0]], world, 1)
+        together = combined_prompts({name: f"<{name}>" for name in nouns}, nouns, world, 1)[sets[0]]
         assert together.prompts[0].count("<") == size and "<" not in together.words[0]
     assert combinations({"dog1": "dog"}, 2) == []

@@ -6,38 +6,34 @@ model knew after each of them is composed exactly from the first so many. One th
 only.
 """
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import torch
 from PIL import Image
-from safetensors import safe_open
 from torch import Tensor
 
 from mnemon.api.opening import base_named, encoders_of
 from mnemon.benchmark.jobs import Job, OnProgress
 from mnemon.benchmark.measuring import PeakMemory, machine_facts, package_versions, parameter_count
 from mnemon.benchmark.sequences import ConceptSpec
+from mnemon.benchmark.shared import calibration_set, control_scores
 from mnemon.benchmark.sources import open_sequence
 from mnemon.data import photos_tensor
 from mnemon.errors import MnemonError
-from mnemon.evaluation import Encoders, EvalRow, EvalSettings, evaluate, reference_features
-from mnemon.evaluation.prompts import SIZES, EvalPrompts, combinations, combined_prompts, concept_prompts, prompt_set
+from mnemon.evaluation import Encoders, EvalRow, evaluate, reference_features
+from mnemon.evaluation.prompts import EvalPrompts, combined_prompts, concept_prompts, prompt_set
 from mnemon.evaluation.run_folder import Progress, RunFolder
-from mnemon.files import write_safetensors
 from mnemon.library import Library
-from mnemon.methods import Start, method_from
+from mnemon.methods import Start
 from mnemon.methods.base import Method, TrainedConcept
 from mnemon.models import Base
 from mnemon.sampling import Composed, image_strip
 from mnemon.training import Examples, TrainingSettings, discard_checkpoint, make_tasks, train
-from mnemon.training.generated import calibration_images
 
 TOGETHER = 5  # concepts that learn in the same steps, where a method lets them
 SHOWN = 4  # images in a strip; also images of each combination of concepts
@@ -81,7 +77,7 @@ class _Run:
     def _begin(self) -> None:
         facts = {"versions": package_versions(), "machine": machine_facts(self.base.device)}
         self.folder.begin({**self.job.to_json(self.sequence), **facts})
-        scores, image = _bare(self.job.out, self.base, self.encoders, self.job.eval_settings)
+        scores, image = control_scores(self.job.out, self.base, self.encoders, self.job.eval_settings)
         self.folder.rows["0"] = {"concepts": {}, "general": scores}
         self.features["general/0/image"] = image
         if "parameters" not in self.folder.costs:
@@ -174,19 +170,11 @@ class _Run:
         return concept_prompts(name, one.class_noun, chosen, count, kind=one.kind, templates=one.templates)
 
     def _combined(self, members: Sequence[ConceptSpec]) -> dict[tuple[str, ...], EvalPrompts]:
-        """Prompts that name 2, 3 and 4 of the objects."""
+        """Prompts that name several of the objects."""
         nouns = {one.name: one.class_noun for one in members if one.kind == "thing"}
-        count, chosen = min(SHOWN, self.job.eval_settings.num_images), prompt_set(self.encoders.prompts)
-        return {
-            names: combined_prompts(
-                [self.method.prompt_name(name, nouns[name]) for name in names],
-                [nouns[name] for name in names],
-                chosen,
-                count,
-            )
-            for size in SIZES
-            for names in combinations(nouns, size)
-        }
+        names = {name: self.method.prompt_name(name, noun) for name, noun in nouns.items()}
+        chosen, count = prompt_set(self.encoders.prompts), min(SHOWN, self.job.eval_settings.num_images)
+        return combined_prompts(names, nouns, chosen, count)
 
     def _kept(self) -> dict[str, dict[str, Any]]:
         """What each concept took to train and takes to store."""
@@ -207,7 +195,7 @@ class _Run:
 
     @cached_property
     def _calibration(self) -> Examples | None:
-        return _calibrated(self.job.out, self.base, self.method)
+        return calibration_set(self.job.out, self.base, self.method)
 
     def _now(self, doing: str, learning: float = 0.0) -> None:
         """Tell what is done; `learning` are concepts' worth of training beyond those that are learned."""
@@ -244,35 +232,3 @@ def _opened(base: str) -> tuple[Base, Encoders]:
     """Jobs of one process share the base."""
     opened = base_named(base)
     return opened, encoders_of(opened)
-
-
-def _bare(out: Path, base: Base, encoders: Encoders, settings: EvalSettings) -> tuple[dict[str, Any], Tensor]:
-    """Scores and image features of the control prompts on the bare base, sampled once for all jobs."""
-    how = f"{settings.num_inference_steps}-{settings.guidance_scale}-{settings.first_seed}"
-    path = out / "shared" / f"general-{base.fingerprint[:12]}-{how}.safetensors"
-    if not path.exists():
-        with Composed(base, method_from("lora"), []) as bare:
-            row = evaluate(bare, {}, encoders, settings)
-        _share(path, row.features[None], {"scores": json.dumps(row.control)})
-    with safe_open(str(path), framework="pt") as file:
-        return json.loads(file.metadata()["scores"]), file.get_tensor("image")
-
-
-def _calibrated(out: Path, base: Base, method: Method) -> Examples | None:
-    """The calibration set of `mnemon.training.generated`, which depends on the base alone, made once for all jobs."""
-    if not method.needs_calibration:
-        return None
-    path = out / "shared" / f"calibration-{base.fingerprint[:12]}.safetensors"
-    if not path.exists():
-        images = calibration_images(base, method)
-        assert images is not None
-        _share(path, {"latents": images.latents}, {"prompts": json.dumps(list(images.prompts))})
-    with safe_open(str(path), framework="pt") as file:
-        return Examples(file.get_tensor("latents"), json.loads(file.metadata()["prompts"]))
-
-
-def _share(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> None:
-    """Write a file that several jobs may be writing at once: they write the same."""
-    own = path.with_name(f"{path.stem}-{uuid4().hex}.safetensors")
-    write_safetensors(own, tensors, facts)
-    own.replace(path)

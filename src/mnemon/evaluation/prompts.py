@@ -72,13 +72,17 @@ def control_prompts(prompt_set: PromptSet) -> EvalPrompts:
 
 
 def combined_prompts(
-    prompt_names: Sequence[str], class_nouns: Sequence[str | None], prompt_set: PromptSet, count: int
-) -> EvalPrompts:
-    """`count` prompts that name several concepts: "<rex> dog and <tom> cat on the beach"."""
-    names = " and ".join(prompt_names)
-    words = " and ".join(with_article(class_noun) for class_noun in class_nouns if class_noun)
-    places = prompt_set.places
-    return _repeated([f"{names} {place}" for place in places], [f"{words} {place}" for place in places], count)
+    prompt_names: Mapping[str, str], class_nouns: Mapping[str, str | None], prompt_set: PromptSet, count: int
+) -> dict[tuple[str, ...], EvalPrompts]:
+    """For each of the `combinations` of 2, 3 and 4 concepts `count` prompts that name all of them: "<rex> dog and <tom>
+    cat on the beach". Both mappings are by the concepts' names."""
+    combined = {}
+    for chosen in (chosen for size in SIZES for chosen in combinations(class_nouns, size)):
+        names = " and ".join(prompt_names[name] for name in chosen)
+        words = " and ".join(with_article(noun) for name in chosen if (noun := class_nouns[name]))
+        places = prompt_set.places
+        combined[chosen] = _repeated([f"{names} {at}" for at in places], [f"{words} {at}" for at in places], count)
+    return combined
 
 
 def combinations(class_nouns: Mapping[str, str | None], size: int) -> list[tuple[str, ...]]:
