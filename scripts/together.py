@@ -26,9 +26,9 @@ def together(bench: Bench) -> list[Result]:
             concepts = [thing_concept(f"c{index}", first + index).photos(5, seed=1) for index in range(CONCEPTS)]
             tasks = make_tasks(bench.base, method, concepts)
             rounds = [_round(bench, method, tasks) for _ in range(bench.sizes.rounds)]
-            gains = [apart / at_once for at_once, apart in rounds]
+            gains = [apart / joint for joint, apart in rounds]
             milliseconds = {
-                "together_ms": 1000 * statistics.median(at_once for at_once, _ in rounds),
+                "together_ms": 1000 * statistics.median(joint for joint, _ in rounds),
                 "one_after_another_ms": 1000 * statistics.median(apart for _, apart in rounds),
             }
             title = f"{name}: {CONCEPTS} concepts together / one after another"
@@ -38,13 +38,13 @@ def together(bench: Bench) -> list[Result]:
 
 def _round(bench: Bench, method: Method, tasks: Sequence[ConceptTask]) -> tuple[float, float]:
     """Seconds that one step of every task takes: in the same step, and one after another."""
-    at_once, _ = _seconds_a_step(bench, method, tasks, [])
+    joint, _ = _seconds_a_step(bench, method, tasks, [])
     apart, earlier = 0.0, list[TrainedConcept]()
     for task in tasks:
         step, learned = _seconds_a_step(bench, method, [task], earlier)
         apart += step
         earlier += learned
-    return at_once, apart
+    return joint, apart
 
 
 def _seconds_a_step(

@@ -86,10 +86,9 @@ class _Run:
 
     def _parameters(self) -> int:
         """Numbers trained for the first concept."""
-        first, start = self.members[0], torch.Generator(self.base.device).manual_seed(0)
-        return parameter_count(
-            self.method.begin(Start(first.name, first.class_noun, self.base, [], start)).parameter_groups()
-        )
+        first, generator = self.members[0], torch.Generator(self.base.device).manual_seed(0)
+        learner = self.method.begin(Start(first.name, first.class_noun, self.base, [], generator))
+        return parameter_count(learner.parameter_groups())
 
     def _learn(self, start: int, group: Sequence[ConceptSpec]) -> None:
         """Train the group and commit it. Concepts of it that were committed before a kill are learned once more with
