@@ -124,7 +124,11 @@ def test_orders_and_seeds_are_jobs_and_other_settings_need_another_folder(
     ]  # fmt: skip
     assert len({job.folder for job in made}) == 8
     (job,) = planned(["lora"])
-    RunFolder(job.folder).begin(job.to_json(open_sequence(str(three))))
+    begun = job.to_json(open_sequence(str(three)))
+    RunFolder(job.folder).begin(begun)
+    assert planned(["lora"]) == [job]
+    former = {"batch" if key == "batch_size" else key: value for key, value in begun["settings"].items()}
+    RunFolder(job.folder).begin({**begun, "settings": former})
     assert planned(["lora"]) == [job]
     with pytest.raises(MnemonError, match=r"another value of 'settings' \(rank 16, not 4\)"):
         planned(["lora"], settings={"lora": {**SMALL, "rank": 4}})

@@ -7,7 +7,7 @@ from typing import Any
 
 from mnemon.errors import MnemonError
 from mnemon.evaluation.run_folder import RunFolder
-from mnemon.evaluation.run_record import Failure, RunRecord
+from mnemon.evaluation.run_record import Failure, RunRecord, current_names
 
 _RUN_FOLDERS = "*/order-*-seed-*"
 
@@ -82,7 +82,7 @@ def _check_comparable(records: list[RunRecord]) -> None:
     _check_same(records, "score settings", lambda record: dict(record.score))
     for method in {record.method for record in records}:
         of_method = [record for record in records if record.method == method]
-        _check_same(of_method, "method settings", lambda record: dict(record.settings))
+        _check_same(of_method, "method settings", lambda record: current_names(record.settings))
 
 
 def _check_same(records: list[RunRecord], what: str, fact: Callable[[RunRecord], Any]) -> None:

@@ -18,7 +18,7 @@ features were left out.
 
 import json
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mnemon.errors import MnemonError
-from mnemon.evaluation.run_record import Costs, Failure, LearnedConcept, RunRecord
+from mnemon.evaluation.run_record import Costs, Failure, LearnedConcept, RunRecord, current_names
 from mnemon.files import write_json, write_png, write_safetensors
 
 
@@ -60,8 +60,8 @@ class RunFolder:
         """Raises:
         MnemonError: the run was begun with another value of one of these entries of job.json.
         """
-        begun = self._json("job").value
-        for key, value in json.loads(json.dumps(asked)).items() if begun else ():
+        begun = _comparable(self._json("job").value)
+        for key, value in _comparable(asked).items() if begun else ():
             if begun.get(key) != value:
                 raise MnemonError(
                     f"{self.path} was begun with another value of '{key}'{_difference(begun.get(key), value)}: "
@@ -90,6 +90,10 @@ class RunFolder:
 
     def write_costs(self) -> None:
         write_json(self.path / "costs.json", self.costs)
+
+    def write_figures(self, figures: Mapping[str, float], confusion: Sequence[Sequence[float]] | None) -> None:
+        """Keep what was worked out of the features, for when these are left out."""
+        write_json(self.path / "figures.json", {"figures": figures, "confusion": confusion})
 
     def fail(self, error: str, where: str, details: BaseException | None = None) -> None:
         lines = traceback.format_exception(details) if details else []
@@ -235,6 +239,12 @@ def _concept(one: Mapping[str, Any], job: _Object) -> LearnedConcept:
     if not isinstance(one.get("name"), str):
         raise MnemonError(f"{job.path} has a concept without a name: run that job again.")
     return LearnedConcept(one["name"], one.get("noun"), one.get("kind", "thing"), one.get("held_out", True))
+
+
+def _comparable(job: Mapping[str, Any]) -> dict[str, Any]:
+    """As JSON reads it, the method's settings under the names of now."""
+    value: dict[str, Any] = json.loads(json.dumps(job))
+    return {**value, "settings": current_names(value["settings"])} if "settings" in value else value
 
 
 def _difference(begun: Any, asked: Any) -> str:

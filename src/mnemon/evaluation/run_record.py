@@ -10,11 +10,17 @@ import numpy as np
 from torch import Tensor
 
 from mnemon.evaluation.matrix import ScoreMatrix
+from mnemon.settings import RENAMED
 
 SCORES = ("identity_alignment", "image_alignment", "text_alignment", "clip_score")
 
 Row = Mapping[str, Any]
 """`EvalRow.scores` of `mnemon.evaluation.evaluate`."""
+
+
+def current_names(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A method's settings under the names of now, to be compared; records keep those of their time."""
+    return {RENAMED.get(key, key): value for key, value in settings.items()}
 
 
 @dataclass(frozen=True)

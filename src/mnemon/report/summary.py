@@ -7,6 +7,7 @@ import numpy as np
 from mnemon.evaluation.figures import FIGURES, SUMMARY
 from mnemon.evaluation.numbers import Numbers, confusion_of, figures_of, interval_of, spread_over_orders
 from mnemon.evaluation.results import Results
+from mnemon.evaluation.run_folder import RunFolder
 from mnemon.evaluation.run_record import SCORES, RunRecord
 from mnemon.files import write_json
 
@@ -43,8 +44,7 @@ def write_numbers(results: Results, numbers: dict[str, list[Numbers]]) -> None:
         for record, found in zip(results.of(method), runs, strict=True):
             if record.features:
                 known = {name: value for name, value in found.items() if value is not None}
-                confusion = matrices[record.folder]["confusion"]
-                write_json(record.folder / "figures.json", {"figures": known, "confusion": confusion})
+                RunFolder(record.folder).write_figures(known, matrices[record.folder]["confusion"])
 
 
 def _all_figures(results: Results, numbers: dict[str, list[Numbers]]) -> dict[str, Any]:
