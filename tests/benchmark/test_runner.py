@@ -133,9 +133,9 @@ def test_orders_and_seeds_are_jobs_and_other_settings_need_another_folder(
     with pytest.raises(MnemonError, match=r"another value of 'settings' \(rank 16, not 4\)"):
         planned(["lora"], settings={"lora": {**SMALL, "rank": 4}})
     with pytest.raises(MnemonError, match=r"another value of 'score' \(pictures 2, not 8\)"):
-        planned(["lora"], eval_settings=EvalSettings(8, num_inference_steps=1))
+        planned(["lora"], eval_settings=EvalSettings(8, num_inference_steps=1, batch_size=32))
     with pytest.raises(MnemonError, match=r"another value of 'score' \(pictures 2, not 8\)"):  # of another method
-        planned(["ewc"], eval_settings=EvalSettings(8, num_inference_steps=1))
+        planned(["ewc"], eval_settings=EvalSettings(8, num_inference_steps=1, batch_size=32))
     with pytest.raises(MnemonError, match=r"another value of 'sequence' \(.*, not world-6\)"):
         plan(job.out, "world-6", ["ewc"], 1, 1, base=job.base, eval_settings=job.eval_settings, eval_at=job.eval_at)
     with pytest.raises(MnemonError, match="name at least one"):
