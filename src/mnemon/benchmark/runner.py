@@ -10,7 +10,6 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import cached_property, lru_cache
-from pathlib import Path
 from typing import Any
 
 import torch
