@@ -1,7 +1,10 @@
-"""The pages say what the code says: generated parts are current, links resolve, snippets compile, options exist."""
+"""The pages say what the code says: generated parts are current, links resolve, snippets fit, options exist."""
 
+import ast
+import inspect
 import re
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -48,9 +51,17 @@ def test_links_within_the_repository_resolve(page):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_python_snippets_compile(page):
+def test_python_snippets_fit_the_code(page):
     for snippet in SNIPPET.findall(page.read_text(encoding="utf-8")):
-        compile(snippet, page.name, "exec")
+        tree = ast.parse(snippet, page.name)
+        imports = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
+        names = {
+            alias.name: getattr(import_module(node.module), alias.name) for node in imports for alias in node.names
+        }
+        for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+            if isinstance(call.func, ast.Name) and call.func.id in names:
+                keywords = {keyword.arg: None for keyword in call.keywords}
+                inspect.signature(names[call.func.id]).bind(*call.args, **keywords)
 
 
 def commands(page: Path) -> Iterator[tuple[str, list[str]]]:
