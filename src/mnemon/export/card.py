@@ -106,7 +106,7 @@ def _diffusers_lines(selection: Selection, naming: Naming, weights: Sequence[str
     pooled = [encoder for encoder, key in naming.encoders.items() if key in CLIP and len(naming.encoders) > 1]
     if pooled:
         # Published encoders say id 2 and then pool at the largest id, which is a new token's: diffusers' issue 10754.
-        lines += ["", "# Or the pooled text ends at the new token, and the words after it are not heard."]
+        lines += ["", "# Otherwise the pooled embedding ends at the new token and ignores the words after it."]
         lines += [f"for encoder in ({', '.join(f'pipeline.{encoder}' for encoder in pooled)},):"]
         lines += ['    getattr(encoder, "text_model", encoder).eos_token_id = pipeline.tokenizer.eos_token_id']
     prompt = f"a photo of {trigger(selection, selection.names[0], DIFFUSERS)}"

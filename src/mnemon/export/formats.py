@@ -51,14 +51,14 @@ class LayerTensors:
 
 def tensors_by_layer(tensors: Mapping[str, Tensor]) -> dict[str, LayerTensors]:
     """The file's tensors by the layer's name in the file."""
-    parts: dict[str, LayerTensors] = {}
+    layers: dict[str, LayerTensors] = {}
     for key, tensor in tensors.items():
         module, kind = _split(key)
         if kind is None:
-            parts.setdefault(module, LayerTensors()).unknown_keys.append(key)
+            layers.setdefault(module, LayerTensors()).unknown_keys.append(key)
         else:
-            parts.setdefault(module, LayerTensors()).tensors[kind] = tensor
-    return parts
+            layers.setdefault(module, LayerTensors()).tensors[kind] = tensor
+    return layers
 
 
 def target_names(base: Base, naming: Naming, target_modules: Iterable[str]) -> dict[str, str]:
@@ -77,8 +77,8 @@ def target_names(base: Base, naming: Naming, target_modules: Iterable[str]) -> d
             if part == naming.denoiser:
                 names[spelling] = names[f"base_model.model.{spelling}"] = target
         if part == naming.denoiser and original:
-            own = _original(path, original)
-            names[f"lora_unet_{own.replace('.', '_')}"] = names[f"diffusion_model.{own}"] = target
+            name = _original(path, original)
+            names[f"lora_unet_{name.replace('.', '_')}"] = names[f"diffusion_model.{name}"] = target
     return names
 
 
@@ -88,17 +88,21 @@ def to_diffusers(base: Base, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]
     Raises:
         MnemonError: diffusers does not know the format.
     """
-    kind: Any = getattr(base, "pipeline_class", None)
-    if kind is None or not hasattr(kind, "lora_state_dict") or all(key.startswith("transformer.") for key in tensors):
+    pipeline: Any = getattr(base, "pipeline_class", None)
+    if (
+        pipeline is None
+        or not hasattr(pipeline, "lora_state_dict")
+        or all(key.startswith("transformer.") for key in tensors)
+    ):
         return dict(tensors)
     try:
-        answer = kind.lora_state_dict(dict(tensors), return_alphas=True)
+        converted = pipeline.lora_state_dict(dict(tensors), return_alphas=True)
     except (ValueError, KeyError, RuntimeError, AttributeError, IndexError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise MnemonError(
             f"diffusers cannot convert this file for a base of the family '{base.family}': {reason}"
         ) from error
-    state, *rest = answer if isinstance(answer, tuple) else (answer,)
+    state, *rest = converted if isinstance(converted, tuple) else (converted,)
     alphas = rest[0] if rest and isinstance(rest[0], dict) else {}
     return {**state, **{key: value for key, value in alphas.items() if isinstance(value, Tensor)}}
 
@@ -111,10 +115,10 @@ def alpha_in(adapter: Mapping[str, Any], part: str, path: str, rank: int) -> flo
     """
     config = {key.removeprefix(f"{part}."): value for key, value in adapter.items()}
     if config.get("use_dora"):
-        raise MnemonError("The file holds a DoRA, which is more than a change of weights by factors: not carried.")
+        raise MnemonError("The file holds a DoRA, which is more than two factors: it cannot be imported.")
     patterns = config.get("alpha_pattern") or {}
-    fits = (value for key, value in patterns.items() if re.fullmatch(rf"(.*\.)?({key})", path))
-    alpha = next(fits, config.get("lora_alpha", rank))
+    matches = (value for key, value in patterns.items() if re.fullmatch(rf"(.*\.)?({key})", path))
+    alpha = next(matches, config.get("lora_alpha", rank))
     return float(alpha) * (rank**0.5 if config.get("use_rslora") else 1.0)
 
 
@@ -136,5 +140,5 @@ def _kohya_prefixes(naming: Naming, part: str) -> tuple[str, ...]:
 
 def _original(path: str, names: Mapping[str, str]) -> str:
     """A U-Net layer's name in the original code."""
-    head = max((known for known in names if path == known or path.startswith(f"{known}.")), key=len, default="")
-    return names[head] + path[len(head) :] if head else path
+    prefix = max((name for name in names if path == name or path.startswith(f"{name}.")), key=len, default="")
+    return names[prefix] + path[len(prefix) :] if prefix else path

@@ -15,6 +15,7 @@ from mnemon.export.cloneofsimo import cloneofsimo_factors, cloneofsimo_vectors, 
 from mnemon.export.factors import SAME
 from mnemon.export.formats import LayerTensors, alpha_in, target_names, tensors_by_layer, to_diffusers
 from mnemon.export.naming import embedding_key, naming_of, split_target
+from mnemon.export.selection import compose_branches
 from mnemon.export.weight_file import WeightFile, read_weights
 from mnemon.files import file_sha256
 from mnemon.methods.base import Method, TrainedConcept
@@ -138,16 +139,16 @@ def _tokens(file: WeightFile, tensors: Mapping[str, Tensor], base: Base) -> dict
     if not vectors and len(widths) == 1:
         given = [tensors[key] for key in ONE_ENCODER if key in tensors] or list(tensors.values())
         vectors = {next(iter(widths)): given[0]}
-    found = {encoder: tensor.reshape(-1, tensor.shape[-1]) for encoder, tensor in vectors.items() if tensor.ndim}
-    wanted = {encoder: width for encoder, (width, _, _) in widths.items()}
-    if {encoder: tensor.shape[1] for encoder, tensor in found.items()} != wanted:
+    vectors = {encoder: tensor.reshape(-1, tensor.shape[-1]) for encoder, tensor in vectors.items() if tensor.ndim}
+    expected = {encoder: width for encoder, (width, _, _) in widths.items()}
+    if {encoder: tensor.shape[1] for encoder, tensor in vectors.items()} != expected:
         held = ", ".join(f"'{key}' {tuple(tensor.shape)}" for key, tensor in tensors.items())
-        needed = ", ".join(f"{encoder} {width}" for encoder, width in wanted.items())
+        needed = ", ".join(f"{encoder} {width}" for encoder, width in expected.items())
         raise MnemonError(
             f"The embedding '{file.path}' holds {held}; the base '{base.name}' ({base.family}) reads vectors of the "
             f"widths {needed}: it was made for another family."
         )
-    return {encoder: tensor.float() for encoder, tensor in found.items()}
+    return {encoder: tensor.float() for encoder, tensor in vectors.items()}
 
 
 def _deltas(file: WeightFile, base: Base) -> tuple[dict[str, Delta], list[str]]:
@@ -157,13 +158,13 @@ def _deltas(file: WeightFile, base: Base) -> tuple[dict[str, Delta], list[str]]:
     deltas: dict[str, Delta] = {}
     unknown: list[str] = []
     layer_tensors = tensors_by_layer(tensors)
-    for name, own in layer_tensors.items():
+    for name, layer in layer_tensors.items():
         target = names.get(name)
-        if target is None or own.unknown_keys or not _complete(own):
-            unknown += own.unknown_keys + [name] * bool(own.tensors)
+        if target is None or layer.unknown_keys or not _complete(layer):
+            unknown += layer.unknown_keys + [name] * bool(layer.tensors)
             continue
         part, path = split_target(naming, target)
-        deltas[target] = _delta(own, file, part, path)
+        deltas[target] = _delta(layer, file, part, path)
         if deltas[target].shape != matrix_shape(layers[target]):
             raise MnemonError(
                 f"'{file.path}' changes '{name}' by a matrix of {deltas[target].shape}; in '{base.name}' "
@@ -177,19 +178,19 @@ def _deltas(file: WeightFile, base: Base) -> tuple[dict[str, Delta], list[str]]:
     return deltas, unknown
 
 
-def _complete(own: LayerTensors) -> bool:
-    kinds = own.tensors.keys() - {"alpha"}
+def _complete(layer: LayerTensors) -> bool:
+    kinds = layer.tensors.keys() - {"alpha"}
     return kinds in ({"down", "up"}, {"diff"})
 
 
-def _delta(own: LayerTensors, file: WeightFile, part: str, path: str) -> Delta:
-    if "diff" in own.tensors:
-        return Dense(own.tensors["diff"].flatten(1).clone())
-    up, down = own.tensors["up"].flatten(1), own.tensors["down"].flatten(1)
+def _delta(layer: LayerTensors, file: WeightFile, part: str, path: str) -> Delta:
+    if "diff" in layer.tensors:
+        return Dense(layer.tensors["diff"].flatten(1).clone())
+    up, down = layer.tensors["up"].flatten(1), layer.tensors["down"].flatten(1)
     rank = down.shape[0]
     if up.shape[1] != rank:
         raise MnemonError(f"The factors of '{path}' in '{file.path}' do not fit together: the file is broken.")
-    alpha = own.tensors["alpha"].item() if "alpha" in own.tensors else alpha_in(file.adapter, part, path, rank)
+    alpha = layer.tensors["alpha"].item() if "alpha" in layer.tensors else alpha_in(file.adapter, part, path, rank)
     return LowRank(up.clone(), down.clone(), alpha / rank)
 
 
@@ -218,22 +219,14 @@ def _check_composed(base: Base, method: Method, learned: TrainedConcept) -> None
             f"this concept changes {len(wider)} others, such as {_listed(wider)}. {OTHER_METHOD}"
         )
     try:
-        with base.using_tokens(method.tokens([learned])):
-            composed = _composed(base, method, learned)
+        branches = compose_branches(method, base, [learned])
     except (KeyError, AttributeError, ValueError, RuntimeError):
-        composed = None
-    if composed is None or any(_differs(delta, composed.get(target)) for target, delta in learned.deltas.items()):
+        branches = []
+    if len(branches) != 1 or any(_differs(delta, branches[0].get(key)) for key, delta in learned.deltas.items()):
         raise MnemonError(
             f"The method '{method.name}' composes concepts in a way of its own, which leaves out or alters a change "
             f"that it did not learn itself. {OTHER_METHOD}"
         )
-
-
-def _composed(base: Base, method: Method, learned: TrainedConcept) -> dict[str, Delta] | None:
-    if not method.per_prompt:
-        return method.compose(base, [learned])
-    branches = method.branches(base, [learned], method.prompt_name(learned.name, learned.class_noun))
-    return branches[0] if len(branches) == 1 else None
 
 
 def _differs(delta: Delta, composed: Delta | None) -> bool:

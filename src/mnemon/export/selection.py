@@ -29,7 +29,7 @@ class Selection:
 
     @property
     def names(self) -> list[str]:
-        return [one.name for one in self.learned]
+        return [concept.name for concept in self.learned]
 
     @property
     def title(self) -> str:
@@ -37,8 +37,8 @@ class Selection:
 
     def prompt_name(self, name: str) -> str:
         """How a concept stands in a prompt: "<rex> dog"."""
-        (one,) = (one for one in self.learned if one.name == name)
-        return self.library.method.prompt_name(one.name, one.class_noun)
+        (class_noun,) = (concept.class_noun for concept in self.learned if concept.name == name)
+        return self.library.method.prompt_name(name, class_noun)
 
 
 def select(library: Library, base: Base, names: Sequence[str] = ()) -> Selection:
@@ -53,7 +53,7 @@ def select(library: Library, base: Base, names: Sequence[str] = ()) -> Selection
     for name in names:
         if name not in known:
             raise MnemonError(f"{library.path} has no concept '{name}'; it has: {', '.join(known) or 'none yet'}.")
-    learned = tuple(one for one in library.learned() if not names or one.name in names)
+    learned = tuple(concept for concept in library.learned() if not names or concept.name in names)
     if not learned:
         raise MnemonError(f"{library.path} has no concept yet: there is nothing to export.")
     tokens = library.method.tokens(learned)
@@ -62,23 +62,28 @@ def select(library: Library, base: Base, names: Sequence[str] = ()) -> Selection
     return Selection(library, base, learned, kept or _compose(library.method, base, learned), tokens)
 
 
-def _compose(method: Method, base: Base, learned: Sequence[TrainedConcept]) -> dict[str, Delta]:
-    with base.using_tokens(method.tokens(learned)):
+def _compose(method: Method, base: Base, concepts: Sequence[TrainedConcept]) -> dict[str, Delta]:
+    if method.per_prompt and len(concepts) > 1:
+        raise MnemonError(
+            f"The method '{method.name}' combines its concepts anew for every prompt, which no file of another "
+            "tool can hold: export one concept at a time."
+        )
+    branches = compose_branches(method, base, concepts)
+    if len(branches) != 1:
+        raise MnemonError(
+            f"The method '{method.name}' draws '{concepts[0].name}' under {len(branches)} changes of the weights at "
+            "once, which no file of another tool can hold."
+        )
+    return branches[0]
+
+
+def compose_branches(method: Method, base: Base, concepts: Sequence[TrainedConcept]) -> list[dict[str, Delta]]:
+    """The changes of the weights under which these concepts are sampled; of a method that works per prompt, those of
+    the first concept's prompt."""
+    with base.using_tokens(method.tokens(concepts)):
         if not method.per_prompt:
-            return method.compose(base, learned)
-        if len(learned) > 1:
-            raise MnemonError(
-                f"The method '{method.name}' combines its concepts anew for every prompt, which no file of another "
-                "tool can hold: export one concept at a time."
-            )
-        (one,) = learned
-        ways = method.branches(base, learned, method.prompt_name(one.name, one.class_noun))
-        if len(ways) != 1:
-            raise MnemonError(
-                f"The method '{method.name}' draws '{one.name}' under {len(ways)} changes of the weights at once, "
-                "which no file of another tool can hold."
-            )
-        return ways[0]
+            return [method.compose(base, concepts)]
+        return method.branches(base, concepts, method.prompt_name(concepts[0].name, concepts[0].class_noun))
 
 
 def _refuse_layerwise(tokens: Mapping[str, Mapping[str, Tensor]]) -> None:
@@ -86,6 +91,6 @@ def _refuse_layerwise(tokens: Mapping[str, Mapping[str, Tensor]]) -> None:
         if any(tensor.ndim != 2 for tensor in vectors.values()):
             raise MnemonError(
                 f"The token <{name}> has vectors of its own for every layer of the base. No file of another tool can "
-                "hold that: an embedding is one set of vectors for all layers. It can be drawn with mnemon only, or "
-                "learned again by a method with ordinary tokens."
+                "hold that: an embedding is one set of vectors for all layers. It can be sampled with mnemon only, "
+                "or learned again by a method with ordinary tokens."
             )
