@@ -103,8 +103,8 @@ def test_styles_redraw_everything(family):
 def test_concepts_are_an_endless_seeded_supply():
     one, again, other = thing_concept("a", 1), thing_concept("a", 1), thing_concept("a", 2)
     assert one == again and one.look != other.look
-    assert thing_concept("a", 1, "mug").noun == "mug"
-    assert style_concept("ink", 1, "ink").noun is None
+    assert thing_concept("a", 1, "mug").class_noun == "mug"
+    assert style_concept("ink", 1, "ink").class_noun is None
 
 
 def test_photos_of_a_concept_show_one_thing_in_new_places():
@@ -118,7 +118,7 @@ def test_photos_of_a_concept_show_one_thing_in_new_places():
 def test_a_written_concept_reads_back_as_a_person_would_bring_it(tmp_path):
     concept = thing_concept("rex", 3, "dog")
     concept.write(tmp_path / "rex", 3, seed=0)
-    read = concept_from_folder(tmp_path / "rex", noun="dog")
+    read = concept_from_folder(tmp_path / "rex", class_noun="dog")
     made = concept.photos(3, seed=0)
     assert [photo.caption for photo in read.photos] == [photo.caption for photo in made.photos]
     assert all(a.image.tobytes() == b.image.tobytes() for a, b in zip(read.photos, made.photos, strict=True))
