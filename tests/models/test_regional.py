@@ -9,7 +9,12 @@ from mnemon.adapters import LowRank, PerSampleAdapters
 from mnemon.errors import MnemonError
 from mnemon.methods import Start, method_from
 from mnemon.methods.base import TrainedConcept
-from mnemon.models.regional_joint import attending, attention_bias, changed_apart, text_shares
+from mnemon.models.regional_joint_attention import (
+    attention_bias,
+    biased_attention,
+    regional_adapters,
+    text_membership,
+)
 from mnemon.models.transformer import TransformerBase
 from mnemon.sampling import Composed, SamplingSettings, sample
 from mnemon.sampling.regions import Region
@@ -97,7 +102,9 @@ def test_a_region_is_drawn_under_its_own_changes(base: TransformerBase) -> None:
 def test_a_text_that_a_place_belongs_to_in_part_is_counted_in_part() -> None:
     """One place of the image, heard by two texts of two and of one token, with the weights 0.25 and 0.75."""
     heard = torch.tensor([[True, True, True, False]])
-    share = torch.cat([text_shares(2, 2, heard), torch.tensor([[[0.25], [0.75]]])], dim=2)  # four of text, one image
+    share = torch.cat(
+        [text_membership(2, 2, heard), torch.tensor([[[0.25], [0.75]]])], dim=2
+    )  # four of text, one image
     bias = attention_bias(share, slice(4, 5))
     generator = torch.Generator().manual_seed(0)
     query, key, value = torch.randn(3, 1, 1, 5, 8, generator=generator)
@@ -116,11 +123,9 @@ def test_tokens_pass_the_changes_of_their_texts() -> None:
     share = torch.tensor([[[1.0, 0.0, 0.25], [0.0, 1.0, 0.75]]])  # two texts, three tokens
     inputs = torch.randn(1, 3, 3, generator=generator)
     bare = target(inputs)
-    with changed_apart([target], share):
-        assert torch.equal(target(inputs), bare), "nothing is routed"
     routed = PerSampleAdapters({"site": target}, [{"site": change} for change in changes])
     routed.set_adapter_index([0, 1])
-    with changed_apart([target], share):
+    with regional_adapters([target], share):
         found = target(inputs)
     routed.remove()
     told = torch.stack([inputs @ change.matrix().T for change in changes], dim=1)  # (1, texts, tokens, 2)
@@ -129,5 +134,5 @@ def test_tokens_pass_the_changes_of_their_texts() -> None:
 
 
 def test_an_attention_that_takes_no_mask_is_refused() -> None:
-    with attending([layer := nn.Linear(2, 2)], torch.zeros(1)), pytest.raises(MnemonError, match="native"):
+    with biased_attention([layer := nn.Linear(2, 2)], torch.zeros(1)), pytest.raises(MnemonError, match="native"):
         layer(torch.zeros(1, 2))

@@ -10,7 +10,7 @@ from mnemon.errors import MnemonError
 from mnemon.models import FAMILIES
 from mnemon.models.conditioning import Conditioning
 from mnemon.models.noise_schedule import TRAINING_SHIFT_STEPS
-from mnemon.models.transformer import TransformerBase, as_latents, as_tokens, patched, unpatched
+from mnemon.models.transformer import TransformerBase, pack_latents, patchify, unpack_latents, unpatchify
 from mnemon.sampling import SamplingSettings, sample
 from mnemon.training.loss import denoising_loss
 from tests.tiny_transformers import (
@@ -305,8 +305,8 @@ def test_conditions_of_different_lengths_are_put_together() -> None:
 
 def test_patches_and_tokens_come_back() -> None:
     latents = torch.randn(2, 4, 6, 8)
-    assert torch.equal(unpatched(patched(latents)), latents)
-    assert torch.equal(as_latents(as_tokens(latents), 6), latents)
+    assert torch.equal(unpatchify(patchify(latents)), latents)
+    assert torch.equal(unpack_latents(pack_latents(latents), 6), latents)
 
 
 def test_a_base_with_guidance_built_in_hears_no_negative_prompt() -> None:

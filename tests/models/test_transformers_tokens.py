@@ -7,7 +7,7 @@ from mnemon.adapters import Dense, merge
 from mnemon.errors import MnemonError
 from mnemon.models.conditioning import Conditioning
 from mnemon.models.layers import every_layer
-from mnemon.models.prompt_cache import RememberedPrompts
+from mnemon.models.prompt_cache import PromptCache
 from mnemon.models.transformer import TransformerBase
 from tests.tiny import tiny_sdxl_base
 from tests.tiny_transformers import LENGTHS, PIPELINES, tiny_base
@@ -42,8 +42,8 @@ def assert_same(told: Conditioning, expected: Conditioning) -> None:
 def _counted(base: TransformerBase, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The prompts that went through the text encoders."""
     said: list[str] = []
-    encode = base._prompts._encode
-    monkeypatch.setattr(base._prompts, "_encode", lambda prompts: said.extend(prompts) or encode(prompts))
+    encode = base.prompt_cache._encode
+    monkeypatch.setattr(base.prompt_cache, "_encode", lambda prompts: said.extend(prompts) or encode(prompts))
     return said
 
 
@@ -159,14 +159,13 @@ def test_changed_text_encoders_are_heard(base: TransformerBase) -> None:
     assert_same(base.encode_prompts(prompt), before)
 
 
-def test_remembered_prompts_are_bounded(base: TransformerBase, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = base.encode_prompts(["a dog"]).size
-    monkeypatch.setattr("mnemon.models.prompt_cache.LIMIT", 3 * kept)
+def test_cached_prompts_are_bounded(base: TransformerBase, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = base.encode_prompts(["a dog"]).num_bytes
+    monkeypatch.setattr("mnemon.models.prompt_cache.LIMIT", 3 * size)
     prompts = [f"a {color} {class_noun}" for color in ("red", "blue") for class_noun in ("dog", "cat", "mug", "car")]
     for prompt in prompts:
         base.encode_prompts([prompt])
-    assert sum(condition.size for _, condition in base._prompts._kept.values()) <= 3 * kept
-    assert len(base._prompts._kept) >= 1
+    assert 0 < base.prompt_cache.num_bytes <= 3 * size
 
 
 def test_offloaded_text_encoders_come_back_only_for_new_prompts(
@@ -174,14 +173,12 @@ def test_offloaded_text_encoders_come_back_only_for_new_prompts(
 ) -> None:
     """On a machine without a second device, by counting the moves."""
     moved: list[str] = []
-    move = RememberedPrompts._move
-    monkeypatch.setattr(
-        RememberedPrompts, "_move", lambda self, device: moved.append(str(device)) or move(self, device)
-    )
+    move = PromptCache._move
+    monkeypatch.setattr(PromptCache, "_move", lambda self, device: moved.append(str(device)) or move(self, device))
     expected = base.encode_prompts(["a dog"])
     base.offload_text_encoders()
     assert_same(base.encode_prompts(["a dog"]), expected)
-    assert len(moved) == 1, "it was remembered"
+    assert len(moved) == 1, "it was cached"
     base.encode_prompts(["a cat"])
     assert len(moved) == 3, "there and back"
     base.set_tokens({"rex": {name: value.requires_grad_() for name, value in tokens(base, seed=1).items()}})

@@ -11,7 +11,7 @@ from torch import nn
 from mnemon import MnemonError
 from mnemon.methods import METHODS, Start, method_from
 from mnemon.models.pipeline import PipelineBase
-from mnemon.models.quantised import quantise
+from mnemon.models.quantization import quantize
 from mnemon.planning import MemoryOptions, Plan, dry_run, measure_on_gpu, read_configs
 from tests.tiny import tiny_sd, tiny_sdxl
 from tests.tiny_transformers import PIPELINES
@@ -50,7 +50,7 @@ def without_weights(pipeline: Callable[[], object], path: Path) -> Path:
 def base_at(folder: Path, device: str, packed: bool = False) -> PipelineBase:
     base = read_configs(str(folder)).empty_model(torch.float32, torch.device(device))
     if packed:
-        base = quantise(base, "8bit", device)
+        base = quantize(base, "8bit", device)
     if base.family not in ("sd", "sdxl"):
         base.resolution = 64  # type: ignore[misc]
     return base
@@ -93,7 +93,7 @@ def test_weights_and_optimiser_are_counted_to_the_byte(tiny: Path, plan: Plan) -
         real = tiny_sd().to(dtype)
         base = read_configs(str(tiny)).family(real, "tiny")
         if weights == "8bit":
-            base = quantise(base, "8bit", "cpu")
+            base = quantize(base, "8bit", "cpu")
         for part, module in (("denoiser", base.denoiser), ("vae", base.vae), ("text_encoder", real.text_encoder)):
             tensors = [*module.parameters(), *module.buffers()]
             assert planned.training[part] == planned.sampling[part] == sum(one.nbytes for one in tensors)

@@ -13,7 +13,7 @@ from mnemon.library import Library, is_library
 from mnemon.methods import method_from, method_settings
 from mnemon.methods.base import Method
 from mnemon.models import Base, load_base
-from mnemon.models.quantised import KEPT, Weights
+from mnemon.models.quantization import PRECISIONS, Weights
 from mnemon.models.transformer import TransformerBase
 from mnemon.world import base_folder
 
@@ -24,8 +24,8 @@ def base_named(base: str | Base, weights: Weights = "fp32") -> Base:
         return base
     folder = Path(base).expanduser()
     name = str(folder.resolve()) if base != "world" and folder.is_dir() else base
-    dtype, quantised = KEPT[weights]
-    return load_base(name, "cuda" if torch.cuda.is_available() else "cpu", dtype, quantised)
+    dtype, quantization = PRECISIONS[weights]
+    return load_base(name, "cuda" if torch.cuda.is_available() else "cpu", dtype, quantization)
 
 
 def open_base(base: str | None, library: str | Path, weights: Weights = "fp32", offload_text: bool = False) -> Base:

@@ -8,14 +8,14 @@ from mnemon.models.flux import Flux
 from mnemon.models.flux2 import Flux2, Flux2Klein
 from mnemon.models.loading import load
 from mnemon.models.pipeline import PipelineBase
-from mnemon.models.quantised import Quantised
+from mnemon.models.quantization import Quantization
 from mnemon.models.qwen_image import QwenImage
 from mnemon.models.sd import StableDiffusion
 from mnemon.models.sd3 import StableDiffusion3
 from mnemon.models.sdxl import StableDiffusionXL
 from mnemon.models.z_image import ZImage
 
-__all__ = ["FAMILIES", "Base", "Conditioning", "Quantised", "Tokens", "load_base"]
+__all__ = ["FAMILIES", "Base", "Conditioning", "Quantization", "Tokens", "load_base"]
 
 FAMILIES: dict[str, type[PipelineBase]] = {
     "sd": StableDiffusion,
@@ -33,7 +33,7 @@ def load_base(
     name: str,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
-    quantised: Quantised | None = None,
+    quantization: Quantization | None = None,
 ) -> Base:
     """Open a base: "world" (built in), a diffusers folder, or a hub id such as "owner/model".
 
@@ -41,11 +41,11 @@ def load_base(
 
     Args:
         dtype: of the weights, and of the computation.
-        quantised: "8bit" or "4bit" (extra `quant`) packs the linear layers of denoiser and text encoders but the ones
-            that methods change. A library learned on a quantised base opens on the whole one, and the other way round.
+        quantization: "8bit" or "4bit" (extra `quant`) quantizes the linear layers of denoiser and text encoders
+            except target modules. A library trained on a quantized base opens on the full one, and the other way round.
 
     Raises:
         MnemonError: nothing of that name, not a diffusers pipeline, a pipeline of no known family, pickled or damaged
             weights, 4 bits without the extra. The message says which and what to do.
     """
-    return load(name, FAMILIES, device, dtype, quantised)
+    return load(name, FAMILIES, device, dtype, quantization)

@@ -1,7 +1,7 @@
 """A base: a frozen text-to-image model behind the interface that all families share."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
 import torch
@@ -115,19 +115,23 @@ class Base(ABC):
         """The denoiser's output for noisy latents: an estimate of `schedule.target`."""
 
     def classifier_free_guidance(self, uncond: Tensor, cond: Tensor, scale: float) -> Tensor:
-        """Classifier-free guidance (Ho & Salimans, arXiv 2207.12598) of two predictions, without and with the prompt."""
+        """Classifier-free guidance (Ho & Salimans, arXiv 2207.12598): from `uncond` through `cond` and beyond."""
         return uncond + scale * (cond - uncond)
 
     @abstractmethod
     def gradient_checkpointing(self, on: bool) -> None:
         """Trade time for memory in the denoiser's backward pass; the numbers stay the same."""
 
-    def regional_prompts(self, regions: Sequence[Conditioning], masks: Tensor) -> AbstractContextManager[object]:
+    def regional_prompts(
+        self, regions: Sequence[Conditioning], masks: Tensor, adapted: Collection[str] = ()
+    ) -> AbstractContextManager[object]:
         """Within the block `predict` conditions parts of the image on prompts of their own.
 
         Args:
             regions: for each region its conditioning, with as many rows as the image's.
             masks: (rows, 1 + regions, height, width) weights in 0..1 that sum to one: first that of the image's prompt.
+            adapted: paths of the target modules with per-sample adapters, which count rows · (1 + regions) samples, the
+                image's and the regions' of each row in turn.
 
         Raises:
             MnemonError: the family has no regional prompts.

@@ -1,4 +1,4 @@
-"""Text encoders beside CLIP: T5, and language models that read the prompt within a chat.
+"""Text encoders beside CLIP: T5, and language models that read the prompt as a chat message.
 
 Concept tokens are spliced into their embedding look-ups exactly as into CLIP's.
 """
@@ -9,123 +9,123 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mnemon.models.tokens import Line, PromptEncoder
+from mnemon.models.tokens import PromptEncoder, TokenizedPrompt
 
-MARK = "\N{WHITE SMILING FACE}"
-"""Stands for the prompt when a chat template is asked what it puts around one."""
+PLACEHOLDER = "\N{WHITE SMILING FACE}"
+"""In place of the prompt when a chat template is asked for its prefix and suffix."""
 
 
 class T5Encoder(PromptEncoder):
-    """T5's encoder (Raffel et al., arXiv 1910.10683). No mark at the start; the filled places are heard, as trained.
+    """T5's encoder (Raffel et al., arXiv 1910.10683). No BOS; padding is attended to, as in training.
 
     Args:
-        length: tokens of an encoded prompt, the end mark included.
+        length: tokens of an encoded prompt, EOS included.
     """
 
     def __init__(self, name: str, tokenizer: Any, model: Any, length: int) -> None:
         self.length = length
         super().__init__(name, tokenizer, model)
 
-    def _begin(self) -> None:
-        self.start, self.end = [], [self.tokenizer.eos_token_id]
-        self.pad = self.stand_in = self.tokenizer.pad_token_id
+    def _set_special_ids(self) -> None:
+        self.prefix, self.suffix = [], [self.tokenizer.eos_token_id]
+        self.pad_id = self.placeholder_id = self.tokenizer.pad_token_id
 
     @property
     def table(self) -> nn.Embedding:
-        return self.model.encoder.get_input_embeddings()  # the model's own shares the weight, but is not asked
+        return self.model.encoder.get_input_embeddings()  # shared with the model's own, which is not called
 
-    def _run(self, ids: Tensor, lines: Sequence[Line]) -> Any:
+    def _encode(self, ids: Tensor, prompts: Sequence[TokenizedPrompt]) -> Any:
         return self.model(ids)
 
 
-class Heard(NamedTuple):
-    """What a language model makes of prompts."""
+class TextEncoderOutput(NamedTuple):
+    """Of a language model."""
 
-    states: Sequence[Tensor]
+    hidden_states: Sequence[Tensor]
     """After the embedding and after each layer, (batch, length, width) each."""
-    mask: Tensor
-    """(batch, length): false where a line is only filled up."""
+    attention_mask: Tensor
+    """(batch, length): false at padding."""
 
 
 class LanguageEncoder(PromptEncoder):
-    """A language model that reads the prompt as a message of a chat and is asked for its hidden states.
+    """A language model whose hidden states encode the prompt as a chat message.
 
     A byte-level vocabulary writes " dog" as one token with its space, so a concept takes the space before it along.
 
     Args:
-        length: the most tokens of a prompt, the chat's own words included; the rest of the words is ignored.
-        frame: what the chat puts before and after the prompt.
-        filled: whether every line is filled up to `length`, for denoisers that hear the filled places too; otherwise
-            lines are filled up to the longest.
+        length: the most tokens of a prompt, the chat template's included; the rest is ignored.
+        affixes: what the chat template puts before and after the prompt.
+        pad_to_length: whether every prompt is padded to `length`, for denoisers that attend to padding; otherwise
+            to the longest.
     """
 
     def __init__(
-        self, name: str, tokenizer: Any, model: Any, length: int, frame: tuple[str, str], filled: bool
+        self, name: str, tokenizer: Any, model: Any, length: int, affixes: tuple[str, str], pad_to_length: bool
     ) -> None:
-        self.length, self.frame, self.filled = length, frame, filled
+        self.length, self.affixes, self.pad_to_length = length, affixes, pad_to_length
         super().__init__(name, tokenizer, model)
 
-    def _begin(self) -> None:
+    def _set_special_ids(self) -> None:
         bos = self.tokenizer.bos_token
-        own = bos is not None and self.frame[0].startswith(bos)
-        self.start, self.end = [] if own else list(self.tokenizer("").input_ids), []
-        self.pad, self.stand_in = self.tokenizer.pad_token_id, self.tokenizer.eos_token_id
+        in_template = bos is not None and self.affixes[0].startswith(bos)
+        self.prefix, self.suffix = [] if in_template else list(self.tokenizer("").input_ids), []
+        self.pad_id, self.placeholder_id = self.tokenizer.pad_token_id, self.tokenizer.eos_token_id
 
-    def knows(self, word: str) -> bool:
-        return super().knows(f" {word}")
+    def is_single_token(self, word: str) -> bool:
+        return super().is_single_token(f" {word}")
 
     def phrase_vectors(self, phrase: str) -> Tensor:
         return super().phrase_vectors(f" {phrase}" if phrase else phrase)
 
     def _pieces(self, prompt: str) -> Iterator[tuple[str, str | None]]:
-        before, after = self.frame
-        for words, name in super()._pieces(prompt):
-            yield (before + words.removesuffix(" "), name) if name is not None else (before + words + after, None)
+        before, after = self.affixes
+        for text, name in super()._pieces(prompt):
+            yield (before + text.removesuffix(" "), name) if name is not None else (before + text + after, None)
             before = ""
 
-    def _fill(self, lines: Sequence[Line]) -> None:
-        length = self.length if self.filled else max(len(line.ids) for line in lines)
-        for line in lines:
-            filling = [self.pad] * (length - len(line.ids))
+    def _pad(self, prompts: Sequence[TokenizedPrompt]) -> None:
+        length = self.length if self.pad_to_length else max(len(prompt.ids) for prompt in prompts)
+        for prompt in prompts:
+            padding = [self.pad_id] * (length - len(prompt.ids))
             left = self.tokenizer.padding_side == "left"
-            line.ids = filling + line.ids if left else line.ids + filling
-            line.first = len(filling) if left else 0
-            line.places = [place + line.first for place in line.places]
+            prompt.ids = padding + prompt.ids if left else prompt.ids + padding
+            prompt.start = len(padding) if left else 0
+            prompt.positions = [position + prompt.start for position in prompt.positions]
 
-    def _run(self, ids: Tensor, lines: Sequence[Line]) -> Heard:
-        at = torch.arange(ids.shape[1], device=ids.device)
-        first = torch.tensor([line.first for line in lines], device=ids.device)[:, None]
-        words = torch.tensor([len(self.start) + line.words for line in lines], device=ids.device)[:, None]
-        heard = (at >= first) & (at < first + words)
-        body = getattr(self.model, "model", self.model)  # without the head that guesses the next word
-        output = body(input_ids=ids, attention_mask=heard.long(), output_hidden_states=True, use_cache=False)
-        return Heard(output.hidden_states, heard)
+    def _encode(self, ids: Tensor, prompts: Sequence[TokenizedPrompt]) -> TextEncoderOutput:
+        position = torch.arange(ids.shape[1], device=ids.device)
+        start = torch.tensor([prompt.start for prompt in prompts], device=ids.device)[:, None]
+        length = torch.tensor([len(self.prefix) + prompt.length for prompt in prompts], device=ids.device)[:, None]
+        mask = (position >= start) & (position < start + length)
+        body = getattr(self.model, "model", self.model)  # without the language-modelling head
+        output = body(input_ids=ids, attention_mask=mask.long(), output_hidden_states=True, use_cache=False)
+        return TextEncoderOutput(output.hidden_states, mask)
 
 
-def chat_frame(tokenizer: Any, system: str | None = None, **options: Any) -> tuple[str, str]:
+def chat_affixes(tokenizer: Any, system: str | None = None, **options: Any) -> tuple[str, str]:
     """What a tokenizer's or processor's chat template puts before and after the user's message.
 
     Args:
         system: a system message to come first; message contents are then lists of parts, as processors want them.
         options: for the template.
     """
-    messages: list[dict[str, Any]] = [{"role": "user", "content": MARK}]
+    messages: list[dict[str, Any]] = [{"role": "user", "content": PLACEHOLDER}]
     if system is not None:
         messages = [
             {"role": role, "content": [{"type": "text", "text": text}]}
-            for role, text in (("system", system), ("user", MARK))
+            for role, text in (("system", system), ("user", PLACEHOLDER))
         ]
-    before, _, after = tokenizer.apply_chat_template(messages, tokenize=False, **options).partition(MARK)
+    before, _, after = tokenizer.apply_chat_template(messages, tokenize=False, **options).partition(PLACEHOLDER)
     return before, after
 
 
-def squeezed(states: Tensor, mask: Tensor, skip: int) -> tuple[Tensor, Tensor]:
-    """The masked places of states (batch, length, width) moved to the front, without the first `skip` of each row.
+def unpad(hidden_states: Tensor, mask: Tensor, skip: int) -> tuple[Tensor, Tensor]:
+    """The masked positions of hidden states (batch, length, width) moved to the front, without the first `skip`.
 
     Returns:
-        States (batch, longest, width) with zeros where a row has no more, and their mask (batch, longest).
+        Hidden states (batch, longest, width) with zeros where a row has no more, and their mask (batch, longest).
     """
-    rows = [state[heard][skip:] for state, heard in zip(states, mask, strict=True)]
-    lengths = torch.tensor([len(row) for row in rows], device=states.device)
-    heard = torch.arange(max(map(len, rows)), device=states.device) < lengths[:, None]
-    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), heard
+    rows = [states[own][skip:] for states, own in zip(hidden_states, mask, strict=True)]
+    lengths = torch.tensor([len(row) for row in rows], device=hidden_states.device)
+    new_mask = torch.arange(max(map(len, rows)), device=hidden_states.device) < lengths[:, None]
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), new_mask

@@ -9,20 +9,20 @@ from torch import Tensor
 from mnemon.models.conditioning import Conditioning
 from mnemon.models.encoders import T5Encoder
 from mnemon.models.tokens import PromptEncoder
-from mnemon.models.transformer import TransformerBase, as_latents, as_tokens, patched, positions, unpatched
+from mnemon.models.transformer import TransformerBase, pack_latents, patchify, position_ids, unpack_latents, unpatchify
 
 
 class Flux(TransformerBase):
-    """T5's words, and CLIP's pooled vector; both encoders take tokens.
+    """T5's hidden states, and CLIP's pooled embedding.
 
-    Guidance was distilled into the denoiser: dev is told how much, schnell keeps to its own.
+    Guidance was distilled into the denoiser: dev takes the scale as input, schnell has a fixed one.
     """
 
     family = "flux"
     pipeline_class = FluxPipeline
     components = ("transformer", "vae", "text_encoder", "text_encoder_2")
     unused = {"image_encoder": None, "feature_extractor": None}
-    text_sites = r"transformer_blocks\.\d+\.attn\.add_[kv]_proj|single_transformer_blocks\.\d+\.attn\.to_[kv]"
+    target_pattern = r"transformer_blocks\.\d+\.attn\.add_[kv]_proj|single_transformer_blocks\.\d+\.attn\.to_[kv]"
     packing = 4
     distilled = True
 
@@ -37,18 +37,20 @@ class Flux(TransformerBase):
         clip, t5 = (encoder(prompts) for encoder in self.encoders)
         return Conditioning(t5.last_hidden_state, clip.pooler_output)
 
-    def _flow(self, noisy: Tensor, timesteps: Tensor, condition: Conditioning) -> Tensor:
-        patches = patched(noisy)
+    def _flow(self, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
+        patches = patchify(noisy)
         height, width = patches.shape[2:]
-        places = torch.nn.functional.pad(positions(height, width, noisy.device), (1, 0))  # which image, row, column
-        answer = self.denoiser(
-            as_tokens(patches),
-            encoder_hidden_states=condition.prompt_embeds,
-            pooled_projections=condition.pooled_prompt_embeds,
+        image_ids = torch.nn.functional.pad(
+            position_ids(height, width, noisy.device), (1, 0)
+        )  # which image, row, column
+        output = self.denoiser(
+            pack_latents(patches),
+            encoder_hidden_states=conditioning.prompt_embeds,
+            pooled_projections=conditioning.pooled_prompt_embeds,
             timestep=timesteps.to(noisy) / self.schedule.num_train_timesteps,
-            img_ids=places.to(noisy),
-            txt_ids=noisy.new_zeros(condition.prompt_embeds.shape[1], 3),
-            guidance=self._told_guidance(condition),
+            img_ids=image_ids.to(noisy),
+            txt_ids=noisy.new_zeros(conditioning.prompt_embeds.shape[1], 3),
+            guidance=self._guidance(conditioning),
             return_dict=False,
         )[0]
-        return unpatched(as_latents(answer, height))
+        return unpatchify(unpack_latents(output, height))

@@ -1,5 +1,5 @@
-"""Every layer of a base that can be adapted: beyond the target modules that methods train, for adapters that were trained
-elsewhere and touch queries, outputs, feed-forward layers, convolutions or text encoders."""
+"""Every layer of a base that can be adapted: beyond the target modules that methods train, for adapters that were
+trained elsewhere and touch queries, outputs, feed-forward layers, convolutions or text encoders."""
 
 from torch import Tensor, nn
 

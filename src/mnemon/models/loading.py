@@ -17,7 +17,7 @@ from transformers.utils import logging as transformers_logging
 from mnemon.errors import MnemonError
 from mnemon.models.fingerprint import fingerprint_of_folder, weight_files
 from mnemon.models.pipeline import PipelineBase
-from mnemon.models.quantised import Quantised, quantise
+from mnemon.models.quantization import Quantization, quantize
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 PICKLES = ("*.bin", "*.ckpt", "*.pt", "*.pth")
@@ -26,7 +26,11 @@ Families = dict[str, type[PipelineBase]]
 
 
 def load(
-    name: str, families: Families, device: torch.device | str, dtype: torch.dtype, quantised: Quantised | None = None
+    name: str,
+    families: Families,
+    device: torch.device | str,
+    dtype: torch.dtype,
+    quantization: Quantization | None = None,
 ) -> PipelineBase:
     """The base called `name`, of one of the `families`. See `mnemon.models.load_base`."""
     folder, family = _find(name, families)
@@ -35,8 +39,8 @@ def load(
         if component not in absent:
             _check_weights(folder, component)
     pipeline, fingerprint = _open(folder, family, dtype, absent), fingerprint_of_folder(folder, family.components)
-    if quantised:
-        return quantise(family(pipeline, name, fingerprint), quantised, device)
+    if quantization:
+        return quantize(family(pipeline, name, fingerprint), quantization, device)
     return family(pipeline.to(device), name, fingerprint)
 
 

@@ -1,7 +1,7 @@
-"""What all families share: a frozen diffusers pipeline whose denoiser hears text from one or more text encoders."""
+"""What all families share: a frozen diffusers pipeline whose denoiser is conditioned on one or more text encoders."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -13,6 +13,7 @@ from mnemon.models.base import Base, Tokens
 from mnemon.models.conditioning import Conditioning
 from mnemon.models.fingerprint import fingerprint_of_modules
 from mnemon.models.noise_schedule import NoiseSchedule
+from mnemon.models.regional_cross_attention import RegionalPrompts
 from mnemon.models.tokens import PromptEncoder
 
 
@@ -21,7 +22,7 @@ class PipelineBase(Base):
 
     Args:
         pipeline: its modules are frozen in place and used as they are; put it on its device beforehand.
-        name: what the person asked for.
+        name: what it was opened as.
         fingerprint: sha256 of the weights' files; without it the tensors are hashed.
     """
 
@@ -31,7 +32,7 @@ class PipelineBase(Base):
     """The pipeline's parts that have weights, the denoiser first."""
     unused: ClassVar[dict[str, Any]]
     """Parts of the pipeline that are not loaded, and switches for it."""
-    _inside: tuple[list[Conditioning], Tensor] | None = None  # while images listen by regions
+    _regional: RegionalPrompts | None = None  # within `regional_prompts`
 
     def __init__(self, pipeline: Any, name: str, fingerprint: str | None = None) -> None:
         parts = {part: getattr(pipeline, part) for part in self.components}
@@ -55,11 +56,11 @@ class PipelineBase(Base):
     def _noise_schedule(self) -> NoiseSchedule: ...
 
     @abstractmethod
-    def _scaled(self, images: Tensor) -> Tensor:
+    def _vae_encode(self, images: Tensor) -> Tensor:
         """Images in -1..1 to the latents the denoiser works on."""
 
     @abstractmethod
-    def _images(self, latents: Tensor) -> Tensor:
+    def _vae_decode(self, latents: Tensor) -> Tensor:
         """Latents back to images in about -1..1."""
 
     @property
@@ -71,7 +72,7 @@ class PipelineBase(Base):
         return next(weight.dtype for weight in self.denoiser.parameters() if weight.is_floating_point())
 
     def pipeline(self) -> Any:
-        """A plain diffusers pipeline on the same modules: what is folded into the base now is in its images too.
+        """A plain diffusers pipeline on the same modules: what is merged into the base now is in its images too.
 
         It shares memory with the base. Concept tokens are not in it.
         """
@@ -105,21 +106,23 @@ class PipelineBase(Base):
         return {encoder.name: encoder.word_embedding(word).to(self.device) for encoder in self.encoders}
 
     def single_token_words(self, words: Sequence[str]) -> list[str]:
-        return [word for word in words if all(encoder.knows(word) for encoder in self.encoders)]
+        return [word for word in words if all(encoder.is_single_token(word) for encoder in self.encoders)]
 
     @contextmanager
-    def regional_prompts(self, inside: Sequence[Conditioning], places: Tensor) -> Iterator[None]:
-        """As in `Base`; all texts are of one length. Where prompts have a pooled vector too, the image's is heard."""
-        self._inside = (list(inside), places)
+    def regional_prompts(
+        self, regions: Sequence[Conditioning], masks: Tensor, adapted: Collection[str] = ()
+    ) -> Iterator[None]:
+        """As in `Base`; all prompts have one length. Pooled embeddings are the image's."""
+        self._regional = RegionalPrompts(regions, masks, adapted)
         try:
             yield
         finally:
-            self._inside = None
+            self._regional = None
 
     @torch.no_grad()
     def encode_images(self, images: Tensor) -> Tensor:
-        return self._scaled(images.to(self.device, self.vae.dtype) * 2 - 1).float()
+        return self._vae_encode(images.to(self.device, self.vae.dtype) * 2 - 1).float()
 
     @torch.no_grad()
     def decode_latents(self, latents: Tensor) -> Tensor:
-        return (self._images(latents.to(self.device, self.vae.dtype)).float() / 2 + 0.5).clamp(0, 1)
+        return (self._vae_decode(latents.to(self.device, self.vae.dtype)).float() / 2 + 0.5).clamp(0, 1)

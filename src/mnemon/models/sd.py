@@ -10,7 +10,7 @@ from mnemon.models.unet import UNetBase
 
 
 class StableDiffusion(UNetBase):
-    """One CLIP text encoder; the U-Net hears its last hidden states."""
+    """One CLIP text encoder; the U-Net attends to its last hidden states."""
 
     family = "sd"
     pipeline_class = StableDiffusionPipeline

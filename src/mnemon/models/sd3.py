@@ -15,20 +15,20 @@ T5_LENGTH = 256
 
 
 class StableDiffusion3(TransformerBase):
-    """Two CLIP text encoders side by side, then T5's words; the pooled vectors of both CLIPs. All three take tokens.
+    """Two CLIP text encoders, concatenated, then T5; the pooled embeddings of both CLIPs.
 
-    A checkpoint without T5 is heard with zeros in its place, as the published ones were trained to be.
+    Without T5 there are zeros in its place, as the published checkpoints were trained for.
     """
 
     family = "sd3"
     pipeline_class = StableDiffusion3Pipeline
     components = ("transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3")
     unused = {"image_encoder": None, "feature_extractor": None}
-    text_sites = r"transformer_blocks\.\d+\.attn\.add_[kv]_proj"
+    target_pattern = r"transformer_blocks\.\d+\.attn\.add_[kv]_proj"
     text_first = False
     packing = 1
-    even = False
-    longest_shift = 1.16
+    linear_sigmas = False
+    max_shift = 1.16
 
     def _encoders(self) -> list[PromptEncoder]:
         pipeline = self._pipeline
@@ -48,11 +48,11 @@ class StableDiffusion3(TransformerBase):
         hidden = torch.cat([nn.functional.pad(both, (0, width - both.shape[-1])), words], dim=1)
         return Conditioning(hidden, torch.cat([output.text_embeds for output in outputs[:2]], dim=-1))
 
-    def _flow(self, noisy: Tensor, timesteps: Tensor, condition: Conditioning) -> Tensor:
+    def _flow(self, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         return self.denoiser(
             noisy,
-            condition.prompt_embeds,
-            condition.pooled_prompt_embeds,
+            conditioning.prompt_embeds,
+            conditioning.pooled_prompt_embeds,
             timestep=timesteps.to(noisy.device),
             return_dict=False,
         )[0]

@@ -12,9 +12,9 @@ from mnemon.models.unet import UNetBase
 
 
 class StableDiffusionXL(UNetBase):
-    """Two text encoders side by side, the second one's pooled vector, and the image's size and crop.
+    """Two text encoders, concatenated, the second one's pooled embedding, and the image's size and crop.
 
-    The empty prompt is heard as zeros where the checkpoint says so (`force_zeros_for_empty_prompt`), as it was trained.
+    The empty prompt is encoded as zeros where the checkpoint says so (`force_zeros_for_empty_prompt`), as in training.
     """
 
     family = "sdxl"
@@ -38,15 +38,10 @@ class StableDiffusionXL(UNetBase):
             hidden, pooled = hidden * said[:, None, None], pooled * said[:, None]
         return Conditioning(hidden, pooled)
 
-    def _heard(self, condition: Conditioning) -> dict[str, Any]:
-        """The pooled text, and as time ids (batch, 6): original size, top left of the crop, target size, in pixels."""
+    def _added_conditioning(self, conditioning: Conditioning) -> dict[str, Any]:
+        """The pooled embeddings, and time ids (batch, 6) in pixels: original size, crop's corner, target size."""
         size = [self.resolution, self.resolution]
         ids = torch.tensor([[*size, 0, 0, *size]], device=self.device, dtype=self.dtype)
-        rows = len(condition.prompt_embeds)
-        assert condition.pooled_prompt_embeds is not None
-        return {
-            "added_cond_kwargs": {
-                "text_embeds": condition.pooled_prompt_embeds.to(self.dtype),
-                "time_ids": ids.expand(rows, -1),
-            }
-        }
+        pooled = conditioning.pooled_prompt_embeds
+        assert pooled is not None
+        return {"added_cond_kwargs": {"text_embeds": pooled.to(self.dtype), "time_ids": ids.expand(len(pooled), -1)}}

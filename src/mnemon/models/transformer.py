@@ -2,8 +2,7 @@
 
 import re
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -16,9 +15,14 @@ from mnemon.models.base import Tokens
 from mnemon.models.conditioning import Conditioning
 from mnemon.models.noise_schedule import Flow
 from mnemon.models.pipeline import PipelineBase
-from mnemon.models.prompt_cache import RememberedPrompts
-from mnemon.models.regional import on_grid
-from mnemon.models.regional_joint import attending, attention_bias, changed_apart, text_shares
+from mnemon.models.prompt_cache import PromptCache
+from mnemon.models.regional_cross_attention import resized
+from mnemon.models.regional_joint_attention import (
+    attention_bias,
+    biased_attention,
+    regional_adapters,
+    text_membership,
+)
 
 
 class TransformerBase(PipelineBase):
@@ -28,26 +32,26 @@ class TransformerBase(PipelineBase):
         step: what sides of images are multiples of, in pixels.
     """
 
-    text_sites: ClassVar[str]
-    """A pattern for the paths of the linear layers that turn text into keys and values."""
-    joint_layers: ClassVar[str] = r"(single_)?transformer_blocks\.\d+\.attn"
-    """A pattern for the paths of the layers in which text and image attend together."""
+    target_pattern: ClassVar[str]
+    """A pattern for the paths of the target modules: linear layers that project text to keys and values."""
+    attention_pattern: ClassVar[str] = r"(single_)?transformer_blocks\.\d+\.attn"
+    """A pattern for the paths of the layers with joint attention of text and image."""
     text_first: ClassVar[bool] = True
     """Whether the text's tokens come before the image's there."""
     packing: ClassVar[int]
-    """How many of a latent's places one token of the denoiser holds, where the pipeline packs them; else 1."""
-    even: ClassVar[bool] = True
-    """Whether the pipeline starts drawing from evenly spaced noise levels."""
+    """Latent pixels in one token of the denoiser, where the pipeline packs them; else 1."""
+    linear_sigmas: ClassVar[bool] = True
+    """Whether the pipeline samples from evenly spaced noise levels."""
     static_text_features = False
-    longest_shift: ClassVar[float] = 1.15
+    max_shift: ClassVar[float] = 1.15
     """μ at the longest sequence where the scheduler's config does not say."""
 
     def __init__(self, pipeline: Any, name: str, fingerprint: str | None = None) -> None:
         super().__init__(pipeline, name, fingerprint)
         self._refuse_unlike()
-        self._prompts = RememberedPrompts(self.encoders, self._encode, self.device)
+        self.prompt_cache = PromptCache(self.encoders, self._encode, self.device)
         self.step = 2 * pipeline.vae_scale_factor
-        self._resolution = self._usual_side() * pipeline.vae_scale_factor
+        self._resolution = self._default_side() * pipeline.vae_scale_factor
 
     @property
     def resolution(self) -> int:
@@ -74,10 +78,10 @@ class TransformerBase(PipelineBase):
 
     @abstractmethod
     def _flow(self, noisy: Tensor, timesteps: Tensor, condition: Conditioning) -> Tensor:
-        """The denoiser's answer, noise minus image, all in the denoiser's dtype but the timesteps (0..1000)."""
+        """The denoiser's output, noise minus image; all in the denoiser's dtype but the timesteps (0..1000)."""
 
-    def _usual_side(self) -> int:
-        """Side of the latents that the pipeline draws by default."""
+    def _default_side(self) -> int:
+        """Side of the latents that the pipeline samples by default."""
         return self._pipeline.default_sample_size
 
     def _noise_schedule(self) -> Flow:
@@ -87,13 +91,13 @@ class TransformerBase(PipelineBase):
                 f"'{self.name}' comes with a {type(scheduler).__name__}, but {self.family} bases are flows: set the "
                 "scheduler in its model_index.json to FlowMatchEulerDiscreteScheduler."
             )
-        return Flow(scheduler.config, self._mu, self.even)
+        return Flow(scheduler.config, self._mu, self.linear_sigmas)
 
     def _mu(self, steps: int) -> float:
         """The schedule's shift: linear in the number of the image's tokens, between the config's two points."""
         config = self._pipeline.scheduler.config
         short, long = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
-        low, high = config.get("base_shift", 0.5), config.get("max_shift", self.longest_shift)
+        low, high = config.get("base_shift", 0.5), config.get("max_shift", self.max_shift)
         return low + (high - low) * (self._image_tokens() - short) / (long - short)
 
     def _image_tokens(self) -> int:
@@ -103,7 +107,7 @@ class TransformerBase(PipelineBase):
         return {
             path: module
             for path, module in self.denoiser.named_modules()
-            if isinstance(module, nn.Linear) and re.fullmatch(self.text_sites, path)
+            if isinstance(module, nn.Linear) and re.fullmatch(self.target_pattern, path)
         }
 
     def set_tokens(self, tokens: Mapping[str, Tokens]) -> None:
@@ -122,55 +126,61 @@ class TransformerBase(PipelineBase):
         )
 
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
-        """As in `Base`; each distinct prompt is encoded once and remembered, as `RememberedPrompts` says."""
-        return self._prompts(prompts, self.tokens)
+        """As in `Base`; each distinct prompt is encoded once, as in `PromptCache`."""
+        return self.prompt_cache(prompts, self.tokens)
 
     def offload_text_encoders(self, on: bool = True) -> None:
-        """Let the text encoders rest in main memory; they come to the device only for prompts not remembered.
+        """Keep the text encoders on the CPU and move them to the device only for prompts that are not cached.
 
         A prompt whose token is being trained needs them at every step: then they stay on the device.
         """
-        self._prompts.offload(on)
+        self.prompt_cache.offload(on)
 
-    def _told_guidance(self, condition: Conditioning) -> Tensor | None:
-        """Guidance (batch,) for a denoiser that is told it. In training it is 1: the images themselves, not more."""
+    def _guidance(self, conditioning: Conditioning) -> Tensor | None:
+        """Guidance (batch,) for a denoiser that takes it as input. In training it is 1: the images themselves."""
         denoiser: Any = self.denoiser
         if not denoiser.config.guidance_embeds:
             return None
-        ones = torch.ones(len(condition.prompt_embeds), device=self.device)
-        return ones if condition.guidance is None else condition.guidance
+        ones = torch.ones(len(conditioning), device=self.device)
+        return ones if conditioning.guidance is None else conditioning.guidance
 
-    def predict(self, noisy: Tensor, timesteps: Tensor, condition: Conditioning) -> Tensor:
+    def predict(self, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         """The flow in the dtype of `noisy`, which is cast to the denoiser's on the way."""
-        inside, places = self._inside or ([], None)
-        texts = [text.to(self.dtype) for text in (condition, *inside)]
-        if places is None:
-            return self._flow(noisy.to(self.dtype), timesteps, texts[0]).to(noisy.dtype)
-        shares = on_grid(places, self._image_tokens()).flatten(2)
-        return self._flow_apart(noisy.to(self.dtype), timesteps, texts, shares).to(noisy.dtype)
+        inputs = noisy.to(self.dtype)
+        if self._regional is None:
+            return self._flow(inputs, timesteps, conditioning.to(self.dtype)).to(noisy.dtype)
+        prompts = [prompt.to(self.dtype) for prompt in (conditioning, *self._regional.regions)]
+        masks = resized(self._regional.masks, self._image_tokens()).flatten(2)
+        adapted = [path for path in self.target_modules() if path in self._regional.adapted]
+        return self._regional_flow(inputs, timesteps, prompts, masks, adapted).to(noisy.dtype)
 
-    def _flow_apart(self, noisy: Tensor, timesteps: Tensor, texts: Sequence[Conditioning], places: Tensor) -> Tensor:
-        """As `_flow`, with several texts; `places` (rows, texts, tokens of the image) says where which is heard."""
-        hidden = torch.cat([text.prompt_embeds for text in texts], dim=1)
-        masks = [text.attention_mask for text in texts if text.attention_mask is not None]
-        heard = torch.cat(masks, dim=1) if masks else torch.ones(hidden.shape[:2], dtype=torch.bool, device=self.device)
-        words = text_shares(len(texts), texts[0].prompt_embeds.shape[1], heard)
-        share = torch.cat([words, places] if self.text_first else [places, words], dim=2)
-        start = words.shape[2] if self.text_first else 0
-        bias = attention_bias(share, slice(start, start + places.shape[2]))
-        joined = replace(texts[0], prompt_embeds=hidden, attention_mask=heard if masks else None)
-        with attending(self._modules_at(self.joint_layers), bias), self._changed_apart(words, share):
+    def _regional_flow(
+        self,
+        noisy: Tensor,
+        timesteps: Tensor,
+        prompts: Sequence[Conditioning],
+        masks: Tensor,
+        adapted: Sequence[str],
+    ) -> Tensor:
+        """As `_flow`, with several prompts and their masks (rows, prompts, tokens of the image)."""
+        embeds = torch.cat([prompt.prompt_embeds for prompt in prompts], dim=1)
+        given = [prompt.attention_mask for prompt in prompts if prompt.attention_mask is not None]
+        attention_mask = torch.cat(given, dim=1) if given else embeds.new_ones(embeds.shape[:2], dtype=torch.bool)
+        text = text_membership(len(prompts), prompts[0].prompt_embeds.shape[1], attention_mask)
+        membership = torch.cat([text, masks] if self.text_first else [masks, text], dim=2)
+        start = text.shape[2] if self.text_first else 0
+        bias = attention_bias(membership, slice(start, start + masks.shape[2]))
+        joined = replace(prompts[0], prompt_embeds=embeds, attention_mask=attention_mask if given else None)
+        text_only = [path for path in adapted if path.rpartition(".")[2].startswith("add_")]
+        with (
+            biased_attention(self._modules_at(self.attention_pattern), bias),
+            regional_adapters(self._modules(text_only), text),
+            regional_adapters(self._modules(path for path in adapted if path not in text_only), membership),
+        ):
             return self._flow(noisy, timesteps, joined)
 
-    @contextmanager
-    def _changed_apart(self, words: Tensor, share: Tensor) -> Iterator[None]:
-        """Each text under its own changes, in the layers that read the text alone and in those that read all tokens."""
-        text_only = [
-            target for path, target in self.target_modules().items() if path.rpartition(".")[2].startswith("add_")
-        ]
-        joint = [target for target in self.target_modules().values() if target not in text_only]
-        with changed_apart(text_only, words), changed_apart(joint, share):
-            yield
+    def _modules(self, paths: Iterable[str]) -> list[nn.Module]:
+        return [self.denoiser.get_submodule(path) for path in paths]
 
     def _modules_at(self, pattern: str) -> list[nn.Module]:
         return [module for path, module in self.denoiser.named_modules() if re.fullmatch(pattern, path)]
@@ -180,11 +190,11 @@ class TransformerBase(PipelineBase):
         side = self.resolution // self._pipeline.vae_scale_factor
         return denoiser.config.in_channels // self.packing, side, side
 
-    def _scaled(self, images: Tensor) -> Tensor:
+    def _vae_encode(self, images: Tensor) -> Tensor:
         config = self.vae.config
         return (self.vae.encode(images).latent_dist.mode() - (config.shift_factor or 0)) * config.scaling_factor
 
-    def _images(self, latents: Tensor) -> Tensor:
+    def _vae_decode(self, latents: Tensor) -> Tensor:
         config = self.vae.config
         return self.vae.decode(latents / config.scaling_factor + (config.shift_factor or 0)).sample
 
@@ -201,26 +211,26 @@ class TransformerBase(PipelineBase):
             )
 
 
-def patched(latents: Tensor) -> Tensor:
+def patchify(latents: Tensor) -> Tensor:
     """Latents (batch, channels, height, width) in 2 x 2 patches: (batch, 4 channels, height / 2, width / 2)."""
     return nn.functional.pixel_unshuffle(latents, 2)
 
 
-def unpatched(latents: Tensor) -> Tensor:
-    """Undo `patched`."""
+def unpatchify(latents: Tensor) -> Tensor:
+    """The inverse of `patchify`."""
     return nn.functional.pixel_shuffle(latents, 2)
 
 
-def as_tokens(latents: Tensor) -> Tensor:
-    """Latents (batch, channels, height, width) as one token a place, row by row: (batch, height width, channels)."""
+def pack_latents(latents: Tensor) -> Tensor:
+    """Latents (batch, channels, height, width) as tokens, row by row: (batch, height width, channels)."""
     return latents.flatten(2).transpose(1, 2)
 
 
-def as_latents(tokens: Tensor, height: int) -> Tensor:
-    """Undo `as_tokens`."""
+def unpack_latents(tokens: Tensor, height: int) -> Tensor:
+    """The inverse of `pack_latents`."""
     return tokens.transpose(1, 2).unflatten(2, (height, -1))
 
 
-def positions(height: int, width: int, device: torch.device) -> Tensor:
-    """Row and column (height width, 2) of each place, row by row."""
+def position_ids(height: int, width: int, device: torch.device) -> Tensor:
+    """Row and column (height width, 2) of each latent pixel, row by row."""
     return torch.cartesian_prod(torch.arange(height, device=device), torch.arange(width, device=device))

@@ -1,8 +1,8 @@
 """What the U-Net families share: an autoencoder, a U-Net with cross-attention to text, CLIP text encoders."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -12,11 +12,11 @@ from mnemon.errors import MnemonError
 from mnemon.models.conditioning import Conditioning
 from mnemon.models.noise_schedule import NoiseSchedule, noise_schedule
 from mnemon.models.pipeline import PipelineBase
-from mnemon.models.regional import listening_apart
+from mnemon.models.regional_cross_attention import per_layer_conditioning, regional_cross_attention
 
 
 class UNetBase(PipelineBase):
-    """A base whose denoiser is a U-Net. A family says which pipeline, its encoders, and how prompts are heard."""
+    """A base whose denoiser is a U-Net. A family adds its pipeline, its text encoders and their use."""
 
     def __init__(self, pipeline: Any, name: str, fingerprint: str | None = None) -> None:
         super().__init__(pipeline, name, fingerprint)
@@ -27,10 +27,10 @@ class UNetBase(PipelineBase):
 
     @abstractmethod
     def _encode(self, prompts: Sequence[str], layers: Sequence[int] | None = None) -> Conditioning:
-        """Encode prompts; `layers` says for each whose vectors layer-wise tokens take."""
+        """Encode prompts; `layers` are those whose embeddings layer-wise tokens take."""
 
-    def _heard(self, condition: Conditioning) -> dict[str, Any]:
-        """What the U-Net is given beside the hidden states."""
+    def _added_conditioning(self, conditioning: Conditioning) -> dict[str, Any]:
+        """The U-Net's inputs beside the prompt embeddings."""
         return {}
 
     def _noise_schedule(self) -> NoiseSchedule:
@@ -46,7 +46,7 @@ class UNetBase(PipelineBase):
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         """As in `Base`; each distinct prompt goes through the text encoders once.
 
-        Words beyond the encoder's length are ignored with a warning; a concept beyond it is an error.
+        Tokens beyond the encoder's length are ignored with a warning; a concept beyond it is an error.
         """
         distinct = list(dict.fromkeys(prompts))
         layerwise = [prompt for prompt in distinct if any(encoder.is_layerwise(prompt) for encoder in self.encoders)]
@@ -59,7 +59,7 @@ class UNetBase(PipelineBase):
         return condition[torch.tensor([order.index(prompt) for prompt in prompts], device=self.device)]
 
     def _encode_layerwise(self, prompts: Sequence[str]) -> Conditioning:
-        """Each prompt once for every layer: hidden (batch, layers, length, width); the pooled vector is their mean."""
+        """Each prompt once for every layer, (batch, layers, length, width); the pooled embedding is their mean."""
         count = len(self.cross_attention_layers())
         copies = [prompt for prompt in prompts for _ in range(count)]
         condition = self._encode(copies, [layer for _ in prompts for layer in range(count)])
@@ -70,63 +70,46 @@ class UNetBase(PipelineBase):
         )
 
     def token_features(self, prompts: Sequence[str]) -> list[Tensor]:
-        conditions = [
-            self.encode_prompts([prompt]).prompt_embeds[0] for prompt in prompts
-        ]  # each ([layers,] length, width)
-        counts = [self.encoders[0].words(prompt) for prompt in prompts]
-        return [hidden[..., 1 : 1 + words, :] for hidden, words in zip(conditions, counts, strict=True)]
+        embeds = [self.encode_prompts([prompt]).prompt_embeds[0] for prompt in prompts]  # ([layers,] length, width)
+        lengths = [self.encoders[0].num_tokens(prompt) for prompt in prompts]
+        return [one[..., 1 : 1 + length, :] for one, length in zip(embeds, lengths, strict=True)]
 
-    def _scaled(self, images: Tensor) -> Tensor:
+    def _vae_encode(self, images: Tensor) -> Tensor:
         return self.vae.encode(images).latent_dist.mode() * self.vae.config.scaling_factor
 
-    def _images(self, latents: Tensor) -> Tensor:
+    def _vae_decode(self, latents: Tensor) -> Tensor:
         return self.vae.decode(latents / self.vae.config.scaling_factor).sample
 
-    def predict(self, noisy: Tensor, timesteps: Tensor, condition: Conditioning) -> Tensor:
-        """The U-Net's answer in the dtype of `noisy`, which is cast to the U-Net's on the way."""
-        hidden = condition.prompt_embeds.to(self.dtype)
-        told = self._heard(condition)
-        with self._apart(condition):
-            first = hidden if hidden.ndim == 3 else hidden[:, 0]
-            answer = self.denoiser(noisy.to(self.dtype), timesteps, encoder_hidden_states=first, **told)
-        return answer.sample.to(noisy.dtype)
+    def predict(self, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
+        """The U-Net's output in the dtype of `noisy`, which is cast to the U-Net's on the way."""
+        embeds = conditioning.prompt_embeds.to(self.dtype)
+        with self._conditioned_layers(conditioning):
+            first = embeds if embeds.ndim == 3 else embeds[:, 0]
+            added = self._added_conditioning(conditioning)
+            output = self.denoiser(noisy.to(self.dtype), timesteps, encoder_hidden_states=first, **added)
+        return output.sample.to(noisy.dtype)
 
-    def _apart(self, condition: Conditioning) -> AbstractContextManager[None]:
-        """Within the block each cross-attention layer hears its own: for layer-wise tokens, and in regions."""
-        inside, places = self._inside or ([], None)
-        texts = [self._by_layer(one.prompt_embeds.to(self.dtype)) for one in [condition, *inside]]
-        layers = [self.denoiser.get_submodule(layer) for layer in self.cross_attention_layers()]
-        if places is not None:
-            return listening_apart(layers, [torch.stack(told, dim=1) for told in zip(*texts, strict=True)], places)
-        return _told_apart(layers, texts[0]) if condition.prompt_embeds.ndim == 4 else nullcontext()
+    def _conditioned_layers(self, conditioning: Conditioning) -> AbstractContextManager[None]:
+        """Within the block each cross-attention layer has prompt embeddings of its own, or those of all regions."""
+        layers = [self.denoiser.get_submodule(path) for path in self.cross_attention_layers()]
+        if self._regional is not None:
+            prompts = [self._by_layer(one) for one in (conditioning, *self._regional.regions)]
+            stacked = [torch.stack(of_layer, dim=1) for of_layer in zip(*prompts, strict=True)]
+            return regional_cross_attention(layers, stacked, self._regional.masks)
+        if conditioning.prompt_embeds.ndim == 4:
+            return per_layer_conditioning(layers, self._by_layer(conditioning))
+        return nullcontext()
 
-    def _by_layer(self, hidden: Tensor) -> Sequence[Tensor]:
+    def _by_layer(self, conditioning: Conditioning) -> Sequence[Tensor]:
         """For each cross-attention layer (batch, length, width)."""
-        return hidden.unbind(1) if hidden.ndim == 4 else [hidden] * len(self.cross_attention_layers())
+        embeds = conditioning.prompt_embeds.to(self.dtype)
+        return embeds.unbind(1) if embeds.ndim == 4 else [embeds] * len(self.cross_attention_layers())
 
     def latent_shape(self) -> tuple[int, int, int]:
         unet: Any = self.denoiser
         side = unet.config.sample_size
         height, width = (side, side) if isinstance(side, int) else side
         return unet.config.in_channels, height, width
-
-
-@contextmanager
-def _told_apart(layers: Sequence[nn.Module], texts: Sequence[Tensor]) -> Iterator[None]:
-    """Within the block each cross-attention layer hears its own text (batch, length, width)."""
-
-    def telling(own: Tensor) -> Any:
-        return lambda module, args, options: (args, {**options, "encoder_hidden_states": own})
-
-    handles = [
-        layer.register_forward_pre_hook(telling(own), with_kwargs=True)
-        for layer, own in zip(layers, texts, strict=True)
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _refuse_unlike(unet: Any, vae: Any, name: str) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 from mnemon.errors import MnemonError
 from mnemon.methods.base import Learner, Method
 from mnemon.models.pipeline import PipelineBase
-from mnemon.models.quantised import KEPT, Weights, quantise
+from mnemon.models.quantization import PRECISIONS, Weights, quantize
 from mnemon.models.transformer import TransformerBase
 from mnemon.planning import dry_run
 from mnemon.planning.empty_model import META, read_configs
@@ -133,7 +133,7 @@ class Plan:
         return sorted([pair for pair in peaks if pair[1] < peak], key=lambda pair: pair[1])
 
     def _further(self, options: MemoryOptions) -> Iterator[tuple[str, MemoryOptions]]:
-        ways = list(KEPT)
+        ways = list(PRECISIONS)
         for weights in ways[ways.index(options.weights) + 1 :]:
             yield f"--weights {weights}", replace(options, weights=weights)
         if not options.gradient_checkpointing:
@@ -171,9 +171,9 @@ class Plan:
         return self._cached(lambda: stage(base), stage.__name__, options.weights)
 
     def _empty_model(self, weights: Weights, device: torch.device) -> PipelineBase:
-        dtype, how = KEPT[weights]
+        dtype, how = PRECISIONS[weights]
         base = self.configs.empty_model(dtype, device)
-        base = quantise(base, how, device) if how else base
+        base = quantize(base, how, device) if how else base
         if self._given_resolution is not None:
             _set_resolution(base, self._given_resolution)
         return base

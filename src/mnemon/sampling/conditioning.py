@@ -1,6 +1,6 @@
 """What the images of a batch are conditioned on: their prompts, and the prompts of regions within them."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -38,12 +38,13 @@ class ConditioningBatch:
         masks = None if self.masks is None else self.masks.repeat(2, 1, 1, 1)
         return replace(self, image=image, regions=regions, masks=masks)
 
-    def predict(self, base: Base, latents: Tensor, t: Tensor) -> Tensor:
-        """The base's prediction for latents (rows, channels, height, width) at one timestep ()."""
+    def predict(self, base: Base, latents: Tensor, t: Tensor, adapted: Collection[str]) -> Tensor:
+        """The base's prediction for latents (rows, channels, height, width) at one timestep (); `adapted` are the
+        target modules with per-sample adapters."""
         timesteps = t.expand(len(latents))
         if self.masks is None:
             return base.predict(latents, timesteps, self.image)
-        with base.regional_prompts(self.regions, self.masks):
+        with base.regional_prompts(self.regions, self.masks, adapted):
             return base.predict(latents, timesteps, self.image)
 
 

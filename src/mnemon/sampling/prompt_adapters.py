@@ -38,6 +38,7 @@ class PromptAdapters:
             first = len(self._sets)
             self._sets += adapter_sets(text)
             numbers[text] = range(first, len(self._sets))
+        self._adapted = {target for own in self._sets for target in own}
         rows = [
             (image, [number, *(numbers[region][0] for region in regions)])
             for image, (prompt, *regions) in enumerate(prompts)
@@ -60,8 +61,8 @@ class PromptAdapters:
         repeats = len(latents) // images
         self._adapters.set_adapter_index(self._number.repeat(repeats))
         if len(self._image) == images:
-            return conditioning.predict(self._base, latents, t)
+            return conditioning.predict(self._base, latents, t, self._adapted)
         rows = torch.cat([self._image + images * repeat for repeat in range(repeats)]).to(latents.device)
-        predictions = conditioning[rows].predict(self._base, latents[rows], t)
+        predictions = conditioning[rows].predict(self._base, latents[rows], t, self._adapted)
         total = torch.zeros_like(latents).index_add_(0, rows, predictions)
         return total * self._weight.to(latents).repeat(repeats)[:, None, None, None]
