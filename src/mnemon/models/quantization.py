@@ -1,8 +1,8 @@
 """Weight-only quantization of frozen linear layers, so that a large base fits a small GPU.
 
 int8: W ≈ s · q, with q in -127..127 and a scale s for each row. NF4: quantiles of a normal distribution with a scale
-for each 64 weights (QLoRA, Dettmers et al., arXiv 2305.14314), by bitsandbytes. Weights are dequantized for each product
-and again in the backward pass. Activations are not quantized: LLM.int8 (arXiv 2208.07339) rounds them too, and
+for each 64 weights (QLoRA, Dettmers et al., arXiv 2305.14314), by bitsandbytes. Weights are dequantized for each
+product and again in the backward pass. Activations are not quantized: LLM.int8 (arXiv 2208.07339) rounds them too, and
 bitsandbytes' layer keeps them for the backward pass, where gradient checkpointing does not reach them.
 
 The target modules (`Base.target_modules()`) keep their weights: adapters are merged into them, and methods read them.

@@ -7,8 +7,8 @@ text, the mask of k for a token of the image; these sum to one. The attention's 
     B_ij = log sum_k s_ki s_kj        otherwise
 
 so with masks of 0 and 1 a token of the image attends to its own prompt only, and a prompt to itself and its region
-only; a token that belongs to a prompt by the weight w counts w times. With one prompt everywhere the bias is zero. Where
-adapters differ by prompt, every token passes those of its prompts:
+only; a token that belongs to a prompt by the weight w counts w times. With one prompt everywhere the bias is zero.
+Where adapters differ by prompt, every token passes those of its prompts:
 
     sum_k s_ki (W + Delta_k) x_i
 """
