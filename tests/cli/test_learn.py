@@ -191,9 +191,21 @@ def test_a_list_file_names_its_concepts_itself(teach: Command, photos: Path, tmp
     assert result.code == 1 and "leave out" in result.err
 
 
-def test_options_of_training_reach_it(teach: Command) -> None:
-    arguments = ("--flip", "--random-crop", "--prior", 2, "--noun", "mug", "--preview-every", 1, "--min-snr", 5)
-    assert teach(*arguments, "--accumulate", 2, "--checkpointing", "--seed", 3, "--no-score").code == 0
+DIFFUSERS = (
+    "--num-class-images",
+    "--class-noun",
+    "--snr-gamma",
+    "--gradient-accumulation-steps",
+    "--gradient-checkpointing",
+)
+SHORT = ("--prior", "--noun", "--min-snr", "--accumulate", "--checkpointing")
+
+
+@pytest.mark.parametrize("names", [DIFFUSERS, SHORT], ids=["diffusers", "short"])
+def test_options_of_training_reach_it(teach: Command, names: tuple[str, ...]) -> None:
+    prior, noun, snr, parts, checkpointing = names
+    arguments = ("--flip", "--random-crop", prior, 2, noun, "mug", "--preview-every", 1, snr, 5)
+    assert teach(*arguments, parts, 2, checkpointing, "--seed", 3, "--no-score").code == 0
     kept = Library.open("mnemon-library").history()[0].settings["training"]
     assert (kept["seed"], kept["snr_gamma"], kept["gradient_accumulation_steps"], kept["steps"]) == (3, 5, 2, 2)
     previews = sorted(file.name for file in Path("mnemon-library/previews/sip").iterdir())

@@ -48,14 +48,14 @@ def test_a_candidate_is_no_part_of_the_library_until_it_is_taken_in(tmp_path):
     assert entry.settings == {"seconds": 3, "forgets": {"rex": [0.9, 0.5]}}
     assert torch.equal(after.references("tom")["identity"], FEATURES["identity"])
     assert not (library.path / "candidate").exists()
-    with pytest.raises(MnemonError, match="No candidate is waiting"):
+    with pytest.raises(MnemonError, match="No candidate is staged"):
         commit_candidate(after)
 
 
 def test_discarding_leaves_the_library_as_it_was(tmp_path):
     library = prepared(tmp_path / "library")
     put_aside(library, candidate())
-    with pytest.raises(MnemonError, match="waiting in .* already"):
+    with pytest.raises(MnemonError, match="staged in .* already"):
         put_aside(library, candidate())
     discard_candidate(library)
     assert not has_candidate(library) and Library.open(library.path).names() == ["rex"]

@@ -1,4 +1,4 @@
-"""Libraries and bases by their names."""
+"""Libraries, bases and encoders by their names."""
 
 import shutil
 from collections.abc import Iterator
@@ -65,8 +65,8 @@ def encoders_of(base: Base) -> Encoders:
 def opened_or_created(
     path: Path, base: str | Base | None, method: str | Method | None
 ) -> Iterator[tuple[Library, Base]]:
-    """The library, and the base it belongs to. A new library goes again if its first concept fails, but not if it is
-    interrupted: then there is something to go on from."""
+    """The library, and the base it belongs to. A new library is removed if its first concept fails, but not if it is
+    interrupted: then there is a checkpoint to resume from."""
     if is_library(path):
         opened = Library.open(path)
         _check_method(opened, method)
@@ -102,6 +102,6 @@ def _check_method(library: Library, method: str | Method | None) -> None:
     assert other is not None
     what = f"the method '{own.name}', not '{other.name}'"
     if type(other) is type(own):
-        mine, asked = method_settings(own), method_settings(other)
-        what = ", ".join(f"{key}={mine[key]}, not {key}={asked[key]}" for key in mine if mine[key] != asked[key])
+        ours, theirs = method_settings(own), method_settings(other)
+        what = ", ".join(f"{key}={ours[key]}, not {key}={theirs[key]}" for key in ours if ours[key] != theirs[key])
     raise MnemonError(f"The library {library.path} was made with {what}, and keeps to it: choose another folder.")

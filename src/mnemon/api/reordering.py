@@ -11,7 +11,7 @@ from mnemon.library import Library
 def reorder(library: str | Path, out: str | Path, names: Sequence[str]) -> Library:
     """Write a new library with the concepts of an old one in the order of `names`.
 
-    Nothing is learned again. With all concepts in it the model draws what it drew before, up to the rounding of sums;
+    Nothing is trained again. With all concepts the model generates the same images, up to the rounding of sums;
     the revisions between differ, so scores are not carried over. The old library is only read. The new one is
     there whole or not at all.
 

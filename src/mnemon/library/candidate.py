@@ -74,7 +74,7 @@ def put_aside(library: Library, candidate: Candidate) -> None:
     """
     with library.lock():
         if has_candidate(library):
-            raise MnemonError(f"A candidate is waiting in {library.path} already: commit or discard that one first.")
+            raise MnemonError(f"A candidate is staged in {library.path} already: commit or discard that one first.")
         _clear(library)
         concepts = [_write(library, number, one) for number, one in enumerate(candidate.proposals)]
         body = {"parent": _checksum(library, library.revision), "state": library.revision, "concepts": concepts}
@@ -147,7 +147,7 @@ def _header(library: Library) -> Path:
 
 def _check_there(library: Library) -> None:
     if not has_candidate(library):
-        raise MnemonError(f"No candidate is waiting in the library {library.path}.")
+        raise MnemonError(f"No candidate is staged in the library {library.path}.")
 
 
 def _body(library: Library) -> dict[str, Any]:

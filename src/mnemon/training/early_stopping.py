@@ -61,7 +61,7 @@ class IdentityMonitor:
         self._references = references["identity"]
         self._ceiling = self_similarity(self._references)
         if math.isnan(self._ceiling):
-            raise MnemonError(f"One reference of '{concept.name}' tells no ceiling: give at least two photos.")
+            raise MnemonError(f"One reference of '{concept.name}' gives no ceiling: give at least two photos.")
         chosen = prompt_set(encoders.prompts)
         count, name = len(chosen.templates), method.prompt_name(concept.name, concept.class_noun)
         self._score = EvalSettings(count, FIRST_SEED, num_inference_steps=STEPS)

@@ -1,4 +1,4 @@
-"""What a training run learns from, and what one step draws of it."""
+"""The images a training run learns from, and the batch of one step."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -39,18 +39,18 @@ def joined(parts: Sequence[Examples | None]) -> Examples | None:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step learns from, drawn as a whole before its parts are computed."""
+    """The rows of one step, sampled as a whole before its parts are computed."""
 
     latents: Tensor  # (rows, channels, height, width)
     noise: Tensor  # (rows, channels, height, width)
     timesteps: Tensor  # (rows,)
     prompts: list[str]
     weights: Tensor  # (rows,); the loss is their weighted sum
-    tasks: Tensor  # (rows,); number of the lesson each row belongs to
+    tasks: Tensor  # (rows,); number of the task each row belongs to
 
     @staticmethod
     def cat(batches: Sequence["Batch"]) -> "Batch":
-        """One batch of several, the rows of each marked as one lesson."""
+        """One batch of several, the rows of each marked as one task."""
         tensors = {
             name: torch.cat([getattr(batch, name) for batch in batches])
             for name in ("latents", "noise", "timesteps", "weights")

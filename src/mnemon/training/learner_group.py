@@ -38,7 +38,7 @@ class LearnerGroup(nn.Module):
         self._attached.remove()
 
     def set_adapter_index(self, tasks: Tensor) -> None:
-        """The lesson's number of each row of the next forward pass."""
+        """Set the task number of each row of the next forward pass."""
         if isinstance(self._attached, PerSampleAdapters):
             self._attached.set_adapter_index(tasks)
 

@@ -36,10 +36,10 @@ def class_prompt(concept: Concept) -> str:
     """A prompt for images of the concept's class, for prior preservation.
 
     Raises:
-        MnemonError: the concept has no noun.
+        MnemonError: the concept has no class noun.
     """
     if not concept.class_noun:
-        raise MnemonError(f"Prior preservation draws images of the class: give '{concept.name}' a noun, like 'dog'.")
+        raise MnemonError(f"Prior preservation needs the class: give '{concept.name}' a class noun, like 'dog'.")
     return TEMPLATES[0].format(f"{'an' if concept.class_noun[0].lower() in 'aeiou' else 'a'} {concept.class_noun}")
 
 

@@ -1,9 +1,9 @@
-"""Going on after a kill: what a snapshot belongs to, and where it lies.
+"""Resuming after a kill: where the checkpoint of a run is, and which run it belongs to.
 
-A run goes on from a snapshot bit for bit, and only if everything that decides its outcome is the same. With other
-settings, photos or earlier concepts it starts anew, logs a warning that says what changed, and writes over the snapshot
-in time. A finished run leaves its last snapshot, so that a kill between training and the commit costs nothing; whoever
-has committed the concept calls `discard_checkpoint`.
+A run resumes from a checkpoint bit for bit, and only if everything that decides its outcome is the same. With other
+settings, photos or earlier concepts it starts anew, logs a warning that says what changed, and replaces the checkpoint
+in time. A finished run leaves its last checkpoint, so that a kill between training and the commit costs nothing; after
+the commit the caller calls `discard_checkpoint`.
 """
 
 import json
@@ -27,13 +27,13 @@ from mnemon.training.learner_group import LearnerGroup
 from mnemon.training.settings import TrainingSettings
 from mnemon.training.tasks import ConceptTask
 
-SNAPSHOT = "training.safetensors"
+CHECKPOINT = "training.safetensors"
 log = logging.getLogger("mnemon")
 
 
 def discard_checkpoint(folder: Path) -> None:
-    """Remove a run's snapshot, if there is one, and what a kill while it was being written has left."""
-    for name in (SNAPSHOT, f"{SNAPSHOT}.part"):
+    """Remove a run's checkpoint, if there is one, and what a kill while it was written has left."""
+    for name in (CHECKPOINT, f"{CHECKPOINT}.part"):
         (folder / name).unlink(missing_ok=True)
 
 
@@ -61,7 +61,7 @@ def run_identity(
 
 
 class Checkpoints:
-    """The snapshot of one run; without a folder nothing is kept."""
+    """The checkpoint of one run; without a folder nothing is kept."""
 
     def __init__(
         self,
@@ -72,21 +72,21 @@ class Checkpoints:
         generator: torch.Generator,
         scaler: "torch.amp.GradScaler | None" = None,
     ) -> None:
-        self._path = None if folder is None else folder / SNAPSHOT
+        self._path = None if folder is None else folder / CHECKPOINT
         self._identity = dict(identity)
         self._learner, self._optimizer, self._generator, self._scaler = learner, optimizer, generator, scaler
         self._written = time.monotonic()
 
     @property
     def age(self) -> float:
-        """Seconds since the last snapshot, or since the start."""
+        """Seconds since the last checkpoint, or since the start."""
         return time.monotonic() - self._written
 
     def restore(self) -> int:
         """Go back to where the run was; returns the steps done, 0 for a new run.
 
         Raises:
-            MnemonError: the snapshot is damaged.
+            MnemonError: the checkpoint is damaged.
         """
         if self._path is None or not self._path.exists() or not self._belongs(self._path):
             return 0
@@ -124,7 +124,7 @@ def _identity_of(path: Path) -> dict[str, str]:
 
 
 def _damaged(path: Path) -> MnemonError:
-    return MnemonError(f"The snapshot {path} is damaged: delete it to start the training anew.")
+    return MnemonError(f"The checkpoint {path} is damaged: delete it to start the training anew.")
 
 
 def _hash(tensors: Mapping[str, Tensor], words: object) -> str:

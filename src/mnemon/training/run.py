@@ -59,7 +59,7 @@ class Run:
         self.calibration = tasks[0].calibration
         self.sources, self.steps, self.batch_size = _amounts(method, tasks, settings)
         self.group = self._learners(method, earlier)
-        self.draws = self.generator(self._names, "draws")
+        self.rng = self.generator(self._names, "draws")
         self.earlier: dict[str, Tokens] = {}
         self.progress = 0.0
         # The optimiser comes after the learners, whose parameters it holds.
@@ -73,7 +73,7 @@ class Run:
         if stopping is not None:  # a run without may go on from the checkpoint of one with it
             identity["goal"] = stopping.name
         self.checkpoints = Checkpoints(
-            folder, identity, self.group, self.optimizer, self.draws, scaler=self.accelerator.scaler
+            folder, identity, self.group, self.optimizer, self.rng, scaler=self.accelerator.scaler
         )
 
     def _learners(self, method: Method, earlier: Sequence[TrainedConcept]) -> LearnerGroup:
@@ -102,7 +102,7 @@ class Run:
         loss, penalty = torch.zeros(()), torch.zeros(())
         for part in self._draw_batch().parts(parts):
             with self.accelerator.accumulate(self.group):
-                denoising, state = self._loss(part, self.draws)
+                denoising, state = self._loss(part, self.rng)
                 regularization = self.group.regularization_loss(state)
                 # accelerate divides by the number of parts, but the weights of a batch's rows add up over its parts.
                 self.accelerator.backward(denoising * parts + regularization)
@@ -130,7 +130,7 @@ class Run:
         """Call `look` with the concept in the base as it would be kept now; returns its result."""
         self.group.eval()
         with torch.no_grad():
-            self._update_base(self.draws)
+            self._update_base(self.rng)
             result = look()
         self.group.train()
         return result
@@ -148,7 +148,7 @@ class Run:
         """This step's rows: a batch from each source."""
         weight, size = self.settings.prior_loss_weight, self.batch_size
         return Batch.cat(
-            [draw_batch(self.base, examples, prior, weight, size, self.draws) for examples, prior in self.sources]
+            [draw_batch(self.base, examples, prior, weight, size, self.rng) for examples, prior in self.sources]
         )
 
     def _loss(self, part: Batch, generator: torch.Generator) -> tuple[Tensor, Step]:
@@ -168,7 +168,7 @@ class Run:
         return {task.name: self._probe(number, task.examples) for number, task in enumerate(self.tasks)}
 
     def _probe(self, number: int, examples: Examples) -> Losses:
-        """The loss of single draws from `examples`, under the adapters of task `number`."""
+        """The loss of single samples from `examples`, under the adapters of task `number`."""
 
         def losses(generator: torch.Generator) -> Tensor:
             batch = draw_batch(self.base, examples, None, 0.0, 1, generator)
@@ -193,7 +193,7 @@ class Run:
 def _amounts(
     method: Method, tasks: Sequence[ConceptTask], settings: TrainingSettings
 ) -> tuple[list[tuple[Examples, Examples | None]], int, int]:
-    """What a step draws from (examples and prior ones), the steps in all, and a step's examples from each source."""
+    """The sources of a step (examples and prior), the steps in all, and the batch size from each source."""
     sources = [(task.examples, task.prior) for task in tasks]
     steps = method.steps if settings.steps is None else settings.steps
     batch = method.batch_size if settings.batch_size is None else settings.batch_size
