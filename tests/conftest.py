@@ -14,6 +14,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # so that workers do not fight fo
 os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH", "")])
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device", default="cpu", help="where the tiny random bases are, e.g. cuda")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    os.environ["MNEMON_TEST_DEVICE"] = config.getoption("--device")  # processes that tests start read it too
+
+
 @pytest.fixture(scope="session")
 def world_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A stand-in for the built-in base, to be opened by its path."""

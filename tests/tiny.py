@@ -4,6 +4,8 @@ Images are 16 x 16, latents 4 x 8 x 8, prompts at most 20 tokens. The tokenizer 
 letters, merges, and at the end of the table the marks for start and end of text.
 """
 
+import os
+
 import torch
 from diffusers import (
     AutoencoderKL,
@@ -128,9 +130,14 @@ def tiny_sdxl(*, seed: int = 0, eos_token_id: int | None = 2) -> StableDiffusion
     return pipeline
 
 
+def device() -> str:
+    """Where the tests' bases are: pytest's option --device."""
+    return os.environ.get("MNEMON_TEST_DEVICE", "cpu")
+
+
 def tiny_sd_base(**settings: object) -> Base:
-    return StableDiffusion(tiny_sd(**settings), name="tiny")
+    return StableDiffusion(tiny_sd(**settings).to(device()), name="tiny")
 
 
 def tiny_sdxl_base(**settings: object) -> Base:
-    return StableDiffusionXL(tiny_sdxl(**settings), name="tiny")
+    return StableDiffusionXL(tiny_sdxl(**settings).to(device()), name="tiny")

@@ -46,7 +46,7 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from mnemon.models import FAMILIES
 from mnemon.models.transformer import TransformerBase
-from tests.tiny import SENTENCE, tiny_text_config, tiny_tokenizer
+from tests.tiny import SENTENCE, device, tiny_text_config, tiny_tokenizer
 
 SIDE = 16
 VAE = {
@@ -310,7 +310,7 @@ LENGTHS = {"flux": 48, "flux2": 256, "flux2-klein": 96}
 def tiny_base(family: str, **settings: Any) -> TransformerBase:
     pipeline = PIPELINES[family](**settings)
     pipeline.set_progress_bar_config(disable=True)
-    base = FAMILIES[family](pipeline, name=f"tiny {family}")
+    base = FAMILIES[family](pipeline.to(device()), name=f"tiny {family}")
     assert isinstance(base, TransformerBase)
     base.resolution = SIDE
     base.encoders[-1].length = LENGTHS.get(family, base.encoders[-1].length)

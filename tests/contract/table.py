@@ -45,7 +45,7 @@ def small(name: str) -> Method:
 def task(base: Base, method: Method, name: str, class_noun: str | None = "dog") -> ConceptTask:
     """Random latents that depend on nothing but the name."""
     generator = torch.Generator().manual_seed(sum(map(ord, name)))
-    latents = torch.randn(3, *base.latent_shape(), generator=generator)
+    latents = torch.randn(3, *base.latent_shape(), generator=generator).to(base.device)
     return ConceptTask(name, class_noun, Examples(latents, [f"a photo of {method.prompt_name(name, class_noun)}"] * 3))
 
 
@@ -93,7 +93,8 @@ def predict(base: Base, prompts: Sequence[str]) -> Tensor:
     """What the denoiser says to one fixed noise for each prompt."""
     generator = torch.Generator().manual_seed(0)
     noisy = torch.randn(base.latent_shape(), generator=generator).expand(len(prompts), -1, -1, -1)
-    return base.predict(noisy, torch.full((len(prompts),), 300), base.encode_prompts(prompts))
+    timesteps = torch.full((len(prompts),), 300, device=base.device)
+    return base.predict(noisy.to(base.device), timesteps, base.encode_prompts(prompts))
 
 
 def alike(method: Method, sizes: Sequence[int]) -> bool:
