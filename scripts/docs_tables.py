@@ -12,14 +12,14 @@ import inspect
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import Field, fields
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from mnemon import METHODS, EvalSettings, TrainingSettings
-from mnemon.evaluation.figures import FIGURES
+from mnemon.evaluation.figures import FIGURES, MATRIX_FIGURES, Figure
 from mnemon.methods import Method
 from mnemon.methods.aggregation import Elastic
 
@@ -131,9 +131,9 @@ def methods_table() -> str:
     return table(("method", "trains", "fusion step", "independent of order", "exact removal"), rows)
 
 
-def figures_table() -> str:
-    """One row a figure of the benchmark."""
-    rows = [(f"`{name}`", one.title, one.formula, one.better or "–", one.meaning) for name, one in FIGURES.items()]
+def figures_table(figures: Mapping[str, Figure]) -> str:
+    """One row a figure."""
+    rows = [(f"`{name}`", one.title, one.formula, one.better or "–", one.meaning) for name, one in figures.items()]
     return table(("name", "title", "formula", "better", "meaning"), rows)
 
 
@@ -143,7 +143,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "elastic weight aggregation": lambda: _escaped(inspect.getdoc(Elastic) or ""),
     "evaluation settings": lambda: settings_table(settings_rows(EvalSettings)),
     "training settings": lambda: settings_table(settings_rows(TrainingSettings)),
-    "figures": figures_table,
+    "figures": partial(figures_table, FIGURES),
+    "figures of a matrix": partial(figures_table, MATRIX_FIGURES),
 }
 
 
