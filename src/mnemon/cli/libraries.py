@@ -164,7 +164,7 @@ def evaluate(
 ) -> None:
     """Fill the whole score matrix, and write plots and one HTML page."""
     from mnemon import api
-    from mnemon.evaluation import figures, matrix_from_rows
+    from mnemon.evaluation.matrix import figures, matrix_from_rows
     from mnemon.library import Library
     from mnemon.report.library_data import write_evaluation
 

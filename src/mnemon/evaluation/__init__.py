@@ -2,7 +2,7 @@
 
 from mnemon.evaluation.encoders import Encoders, HubEncoders, WorldEncoders, encoders_for, reference_features
 from mnemon.evaluation.evaluate import EvalRow, evaluate, evaluate_library
-from mnemon.evaluation.matrix import ScoreMatrix, figures, matrix_from_rows
+from mnemon.evaluation.matrix import ScoreMatrix, matrix_from_rows
 from mnemon.evaluation.settings import EvalSettings
 
 __all__ = [
@@ -15,7 +15,6 @@ __all__ = [
     "encoders_for",
     "evaluate",
     "evaluate_library",
-    "figures",
     "matrix_from_rows",
     "reference_features",
 ]
