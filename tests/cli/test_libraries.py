@@ -20,7 +20,9 @@ def test_images_say_how_they_were_made(mnemon: Command, taught: Path) -> None:
     facts = [read_metadata(Path("pictures") / f"{index:05d}.png") for index in range(4)]
     assert [fact.prompt for fact in facts] == [prompts[0]] * 2 + [prompts[1]] * 2
     assert [fact.seed for fact in facts] == [5, 6, 5, 6]
-    assert {(fact.steps, fact.negative, fact.state, fact.library) for fact in facts} == {(2, "night", 2, "lib")}
+    assert {(fact.num_inference_steps, fact.negative_prompt, fact.revision, fact.library) for fact in facts} == {
+        (2, "night", 2, "lib")
+    }
     assert facts[0].concepts == ("sip", "tom")
 
 
@@ -43,7 +45,7 @@ def test_a_past_state_knows_what_it_knew(mnemon: Command, taught: Path) -> None:
     assert mnemon("generate", "<tom>", *LIB, *FEW, "--at", 1).code == 1
     assert [one["name"] for one in mnemon("list", *LIB, "--at", 1, "--json").json] == ["sip"]
     gone = mnemon("list", *LIB, "--at", 7)
-    assert gone.code == 1 and "states are 0 to 2" in gone.err
+    assert gone.code == 1 and "revisions are 0 to 2" in gone.err
 
 
 def test_the_bare_base_draws_too(mnemon: Command, world_folder: Path) -> None:
