@@ -17,7 +17,7 @@ def test_a_run_is_read_back_in_the_order_in_which_it_learned(tmp_path):
     record = RunFolder(write_run(tmp_path, "lora", order=1, seed=3, points=(1, 4))).record()
     assert (record.method, record.order, record.seed, record.points) == ("lora", 1, 3, (1, 4))
     assert record.names == ("c02", "c03", "c04", "c01") and record.finished
-    assert record.costs.seconds["c03"] == 13.0 and record.images_of_a_cell == 4
+    assert record.costs["seconds"]["c03"] == 13.0 and record.images_of_a_cell == 4
     torch.testing.assert_close(record.references("c03", "identity")[:, 1], torch.ones(3))
     assert record.images(2, "c02", "image") is None and record.images(4, "c02", "image") is not None
     assert (4, "c02") in record.strips and (2, "c02") not in record.strips

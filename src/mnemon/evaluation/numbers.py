@@ -99,7 +99,7 @@ def multi_alignment(entries: Sequence[dict[str, Any]], score: str, count: int | 
 
 
 def _base(record: RunRecord) -> Numbers:
-    bare, adapted = record.control(0), record.control(len(record.concepts))
+    bare, adapted = record.control(0), record.control(len(record.names))
     general = _last_row(record).get("general", {})
     return {
         "zero_shot_drift": None if bare is None or adapted is None else zero_shot_drift(bare, adapted),
@@ -132,25 +132,19 @@ def _image_error(record: RunRecord) -> float | None:
 
 
 def _costs(record: RunRecord) -> Numbers:
-    costs = record.costs
-    assert costs is not None  # a finished run has its costs
-    return {
-        "parameters": costs.parameters,
-        "bytes": _mean(costs.bytes.values()),
-        "seconds_per_concept": _mean(costs.seconds.values()),
-        "fusion_seconds": costs.fusion_seconds,
-        "fusion_peak_bytes": costs.fusion_peak_bytes,
-        "draw_seconds_per_picture": costs.seconds_per_image,
-        "peak_memory_bytes": costs.peak_memory_bytes,
+    plain = ("parameters", "fusion_seconds", "fusion_peak_bytes", "draw_seconds_per_picture", "peak_memory_bytes")
+    return {name: record.costs.get(name) for name in plain} | {
+        "bytes": _mean(record.costs["bytes"].values()),
+        "seconds_per_concept": _mean(record.costs["seconds"].values()),
     }
 
 
 def _last_row(record: RunRecord) -> Any:
-    return record.rows.get(len(record.concepts), {})
+    return record.rows.get(len(record.names), {})
 
 
 def _final(record: RunRecord, kind: str) -> list[Tensor] | None:
-    return _all(record.images(len(record.concepts), name, kind) for name in record.names)
+    return _all(record.images(len(record.names), name, kind) for name in record.names)
 
 
 def _references(record: RunRecord, kind: str) -> list[Tensor] | None:

@@ -29,7 +29,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mnemon.errors import MnemonError
-from mnemon.evaluation.run_record import Costs, Failure, LearnedConcept, RunRecord, current_names
+from mnemon.evaluation.run_record import Failure, RunRecord, current_names
 from mnemon.files import write_json, write_png, write_safetensors
 
 
@@ -129,16 +129,20 @@ class RunFolder:
         job, figures = self._json("job"), self._json("figures")
         if not job.value:
             raise MnemonError(f"There is no {job.path}: this is not the folder of a benchmark run.")
+        concepts = job.need("concepts", list)
+        if not all(isinstance(one, dict) and isinstance(one.get("name"), str) for one in concepts):
+            raise MnemonError(f"{job.path} has a concept without a name: run that job again.")
         return RunRecord(
             folder=self.path,
-            sequence=job.text("sequence"),
+            sequence=job.need("sequence", str),
             base=str(job.value.get("base", "")),
-            method=job.text("method"),
-            settings=job.mapping("settings"),
-            order=job.whole("order"),
-            seed=job.whole("seed"),
-            concepts=tuple(_concept(one, job) for one in job.objects("concepts")),
-            score=job.mapping("score"),
+            method=job.need("method", str),
+            settings=job.need("settings", dict),
+            order=job.need("order", int),
+            seed=job.need("seed", int),
+            names=tuple(one["name"] for one in concepts),
+            not_held_out=tuple(one["name"] for one in concepts if not one.get("held_out", True)),
+            score=job.need("score", dict),
             versions=job.value.get("versions") or {},
             machine=job.value.get("machine") or {},
             rows=self._checked_rows(),
@@ -159,19 +163,11 @@ class RunFolder:
                 raise MnemonError(f"{self.path / 'rows.json'} has no row of scores at '{t}': run that job again.")
         return {int(t): row for t, row in self.rows.items()}
 
-    def _checked_costs(self) -> Costs | None:
+    def _checked_costs(self) -> dict[str, Any]:
         costs = _Object(self.path / "costs.json", self.costs)
-        if not self.costs:
-            return None
-        return Costs(
-            seconds=costs.numbers("seconds"),
-            fusion_seconds=costs.number("fusion_seconds"),
-            fusion_peak_bytes=costs.number("fusion_peak_bytes"),
-            parameters=costs.number("parameters"),
-            bytes=costs.numbers("bytes"),
-            seconds_per_image=costs.number("draw_seconds_per_picture"),
-            peak_memory_bytes=costs.number("peak_memory_bytes"),
-        )
+        by_name = {key: costs.numbers(key) for key in ("seconds", "bytes") if self.costs}
+        known = {key for key, value in self.costs.items() if value is not None} - by_name.keys()
+        return by_name | {key: float(costs.need(key, int | float)) for key in known}
 
     def _strips(self) -> dict[tuple[int, str], Path]:
         named = {path: path.stem.partition("-") for path in sorted((self.path / "strips").glob("*.png"))}
@@ -198,24 +194,12 @@ class _Object:
             raise MnemonError(f"{path} should hold a JSON object, not a {type(value).__name__}: run that job again.")
         return cls(path, value)
 
-    def text(self, key: str) -> str:
-        return str(self._of(key, str, "a text"))
-
-    def whole(self, key: str) -> int:
-        return int(self._of(key, int, "a whole number"))
-
-    def mapping(self, key: str) -> Mapping[str, Any]:
-        return dict(self._of(key, dict, "an object"))
-
-    def objects(self, key: str) -> list[dict[str, Any]]:
-        objects: list[Any] = self._of(key, list, "a list of objects, at least one")
-        if not objects or not all(isinstance(one, dict) for one in objects):
-            raise self._wrong(key, "a list of objects, at least one")
-        return objects
-
-    def number(self, key: str) -> float | None:
-        """None where it is null or not there."""
-        return None if self.value.get(key) is None else float(self._of(key, int | float, "a number"))
+    def need(self, key: str, kind: Any) -> Any:
+        """The entry, which must be of one of the types `_KINDS`."""
+        value = self.value.get(key)
+        if not isinstance(value, kind) or isinstance(value, bool) or value == []:
+            raise self._wrong(key, _KINDS[kind])
+        return value
 
     def numbers(self, key: str) -> dict[str, float]:
         """An object of numbers by name; empty where it is not there."""
@@ -224,21 +208,15 @@ class _Object:
             raise self._wrong(key, "a number by name")
         return {name: float(one) for name, one in numbers.items()}
 
-    def _of(self, key: str, kind: Any, said: str) -> Any:
-        value = self.value.get(key)
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise self._wrong(key, said)
-        return value
-
-    def _wrong(self, key: str, said: str) -> MnemonError:
+    def _wrong(self, key: str, expected: str) -> MnemonError:
         has = repr(self.value[key])[:80] if key in self.value else "nothing"
-        return MnemonError(f"{self.path} needs '{key}' as {said}, it has {has}: run that job again.")
+        return MnemonError(f"{self.path} needs '{key}' as {expected}, it has {has}: run that job again.")
 
 
-def _concept(one: Mapping[str, Any], job: _Object) -> LearnedConcept:
-    if not isinstance(one.get("name"), str):
-        raise MnemonError(f"{job.path} has a concept without a name: run that job again.")
-    return LearnedConcept(one["name"], one.get("noun"), one.get("kind", "thing"), one.get("held_out", True))
+_KINDS: dict[Any, str] = {
+    str: "a text", int: "a whole number", int | float: "a number", dict: "an object",
+    list: "a list of objects, at least one",
+}  # fmt: skip
 
 
 def _comparable(job: Mapping[str, Any]) -> dict[str, Any]:

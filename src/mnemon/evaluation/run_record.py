@@ -24,44 +24,6 @@ def current_names(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class LearnedConcept:
-    """One concept of a run.
-
-    Attributes:
-        class_noun: None for a style.
-        kind: "thing" or "style".
-        held_out: whether its references were kept out of training.
-    """
-
-    name: str
-    class_noun: str | None
-    kind: str
-    held_out: bool
-
-
-@dataclass(frozen=True)
-class Costs:
-    """What a run took; None where it was not measured.
-
-    Attributes:
-        seconds: of training, by concept.
-        fusion_seconds, fusion_peak_bytes: of combining all concepts at the end; 0 where a method does not fuse.
-        parameters: trained for one concept.
-        bytes: stored, by concept.
-        seconds_per_image: of sampling, with all concepts in the model.
-        peak_memory_bytes: of the process.
-    """
-
-    seconds: Mapping[str, float]
-    fusion_seconds: float | None
-    fusion_peak_bytes: float | None
-    parameters: float | None
-    bytes: Mapping[str, float]
-    seconds_per_image: float | None
-    peak_memory_bytes: float | None
-
-
-@dataclass(frozen=True)
 class Failure:
     """Why a run has no result: `error` says what happened, `where` in which part of the run."""
 
@@ -75,13 +37,18 @@ class RunRecord:
 
     Attributes:
         base: its name, "" if the job does not say.
-        concepts: in the order in which they were learned; concept j = 1..N is `concepts[j - 1]`.
+        names: of the concepts, in the order in which they were learned; concept j = 1..N is `names[j - 1]`.
+        not_held_out: names of the concepts whose references were also trained on.
         score: how images for scores were sampled, with "points": after which concepts all of them were scored.
         rows: t -> row; the concept just learned is in every row, all of them at the points; 0, the bare base, has
             control prompts alone.
         features: "pictures/<t>/<name>/image|identity", "references/<name>/image|identity" and
             "general/<t>/image", each (n, d).
         known_figures, known_confusion: as worked out when the features were there; empty if they never were.
+        costs: {"seconds", "bytes"}, of each concept to train and to store, by name; {"fusion_seconds",
+            "fusion_peak_bytes"} of combining all concepts at the end, 0 where a method does not fuse; {"parameters"}
+            trained for one concept, {"draw_seconds_per_picture"} with all concepts in the model, {"peak_memory_bytes"}.
+            Empty if the run has none yet.
         strips: (t, name) -> a PNG with the first images of a scored cell side by side.
     """
 
@@ -92,21 +59,18 @@ class RunRecord:
     settings: Mapping[str, Any]
     order: int
     seed: int
-    concepts: tuple[LearnedConcept, ...]
+    names: tuple[str, ...]
+    not_held_out: tuple[str, ...]
     score: Mapping[str, Any]
     versions: Mapping[str, Any]
     machine: Mapping[str, Any]
-    rows: Mapping[int, Row] = field(default_factory=dict)
-    features: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
-    known_figures: Mapping[str, float] = field(default_factory=dict, repr=False)
-    known_confusion: Sequence[Sequence[float]] = field(default=(), repr=False)
-    costs: Costs | None = None
-    strips: Mapping[tuple[int, str], Path] = field(default_factory=dict, repr=False)
-    failure: Failure | None = None
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(concept.name for concept in self.concepts)
+    rows: Mapping[int, Row]
+    features: Mapping[str, Tensor] = field(repr=False)
+    known_figures: Mapping[str, float] = field(repr=False)
+    known_confusion: Sequence[Sequence[float]] = field(repr=False)
+    costs: Mapping[str, Any]
+    strips: Mapping[tuple[int, str], Path] = field(repr=False)
+    failure: Failure | None
 
     @property
     def label(self) -> str:
@@ -124,11 +88,11 @@ class RunRecord:
 
     @property
     def finished(self) -> bool:
-        return self.failure is None and self.costs is not None and len(self.concepts) in self.rows
+        return self.failure is None and bool(self.costs) and len(self.names) in self.rows
 
     def matrix(self, score: str) -> ScoreMatrix:
         """R[t, j] of one of `SCORES`, (N, N): row t after concept t; nan where it was not scored."""
-        count = len(self.concepts)
+        count = len(self.names)
         values = np.full((count, count), np.nan)
         for t in range(1, count + 1):
             cells = self.rows.get(t, {}).get("concepts", {})

@@ -123,7 +123,7 @@ def _introduction(results: Results) -> str:
         "One concept after another, learned by every method on the same base, with the same photos, prompts, seeds and "
         "scores. A run is one method on one order of the concepts with one seed."
     )
-    seen = sorted({one.name for record in results.records for one in record.concepts if not one.held_out})
+    seen = sorted({name for record in results.records for name in record.not_held_out})
     if seen:
         text += f" Scored against photos that were also trained on, for want of others: {', '.join(seen)}."
     return text

@@ -71,7 +71,7 @@ def _matrices(record: RunRecord) -> dict[str, Any]:
         "seed": record.seed,
         "concepts": list(record.names),
         "scores": {score: _cells(record, score) for score in SCORES},
-        "multi": record.rows[len(record.concepts)].get("multi", []),
+        "multi": record.rows[len(record.names)].get("multi", []),
         "confusion": None if shares is None else [[round(float(one), DIGITS) for one in row] for row in shares],
     }
 
