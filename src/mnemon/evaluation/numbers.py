@@ -69,10 +69,8 @@ def _alignments(record: RunRecord) -> Numbers:
 
 
 def _of_ceiling(record: RunRecord) -> float | None:
-    cells = _last_row(record).get("concepts", {})
-    pairs = [
-        (cells.get(n, {}).get("identity_alignment"), cells.get(n, {}).get("identity_ceiling")) for n in record.names
-    ]
+    cells = [record.cell(len(record.names), name) for name in record.names]
+    pairs = [(cell.get("identity_alignment"), cell.get("identity_ceiling")) for cell in cells]
     return _mean(None if not ceiling or score is None else score / ceiling for score, ceiling in pairs)
 
 
@@ -88,7 +86,7 @@ def _distributions(record: RunRecord) -> Numbers:
 
 
 def _multi(record: RunRecord) -> Numbers:
-    entries = _last_row(record).get("multi") or []
+    entries = record.last_row.get("multi") or []
     kinds = ("text", "identity", "image")
     return {f"multi_{kind}_alignment": multi_alignment(entries, f"{kind}_alignment") for kind in kinds}
 
@@ -100,7 +98,7 @@ def multi_alignment(entries: Sequence[dict[str, Any]], score: str, count: int | 
 
 def _base(record: RunRecord) -> Numbers:
     bare, adapted = record.control(0), record.control(len(record.names))
-    general = _last_row(record).get("general", {})
+    general = record.last_row.get("general", {})
     return {
         "zero_shot_drift": None if bare is None or adapted is None else zero_shot_drift(bare, adapted),
         "general_text_alignment": general.get("text_alignment"),
@@ -109,7 +107,7 @@ def _base(record: RunRecord) -> Numbers:
 
 
 def _attributes(record: RunRecord) -> Numbers:
-    cells = [cell.get("attributes", {}) for cell in _last_row(record).get("concepts", {}).values()]
+    cells = [cell.get("attributes", {}) for cell in record.last_row.get("concepts", {}).values()]
     shares = {kind: [cell[kind] for cell in cells if kind in cell] for kind in ("noun", "background")}
     return {f"{kind}_accuracy": _mean(values) for kind, values in shares.items()}
 
@@ -137,10 +135,6 @@ def _costs(record: RunRecord) -> Numbers:
         "bytes": _mean(record.costs["bytes"].values()),
         "seconds_per_concept": _mean(record.costs["seconds"].values()),
     }
-
-
-def _last_row(record: RunRecord) -> Any:
-    return record.rows.get(len(record.names), {})
 
 
 def _final(record: RunRecord, kind: str) -> list[Tensor] | None:

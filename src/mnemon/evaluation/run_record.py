@@ -90,14 +90,23 @@ class RunRecord:
     def finished(self) -> bool:
         return self.failure is None and bool(self.costs) and len(self.names) in self.rows
 
+    @property
+    def last_row(self) -> Row:
+        """Empty if the run did not come so far."""
+        return self.rows.get(len(self.names), {})
+
+    def cell(self, t: int, name: str) -> Mapping[str, Any]:
+        """The scores of a concept after concept t; empty where it was not scored."""
+        cells: Mapping[str, Mapping[str, Any]] = self.rows.get(t, {}).get("concepts", {})
+        return cells.get(name, {})
+
     def matrix(self, score: str) -> ScoreMatrix:
         """R[t, j] of one of `SCORES`, (N, N): row t after concept t; nan where it was not scored."""
         count = len(self.names)
         values = np.full((count, count), np.nan)
         for t in range(1, count + 1):
-            cells = self.rows.get(t, {}).get("concepts", {})
             for j, name in enumerate(self.names[:t]):
-                value = cells.get(name, {}).get(score)
+                value = self.cell(t, name).get(score)
                 values[t - 1, j] = math.nan if value is None else value
         return ScoreMatrix(self.names, tuple(range(1, count + 1)), values, np.tri(count, dtype=np.bool_))
 

@@ -1,7 +1,7 @@
 """The report of a results folder: `report.html`, which needs nothing else, `report.md`, and the numbers as JSON."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +10,14 @@ from mnemon.evaluation.intervals import interval
 from mnemon.evaluation.numbers import Numbers, interval_of, multi_alignment, spread_over_orders
 from mnemon.evaluation.results import Results
 from mnemon.evaluation.run_record import RunRecord
-from mnemon.files import write_text
-from mnemon.report import charts, images, markdown
+from mnemon.report import charts, images
 from mnemon.report.formatting import shown
 from mnemon.report.matrices import run_matrices
 from mnemon.report.rendering import write_page
 from mnemon.report.summary import figures_by_method, write_numbers
 from mnemon.report.tables import Cell, Column, NumberTable, figure_columns, sortable
 
-QUALITY = SUMMARY[:10]
+QUALITY, COST = SUMMARY[:10], SUMMARY[10:]
 COSTS = (
     "parameters", "bytes", "seconds_per_concept", "fusion_seconds", "fusion_peak_bytes", "draw_seconds_per_picture",
     "peak_memory_bytes",
@@ -39,6 +38,7 @@ _INTERVALS = (
 _FORMULAS = (
     "One word, several formulas, whose numbers differ several times over. – : needs scores that these runs do not have."
 )
+_TOGETHER = "Several concepts in one image"
 _SPREAD = "Standard deviation over orders, each the mean over its seeds: how much the order of the concepts matters."
 
 
@@ -54,7 +54,15 @@ def write(out: str | Path) -> Path:
     write_numbers(results, numbers)
     remarks = {method: _remark(results, method) for method in numbers}
     known = facts(results, numbers)
-    write_text(results.folder / "report.md", markdown.text(results, numbers, remarks, known))
+    write_page(
+        results.folder / "report.md",
+        "report.md",
+        facts=known,
+        leaderboard=sortable("", remarks, figure_columns(numbers, QUALITY)),
+        cost=sortable("", remarks, figure_columns(numbers, COST)),
+        problems=results.problems,
+        figures=[FIGURES[name] for name in SUMMARY],
+    )
     return write_page(results.folder / "report.html", "benchmark.html", **_page(results, numbers, remarks), facts=known)
 
 
@@ -100,7 +108,9 @@ def facts(results: Results, numbers: Mapping[str, Sequence[Numbers]]) -> dict[st
 
 def _page(results: Results, numbers: dict[str, list[Numbers]], remarks: dict[str, str]) -> dict[str, Any]:
     runs = {method: results.of(method) for method in numbers if numbers[method]}
-    with_images = {method: record for method, of in runs.items() if (record := _first_with_images(of))}
+    with_images = {
+        method: record for method, of in runs.items() if (record := next((one for one in of if one.strips), None))
+    }
     first = next(iter(with_images.values()), None)
     return {
         "title": f"Benchmark: {results.records[0].sequence if results.records else results.folder.name}",
@@ -132,43 +142,46 @@ def _introduction(results: Results) -> str:
 def _tables(results: Results, numbers: dict[str, list[Numbers]], remarks: dict[str, str]) -> dict[str, NumberTable]:
     """Heading -> table; those without any number are left out."""
     plain = "Mean over runs, as above."
-    tables = {
-        "Leaderboard": sortable(_INTERVALS, remarks, figure_columns(numbers, QUALITY)),
-        "Cost": sortable(plain, remarks, figure_columns(numbers, COSTS)),
-        "Forgetting in every formula": sortable(_FORMULAS, remarks, figure_columns(numbers, FORGETTING)),
-        "Several concepts in one image": _multi(results, numbers, remarks),
-        "Likeness, seen otherwise": sortable(plain, remarks, figure_columns(numbers, LIKENESS)),
-        "What the prompt asks for": sortable(plain, remarks, figure_columns(numbers, PROMPTED)),
-        "Spread over orders": _spreads(results, numbers, remarks),
+    columns = {
+        "Leaderboard": (_INTERVALS, figure_columns(numbers, QUALITY)),
+        "Cost": (plain, figure_columns(numbers, COSTS)),
+        "Forgetting in every formula": (_FORMULAS, figure_columns(numbers, FORGETTING)),
+        _TOGETHER: (
+            "Prompts that name several concepts, after the last one. Mean over runs.",
+            _multi(results, numbers),
+        ),
+        "Likeness, seen otherwise": (plain, figure_columns(numbers, LIKENESS)),
+        "What the prompt asks for": (plain, figure_columns(numbers, PROMPTED)),
+        "Spread over orders": (_SPREAD, _spreads(results, numbers)),
     }
-    return {heading: table for heading, table in tables.items() if table}
+    refused = {_TOGETHER: _refused(results)}
+    return {
+        heading: sortable(caption, remarks, of, refused.get(heading, ()))
+        for heading, (caption, of) in columns.items()
+        if of
+    }
 
 
-def _spreads(
-    results: Results, numbers: Mapping[str, Sequence[Numbers]], remarks: Mapping[str, str]
-) -> NumberTable | None:
-    """None where no method has runs of two orders."""
-    columns = [_spread_column(results, numbers, name) for name in SPREADS]
-    known = any(cell.value is not None for column in columns for cell in column.cells)
-    return sortable(_SPREAD, remarks, columns) if known else None
+def _spreads(results: Results, numbers: Mapping[str, Sequence[Numbers]]) -> list[Column]:
+    """Empty where no method has runs of two orders."""
+    spreads = {
+        name: [spread_over_orders(results.of(method), runs, name) for method, runs in numbers.items()]
+        for name in SPREADS
+    }
+    if not any(value is not None for values in spreads.values() for value in values):
+        return []
+    return [
+        Column(FIGURES[name].title, [Cell(shown(value), value) for value in values], name, "low")
+        for name, values in spreads.items()
+    ]
 
 
-def _spread_column(results: Results, numbers: Mapping[str, Sequence[Numbers]], name: str) -> Column:
-    values = [spread_over_orders(results.of(method), runs, name) for method, runs in numbers.items()]
-    return Column(FIGURES[name].title, [Cell(shown(value), value) for value in values], name, "low")
-
-
-def _multi(
-    results: Results, numbers: Mapping[str, Sequence[Numbers]], remarks: Mapping[str, str]
-) -> NumberTable | None:
+def _multi(results: Results, numbers: Mapping[str, Sequence[Numbers]]) -> list[Column]:
     """Text alignment by how many concepts a prompt names, beside the means of all."""
     sizes = sorted({len(one["concepts"]) for record in results.records for one in _entries(record)})
-    if not sizes:
-        return None
     columns = [_size_column(results, numbers, size) for size in sizes]
-    columns += figure_columns(numbers, [f"multi_{kind}_alignment" for kind in ("text", "identity", "image")])
-    caption = "Prompts that name several concepts, after the last one. Mean over runs."
-    return sortable(caption, remarks, columns, _refused(results))
+    every = [f"multi_{kind}_alignment" for kind in ("text", "identity", "image")]
+    return columns + figure_columns(numbers, every) if sizes else []
 
 
 def _refused(results: Results) -> list[str]:
@@ -176,26 +189,21 @@ def _refused(results: Results) -> list[str]:
     return sorted({
         f"{record.method}, {size} concepts: {reason}"
         for record in results.records
-        for size, reason in record.rows[len(record.names)].get("refused", {}).items()
+        for size, reason in record.last_row.get("refused", {}).items()
     })  # fmt: skip
 
 
-def _size_column(results: Results, numbers: Mapping[str, Sequence[Numbers]], size: int) -> Column:
+def _size_column(results: Results, methods: Iterable[str], size: int) -> Column:
     cells = []
-    for method in numbers:
+    for method in methods:
         values = [multi_alignment(_entries(record), "text_alignment", size) for record in results.of(method)]
-        known = [value for value in values if value is not None]
-        mean = sum(known) / len(known) if known else None
+        mean = interval(values).mean
         cells.append(Cell(shown(mean), mean))
     return Column(f"Text, {size} concepts", cells, "multi_text_alignment", "high")
 
 
 def _entries(record: RunRecord) -> list[dict[str, Any]]:
-    return record.rows[len(record.names)].get("multi") or []
-
-
-def _first_with_images(records: Sequence[RunRecord]) -> RunRecord | None:
-    return next((record for record in records if record.strips), None)
+    return record.last_row.get("multi") or []
 
 
 def _measured(results: Results) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,32 +17,9 @@ Series = Mapping[str, Sequence[tuple[int, float]]]
 LEFT, BOTTOM, TOP = 44, 34, 8  # pixels around the plot
 
 
-@dataclass(frozen=True)
-class Line:
-    """One curve, its points in pixels, and the height of its name in the key."""
-
-    name: str
-    points: Sequence[tuple[float, float]]
-    key_y: int
-
-
-@dataclass(frozen=True)
-class LineChart:
-    """A chart in pixels: the plot goes from `left` to `right`, where the key begins; ticks are (pixel, text)."""
-
-    label: str
-    width: int
-    height: int
-    left: int
-    right: int
-    radius: float
-    x_ticks: Sequence[tuple[float, str]]
-    y_ticks: Sequence[tuple[float, str]]
-    lines: Sequence[Line]
-
-
-def line_chart(series: Series, label: str, percent: bool = True) -> LineChart | None:
-    """The upright axis begins at 0; it is in percent, or plain. None where there is no point."""
+def line_chart(series: Series, label: str, percent: bool = True) -> dict[str, Any] | None:
+    """What the macro `line_chart` draws, in pixels: the plot goes from `left` to `right`, where the key begins; ticks
+    are (pixel, text). The upright axis begins at 0; it is in percent, or plain. None where there is no point."""
     points = [point for line in series.values() for point in line if not math.isnan(point[1])]
     if not points:
         return None
@@ -59,23 +36,23 @@ def line_chart(series: Series, label: str, percent: bool = True) -> LineChart | 
 
     steps = np.unique(np.linspace(first, final, min(final - first + 1, 12)).round().astype(int)).tolist()
     ticks = np.arange(0, top, 0.25).tolist()
-    return LineChart(
-        label,
-        right + key,
-        height,
-        LEFT,
-        right,
-        3.5 if final - first < 20 else 2,
-        [(across(step), str(step)) for step in steps],
-        [(upright(tick), f"{100 * tick:.0f} %" if percent else f"{tick:.2f}") for tick in ticks],
-        [
-            Line(name, [(across(x), upright(max(y, 0.0))) for x, y in line if not math.isnan(y)], 26 + 20 * index)
-            for index, (name, line) in enumerate(series.items())
-        ],
-    )
+    return {
+        "label": label,
+        "width": right + key,
+        "height": height,
+        "left": LEFT,
+        "right": right,
+        "radius": 3.5 if final - first < 20 else 2,
+        "x_ticks": [(across(step), str(step)) for step in steps],
+        "y_ticks": [(upright(tick), f"{100 * tick:.0f} %" if percent else f"{tick:.2f}") for tick in ticks],
+        "lines": {
+            name: [(across(x), upright(max(y, 0.0))) for x, y in line if not math.isnan(y)]
+            for name, line in series.items()
+        },
+    }
 
 
-def over_index(runs: Runs) -> list[LineChart | None]:
+def over_index(runs: Runs) -> list[dict[str, Any] | None]:
     """For each method, how well the j-th concept was learned and what is left of it at the end, mean over runs."""
     lines: dict[str, Callable[[ScoreMatrix], NDArray[np.float64]]] = {"just learned": just_learned, "at the end": last}
     return [
@@ -88,7 +65,7 @@ def over_index(runs: Runs) -> list[LineChart | None]:
     ]
 
 
-def over_time(runs: Runs) -> LineChart | None:
+def over_time(runs: Runs) -> dict[str, Any] | None:
     """Mean identity alignment of all concepts so far, at the points, one line a method."""
     lines = {method: _average_line(of_method) for method, of_method in runs.items()}
     return line_chart(lines, "Mean identity alignment of all concepts so far, after each scored point", percent=False)

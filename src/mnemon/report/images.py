@@ -103,9 +103,8 @@ def _cell(record: RunRecord, t: int, name: str, alt: str, kind: Literal["", "new
     path = record.strips.get((t, name))
     if path is None:
         return ImageCell()
-    score = record.rows.get(t, {}).get("concepts", {}).get(name, {}).get("identity_alignment")
     with Image.open(path) as image:
-        return ImageCell({alt: [thumbnail(image)]}, score, kind)
+        return ImageCell({alt: [thumbnail(image)]}, record.cell(t, name).get("identity_alignment"), kind)
 
 
 def _spread(names: Sequence[str], count: int) -> list[str]:

@@ -12,8 +12,9 @@ from mnemon.evaluation.matrix import ScoreMatrix, figures, retention
 from mnemon.report.charts import line_chart
 from mnemon.report.formatting import number, shown
 from mnemon.report.images import ImageCell, ImageGrid, thumbnail
+from mnemon.report.matrices import matrix_table
 from mnemon.report.rendering import write_page
-from mnemon.report.tables import Cell, Column, NumberTable, Row, matrix_table, with_best
+from mnemon.report.tables import Cell, Column, NumberTable, Row, with_best
 
 Images = Sequence[Image.Image]
 SUMMARY = (

@@ -1,4 +1,4 @@
-"""From a template and its data to one self-contained page. Every text is escaped; nothing is loaded from outside."""
+"""From a template and its data to one self-contained page: all text in HTML is escaped, nothing loaded from outside."""
 
 from pathlib import Path
 
@@ -16,6 +16,7 @@ TEMPLATES = Environment(
     keep_trailing_newline=True,
 )
 TEMPLATES.filters["number"] = number
+TEMPLATES.filters["cell"] = lambda text: " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")  # of Markdown
 
 
 def write_page(path: Path, template: str, **data: object) -> Path:

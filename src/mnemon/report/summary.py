@@ -1,5 +1,6 @@
 """A results folder's numbers as JSON: the summary, all figures, every matrix, settings and machines."""
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -71,7 +72,7 @@ def _matrices(record: RunRecord) -> dict[str, Any]:
         "seed": record.seed,
         "concepts": list(record.names),
         "scores": {score: _cells(record, score) for score in SCORES},
-        "multi": record.rows[len(record.names)].get("multi", []),
+        "multi": record.last_row.get("multi", []),
         "confusion": None if shares is None else [[round(float(one), DIGITS) for one in row] for row in shares],
     }
 
@@ -99,7 +100,5 @@ def _settings(results: Results) -> dict[str, Any]:
              "versions": dict(one.versions), "machine": dict(one.machine)}
             for one in results.records
         ],
-        "failed": [
-            {"method": one.method, "run": one.run, "error": one.error, "where": one.where} for one in results.problems
-        ],
+        "failed": [asdict(one) for one in results.problems],
     }  # fmt: skip

@@ -1,15 +1,11 @@
-"""Tables of numbers in which the best value is marked, and score matrices as heat tables."""
+"""Tables of numbers in which the best value is marked."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-
-import numpy as np
-from numpy.typing import NDArray
+from dataclasses import dataclass, replace
 
 from mnemon.evaluation.figures import FIGURES
-from mnemon.evaluation.matrix import ScoreMatrix, retention_by_concept
 from mnemon.evaluation.numbers import Numbers, interval_of
-from mnemon.report.formatting import number, shown
+from mnemon.report.formatting import shown
 
 
 @dataclass(frozen=True)
@@ -82,29 +78,3 @@ def _interval_cell(runs: Sequence[Numbers], name: str) -> Cell:
     mean, unit = interval_of(runs, name), FIGURES[name].unit
     between = "" if mean.low is None else f"{shown(mean.low, unit)} – {shown(mean.high, unit)}"
     return Cell(shown(mean.mean, unit), mean.mean, between)
-
-
-@dataclass(frozen=True, eq=False)
-class HeatTable:
-    """`values` (rows, columns) coloured over 0..1, nan for an empty cell; `foot` holds rows of texts below them."""
-
-    caption: str
-    rows: Sequence[str]
-    columns: Sequence[str]
-    values: NDArray[np.float64]
-    framed: NDArray[np.bool_]
-    foot: Mapping[str, Sequence[str]] = field(default_factory=dict)
-
-
-def matrix_table(matrix: ScoreMatrix, caption: str, ceilings: Mapping[str, float | None]) -> HeatTable:
-    """A row after each step; a concept's first score is framed."""
-    rows = [f"after {state}" for state in matrix.states]
-    return HeatTable(caption, rows, matrix.names, matrix.values, matrix.first, matrix_foot(matrix, ceilings))
-
-
-def matrix_foot(matrix: ScoreMatrix, ceilings: Mapping[str, float | None]) -> dict[str, Sequence[str]]:
-    """The retention of each concept, and what photos of it reach against one another."""
-    foot: dict[str, Sequence[str]] = {"retention": [shown(value, "share") for value in retention_by_concept(matrix)]}
-    if ceilings:
-        foot["photos"] = [number(ceilings.get(name), 2) for name in matrix.names]
-    return foot
