@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mnemon.api.previewing import write_preview
 from mnemon.evaluation.figures import MATRIX_FIGURES
 from mnemon.evaluation.matrix import ScoreMatrix, figures
 from mnemon.methods import METHODS
 from mnemon.report.images import ImageCell, thumbnail
 from mnemon.report.library_page import MethodReport, Report, write_report
 from mnemon.report.plots import plot_curves, plot_matrix
-from mnemon.report.preview_page import write_preview
 
 VOID = {"meta", "img"}
 
@@ -42,7 +42,7 @@ def report() -> Report:
         [method("stamina", 0.01), method("lora", 0.2)],
         photos={"thing-0": [swatch("white", 512)]},
         facts={"seed": "0"},
-        identity_ceilings={"thing-0": 0.95, "thing-1": None},
+        ceilings={"identity": {"thing-0": 0.95, "thing-1": None}},
     )
 
 
@@ -139,7 +139,7 @@ def test_a_page_without_any_concept_is_still_a_page(tmp_path):
 @pytest.mark.parametrize("count", [1, 3, 12])
 def test_plots_are_images_that_grow_with_the_matrix(tmp_path, count):
     plot_matrix(tmp_path / "plots" / "matrix.png", run(count, 0.02), "identity")
-    plot_curves(tmp_path / "plots" / "curves.png", run(count, 0.02), "identity", [0.95, None], [0.3] * count)
+    plot_curves(tmp_path / "plots" / "curves.png", run(count, 0.02), "identity", {"thing-0": 0.95, "thing-1": None})
     with Image.open(tmp_path / "plots" / "matrix.png") as image:
         assert image.format == "PNG" and image.width >= 150 * (1.8 + 0.8 * max(count, 2)) - 2
     with Image.open(tmp_path / "plots" / "curves.png") as image:

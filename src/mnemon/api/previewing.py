@@ -1,14 +1,14 @@
 """One page that shows every concept of a library, at the same prompts and seeds whenever it is made."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from mnemon.api.opening import base_of
 from mnemon.errors import MnemonError
 from mnemon.library import Library
 from mnemon.models import Base
-from mnemon.report.images import ImageCell, Thumbnail, thumbnail
-from mnemon.report.preview_page import write_preview
+from mnemon.report.images import ImageCell, ImageGrid, Thumbnail, thumbnail
+from mnemon.report.rendering import write_page
 from mnemon.sampling import SamplingSettings, to_image
 from mnemon.sampling.composing import compose_library
 
@@ -56,15 +56,42 @@ def preview(
         if on_state is not None:
             on_state(state, opened.revision)
         for name, images in _sample(revision, loaded, prompts, number).items():
+            of_concept = cells.setdefault(name, {})
             if every:
-                columns = {f"after {state}": ImageCell(images, _score(revision, name))}
+                of_concept[f"after {state}"] = ImageCell(images, _score(revision, name))
             else:
-                columns = {
-                    prompt: ImageCell({text: images[text]}) for prompt, text in zip(prompts, images, strict=True)
+                of_concept |= {
+                    prompt: ImageCell({text: shown})
+                    for prompt, (text, shown) in zip(prompts, images.items(), strict=True)
                 }
-            cells.setdefault(name, {}).update(columns)
     heads = [f"after {state}" for state in states] if every else list(prompts)
     return write_preview(Path(out), opened, cells, heads, prompts, number)
+
+
+def write_preview(
+    path: Path,
+    library: Library,
+    cells: Mapping[str, Mapping[str, ImageCell]],
+    columns: Sequence[str],
+    prompts: Sequence[str],
+    number: int,
+) -> Path:
+    """Write the page to `path`; `cells` are by concept and column, of which one may be missing."""
+    rows = {name: [of_concept.get(column) for column in columns] for name, of_concept in cells.items()}
+    return write_page(
+        path,
+        "preview.html",
+        title=f"All concepts of {library.path.resolve().name}",
+        introduction="The same prompts and seeds every time; numbers are identity alignment where it was measured.",
+        facts={
+            "base": library.base_name,
+            "method": library.method.name,
+            "revision": str(library.revision),
+            "prompts": ", ".join(prompts),
+            "seeds": f"0 to {number - 1}",
+        },
+        grid=ImageGrid(columns, rows),
+    )
 
 
 def _sample(library: Library, base: Base, prompts: Sequence[str], number: int) -> dict[str, Images]:

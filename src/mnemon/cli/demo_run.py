@@ -15,8 +15,7 @@ from mnemon.evaluation.matrix import figures
 from mnemon.files import write_json, write_png
 from mnemon.library import Library, is_library
 from mnemon.models import Base
-from mnemon.report.library_data import ceilings, method_report
-from mnemon.report.library_page import Report, write_report
+from mnemon.report.library_page import Report, ceilings, method_report, write_report
 from mnemon.sampling import image_strip
 from mnemon.training import TrainingSettings
 from mnemon.world import WorldConcept, thing_concept
@@ -138,7 +137,6 @@ def _write_page(out: Path, runs: Mapping[str, _Run], base: Base) -> None:
     photos: dict[str, Sequence[Image.Image]] = {
         concept.name: [photo.image for photo in concept.photos(SHOWN, seed=1).photos] for concept in CONCEPTS
     }
-    library = next(iter(runs.values())).library
     report = Report(
         "Five concepts, one after another",
         "One text-to-image model is taught five things from five photos each, in sequence. After each step all things "
@@ -146,7 +144,6 @@ def _write_page(out: Path, runs: Mapping[str, _Run], base: Base) -> None:
         [method_report(run.library, run.images, notes[method], run.seconds) for method, run in runs.items()],
         photos=photos,
         facts={"base": base.name, "photos a concept": str(PHOTOS), "scored on": f"{REFERENCES} others"},
-        identity_ceilings=ceilings(library, "identity"),
-        image_ceilings=ceilings(library, "image"),
+        ceilings=ceilings(next(iter(runs.values())).library),
     )
     write_report(out / "report.html", report)

@@ -166,7 +166,7 @@ def evaluate(
     from mnemon import api
     from mnemon.evaluation.matrix import figures, matrix_from_rows
     from mnemon.library import Library
-    from mnemon.report.library_data import write_evaluation
+    from mnemon.report.library_page import write_evaluation
 
     with progress("scoring revisions") as bar:
         where = str(base_at) if base_at else None

@@ -1,4 +1,4 @@
-"""The page on one or more libraries: images, matrices, forgetting, costs."""
+"""The page on one or more libraries: images, matrices, forgetting, costs. `mnemon evaluate` and the demo write it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,11 +8,13 @@ import numpy as np
 from PIL import Image
 
 from mnemon.evaluation.figures import MATRIX_FIGURES
-from mnemon.evaluation.matrix import ScoreMatrix, figures, retention
+from mnemon.evaluation.matrix import ScoreMatrix, figures, matrix_from_rows, retention
+from mnemon.library import Library
 from mnemon.report.charts import line_chart
 from mnemon.report.formatting import number, shown
 from mnemon.report.images import ImageCell, ImageGrid, thumbnail
 from mnemon.report.matrices import matrix_table
+from mnemon.report.plots import plot_curves, plot_matrix
 from mnemon.report.rendering import write_page
 from mnemon.report.tables import Cell, Column, NumberTable, Row, with_best
 
@@ -52,7 +54,7 @@ class Report:
     Attributes:
         photos: concept -> reference photos.
         facts: short facts for the head of the page: {"base": "world", "seed": "0"}.
-        identity_ceilings, image_ceilings: concept -> what photos of it reach against one another.
+        ceilings: "identity" or "image" -> concept -> what photos of it reach against one another.
     """
 
     title: str
@@ -60,14 +62,62 @@ class Report:
     methods: Sequence[MethodReport]
     photos: Mapping[str, Images] = field(default_factory=dict)
     facts: Mapping[str, str] = field(default_factory=dict)
-    identity_ceilings: Mapping[str, float | None] = field(default_factory=dict)
-    image_ceilings: Mapping[str, float | None] = field(default_factory=dict)
+    ceilings: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
 
 
-def write_report(path: Path, report: Report) -> None:
-    """Write the page to `path`."""
+def method_report(
+    library: Library,
+    images: Mapping[str, Mapping[int, Images]] | None = None,
+    note: str = "",
+    seconds: float | None = None,
+) -> MethodReport:
+    """What a library's rows say of its method."""
+    rows = library.rows()
+    stored = [entry.stored_bytes for entry in library.concepts().values()]
+    costs = {"kB stored a concept": f"{sum(stored) / max(len(stored), 1) / 1000:.0f}"}
+    if seconds is not None:
+        costs["seconds of training"] = f"{seconds:.0f}"
+    return MethodReport(
+        library.method.name,
+        matrix_from_rows(rows, "identity_alignment"),
+        matrix_from_rows(rows, "image_alignment"),
+        images or {},
+        {state: row["general"]["text_alignment"] for state, row in rows.items()},
+        costs,
+        note,
+    )
+
+
+def ceilings(library: Library) -> dict[str, dict[str, float | None]]:
+    """ "identity" or "image" -> concept -> what its references reach against one another."""
+    rows = library.rows()
+    concepts = rows[max(rows)]["concepts"] if rows else {}
+    kinds = ("identity", "image")
+    return {kind: {name: scores[f"{kind}_ceiling"] for name, scores in concepts.items()} for kind in kinds}
+
+
+def write_evaluation(library: Library, folder: Path) -> Path:
+    """Plots as PNG and one HTML page of a library's whole score matrix; returns the page."""
+    known = ceilings(library)
+    for kind in ("identity", "image", "text"):
+        matrix = matrix_from_rows(library.rows(), f"{kind}_alignment")
+        if matrix.names:
+            plot_matrix(folder / f"{kind}-matrix.png", matrix, f"{kind} alignment")
+            plot_curves(folder / f"{kind}-curves.png", matrix, f"{kind} alignment", known.get(kind, {}))
+    report = Report(
+        f"What {library.path.name} knows",
+        f"{len(library.names())} concepts learned on the base '{library.base_name}' with {library.method.name}.",
+        [method_report(library)],
+        facts={"base": library.base_name, "method": library.method.name, "revision": str(library.revision)},
+        ceilings=known,
+    )
+    return write_report(folder / "report.html", report)
+
+
+def write_report(path: Path, report: Report) -> Path:
+    """Write the page to `path`, and return that."""
     retained = {method.name: _retention_over_time(method.identity) for method in report.methods}
-    write_page(
+    return write_page(
         path,
         "library.html",
         title=report.title,
@@ -114,8 +164,8 @@ def _method(report: Report, method: MethodReport) -> dict[str, object]:
         "name": method.name,
         "note": method.note,
         "images": _images(report, method) if method.images else None,
-        "identity": matrix_table(method.identity, "Identity alignment", report.identity_ceilings),
-        "image": matrix_table(method.image, "Image alignment", report.image_ceilings),
+        "identity": matrix_table(method.identity, "Identity alignment", report.ceilings.get("identity", {})),
+        "image": matrix_table(method.image, "Image alignment", report.ceilings.get("image", {})),
     }
 
 

@@ -1,6 +1,6 @@
 """Plots as PNG files: the score matrix as a heat map, and scores over time as curves."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -27,24 +27,14 @@ def plot_matrix(path: Path, matrix: ScoreMatrix, title: str) -> None:
     _save(figure, path)
 
 
-def plot_curves(
-    path: Path, matrix: ScoreMatrix, title: str, ceilings: Sequence[float | None] = (), general: Sequence[float] = ()
-) -> None:
-    """Each concept's score over the library's states.
-
-    Args:
-        ceilings: of each concept, as a dashed line of its colour.
-        general: a score of the base at each state, in black.
-    """
+def plot_curves(path: Path, matrix: ScoreMatrix, title: str, ceilings: Mapping[str, float | None]) -> None:
+    """Each concept's score over the library's states, with its ceiling as a dashed line of its colour."""
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.subplots()
     for j, name in enumerate(matrix.names):
         (line,) = axes.plot(matrix.states, matrix.values[:, j], marker="o", label=name)
-        ceiling = ceilings[j] if j < len(ceilings) else None
-        if ceiling is not None:
+        if (ceiling := ceilings.get(name)) is not None:
             axes.axhline(ceiling, color=line.get_color(), linestyle="--", linewidth=0.8, alpha=0.6)
-    if general:
-        axes.plot(matrix.states, general, color="black", linewidth=2, label="general prompts")
     axes.set(title=title, xlabel="library state (commits)", ylabel="mean cosine", xticks=matrix.states)
     axes.grid(alpha=0.25)
     if axes.get_legend_handles_labels()[0]:
