@@ -3,9 +3,9 @@
 import difflib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from mnemon.errors import MnemonError
 
@@ -42,32 +42,26 @@ RENAMED = {
 new one wherever there is no setting of the former name itself."""
 
 
-def check_settings(settings: Any, positive: Sequence[str] = (), not_negative: Sequence[str] = ()) -> None:
-    """Check every field against its annotation, ranges included, and the named ones against zero. None passes where it
-    is allowed.
+def check_settings(settings: Any) -> None:
+    """Check every field against its annotation, ranges included.
 
     Raises:
         MnemonError: naming the setting, what was given and what is expected.
     """
     hints = get_type_hints(type(settings), include_extras=True)
-    ranges = dict.fromkeys(positive, POSITIVE) | dict.fromkeys(not_negative, NON_NEGATIVE)
-    for field in fields(settings):
-        value, hint = getattr(settings, field.name), hints[field.name]
-        if get_origin(hint) is Annotated:
-            hint, ranges[field.name] = get_args(hint)
-        if not _fits(value, hint):
-            raise MnemonError(f"The setting '{field.name}' is {value!r}; expected {_described(hint)}.")
+    checks = [
+        (field.name, getattr(settings, field.name), _alternatives(hints[field.name])) for field in fields(settings)
+    ]
+    for name, value, kinds in checks:
+        if not any(_fits(value, kind) for kind in kinds):
+            expected = " or ".join(map(_described, kinds))
+            raise MnemonError(f"The setting '{name}' is {value!r}; expected {expected}.")
         if isinstance(value, float) and not math.isfinite(value):
-            raise MnemonError(f"The setting '{field.name}' is {value}; expected a finite number.")
-    for name, expected in ranges.items():
-        value = getattr(settings, name)
-        if value is not None and not _IN_RANGE[expected](value):
-            raise MnemonError(f"The setting '{name}' is {value}; expected {expected}.")
-
-
-def settings_to_json(settings: Any) -> dict[str, Any]:
-    """Every field by name."""
-    return asdict(settings)
+            raise MnemonError(f"The setting '{name}' is {value}; expected a finite number.")
+    for name, value, kinds in checks:
+        for expected in filter(None, kinds.values()):
+            if value is not None and not _IN_RANGE[expected](value):
+                raise MnemonError(f"The setting '{name}' is {value}; expected {expected}.")
 
 
 def settings_from_json(cls: type[T], values: Mapping[str, Any], what: str) -> T:
@@ -105,22 +99,35 @@ def nearest(name: str, known: Sequence[str]) -> str:
     return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(known)}"
 
 
-def _fits(value: object, hint: Any) -> bool:
-    if isinstance(hint, UnionType):
-        return any(_fits(value, part) for part in get_args(hint))
-    if get_origin(hint) is Literal:
-        return value in get_args(hint)
-    if hint is float:
+def _range(hint: Any) -> str | None:
+    """What is expected of a value by its annotation, if that says."""
+    if get_origin(hint) in (Union, UnionType):
+        return next(filter(None, map(_range, get_args(hint))), None)
+    return get_args(hint)[1] if get_origin(hint) is Annotated else None
+
+
+def _alternatives(hint: Any) -> dict[Any, str | None]:
+    """The types that an annotation allows, and the range of each, if there is one."""
+    if get_origin(hint) in (Union, UnionType):
+        return {kind: expected for part in get_args(hint) for kind, expected in _alternatives(part).items()}
+    if get_origin(hint) is Annotated:
+        kind, expected = get_args(hint)
+        return {kind: expected}
+    return {hint: None}
+
+
+def _fits(value: object, kind: Any) -> bool:
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if kind is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
-    if hint is int:
+    if kind is int:
         return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, hint)
+    return isinstance(value, kind)
 
 
-def _described(hint: Any) -> str:
-    if isinstance(hint, UnionType):
-        return " or ".join(_described(part) for part in get_args(hint))
-    if get_origin(hint) is Literal:
-        return "one of " + ", ".join(repr(choice) for choice in get_args(hint))
+def _described(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return "one of " + ", ".join(repr(choice) for choice in get_args(kind))
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", NoneType: "nothing"}
-    return words.get(hint, str(hint))
+    return words.get(kind, str(kind))

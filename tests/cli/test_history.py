@@ -53,7 +53,7 @@ def test_diff_says_what_came_and_how_far_the_weights_moved(mnemon: Command, taug
     assert (back["added"], back["removed"]) == ([], ["tom"])
     shown = mnemon("diff", 0, 2, *LIB).out
     assert "added: <sip> <tom>" in shown and "removed: none" in shown and "attn2.to_" in shown
-    assert "states are 0 to 2" in mnemon("diff", 0, 3, *LIB).err
+    assert "revisions are 0 to 2" in mnemon("diff", 0, 3, *LIB).err
 
 
 def test_diff_of_a_concept_removed_and_back(mnemon: Command, taught: Path) -> None:

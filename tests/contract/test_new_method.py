@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from mnemon.adapters import Dense
 from mnemon.cli import app
-from mnemon.methods import METHODS, Learner, Method, Start, TrainedConcept, parts
+from mnemon.methods import METHODS, Learner, Method, Start, parts
 from mnemon.models import Base
 from mnemon.settings import NonNegativeInt, PositiveFloat, PositiveInt
 from tests.contract import test_contract as contract
@@ -41,9 +41,9 @@ class ScaleLearner(Learner):
     def parameter_groups(self) -> list[dict[str, Any]]:
         return [{"params": list(self.scales), "lr": self.token_lr}, self.token_group()]
 
-    def export(self) -> TrainedConcept:
+    def stored_deltas(self) -> Mapping[str, Dense]:
         pairs = zip(self.scales, self.weights.items(), strict=True)
-        return self.trained_concept({name: Dense((scale * weight).detach().clone()) for scale, (name, weight) in pairs})
+        return {name: Dense((scale * weight).detach().clone()) for scale, (name, weight) in pairs}
 
 
 @dataclass(frozen=True)

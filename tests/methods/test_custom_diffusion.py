@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mnemon.adapters import Dense, merge
 from mnemon.methods import Start, TrainedConcept
 from mnemon.methods.custom_diffusion import CustomDiffusion
-from mnemon.methods.full_rank import RARE_WORDS, PlainFullRankLearner, TextDense
+from mnemon.methods.full_rank import RARE_WORDS, FullRankLearner, TextDense
 from mnemon.models import Base
 from tests.contract.table import learn
 from tests.tiny import tiny_sd_base, tiny_sdxl_base
@@ -28,7 +28,7 @@ def rex(base: Base) -> TrainedConcept:
     return learn(base, CustomDiffusion(**SMALL), "rex")
 
 
-class WeightLearner(PlainFullRankLearner):
+class WeightLearner(FullRankLearner):
     """Trains the weights of the base themselves, as the paper says it: nothing is attached."""
 
     layers: Mapping[str, nn.Linear]

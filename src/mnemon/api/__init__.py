@@ -10,7 +10,7 @@ from mnemon.api.previewing import preview
 from mnemon.api.reordering import reorder
 from mnemon.training import OnStep, PhotoSettings
 from mnemon.training.early_stopping import EarlyStopping
-from mnemon.training.forgetting_budget import BudgetExceeded, commit, discard, refusal, staged
+from mnemon.training.forgetting_budget import BudgetExceeded
 from mnemon.training.session import LearnResult
 
 __all__ = [
@@ -21,9 +21,7 @@ __all__ = [
     "LearnResult",
     "OnStep",
     "PhotoSettings",
-    "commit",
     "diff",
-    "discard",
     "evaluate",
     "export_concepts",
     "generate",
@@ -31,8 +29,6 @@ __all__ = [
     "learn",
     "open_base",
     "preview",
-    "refusal",
     "reorder",
     "single_lora_identity_ratio",
-    "staged",
 ]

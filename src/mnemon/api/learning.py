@@ -8,11 +8,11 @@ from mnemon.data import Concept
 from mnemon.errors import MnemonError
 from mnemon.evaluation import Encoders, EvalSettings
 from mnemon.evaluation.evaluate import OnImages
+from mnemon.library import has_candidate
 from mnemon.methods.base import Method
 from mnemon.models import Base
 from mnemon.training import OnStep, PhotoSettings, TrainingSettings
 from mnemon.training.early_stopping import EarlyStopping
-from mnemon.training.forgetting_budget import check_nothing_staged
 from mnemon.training.session import LearnResult, TrainingSession
 
 
@@ -50,7 +50,7 @@ def learn(
         num_class_images: class images to generate with the bare base and to train on as well (prior preservation).
         scored: whether to score, and to keep features of the references for later rows.
         max_forgetting: refuse the commit if the identity alignment of an earlier concept falls by more than this below
-            its best so far; the new concepts are then staged (`api.commit`, `api.discard`).
+            its best so far; the new concepts are then staged (`library.commit_candidate`, `discard_candidate`).
         early_stopping: stop before the last step, when this is reached; for one concept with references.
         encoders: for scores; by default the base's own, or CLIP and DINO.
         on_step: called with the training's progress.
@@ -66,7 +66,11 @@ def learn(
     held_out = [references] if isinstance(references, Concept) else references
     _check_options(concepts, held_out, scored, max_forgetting, early_stopping)
     with opened_or_created(Path(library), base, method) as (opened, found), opened.lock():
-        check_nothing_staged(opened)
+        if has_candidate(opened):
+            raise MnemonError(
+                f"A candidate is kept aside in the library {library}: take it in with `mnemon commit --anyway`, or "
+                "drop it with `mnemon discard`."
+            )
         for one in concepts:
             opened.check_name(one.name)
         session = TrainingSession(

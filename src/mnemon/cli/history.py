@@ -7,7 +7,6 @@ import typer
 
 from mnemon.cli.options import DEFAULT_LIBRARY, At, BaseAt, Json, LibraryPath
 from mnemon.cli.printing import number, out, print_json, progress, row_table, say, table
-from mnemon.errors import MnemonError
 
 LAYERS_SHOWN = 10
 
@@ -116,14 +115,15 @@ def commit(
 ) -> None:
     """Commit what `learn --max-forgetting` staged; without --anyway only show what it would cost."""
     from mnemon import api
-    from mnemon.library import Library
+    from mnemon.library import Library, commit_candidate, read_candidate
 
-    candidate = api.staged(library)
+    opened = Library.open(library)
+    candidate = read_candidate(opened)
     if not json_output:
-        out.print(row_table(candidate.row, Library.open(library)))
+        out.print(row_table(candidate.row, opened))
     if not anyway:
-        raise MnemonError(api.refusal(candidate.names, candidate.forgets))
-    revision = api.commit(library)
+        raise api.BudgetExceeded(candidate)
+    revision = commit_candidate(opened)
     if json_output:
         print_json({"concepts": candidate.names, "state": revision, "row": candidate.row})
     else:
@@ -132,9 +132,9 @@ def commit(
 
 def discard(library: LibraryPath = DEFAULT_LIBRARY, json_output: Json = False) -> None:
     """Drop what `learn --max-forgetting` staged; the library stays as it is."""
-    from mnemon import api
+    from mnemon.library import Library, discard_candidate
 
-    api.discard(library)
+    discard_candidate(Library.open(library))
     if json_output:
         print_json({"discarded": True})
     else:

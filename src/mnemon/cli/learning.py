@@ -1,5 +1,6 @@
 """`mnemon learn`: one more concept, or several from a list."""
 
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,6 +50,7 @@ def learn(
     Example: mnemon learn photos/rex --name rex --class-noun dog
     """
     from mnemon import api
+    from mnemon.library import Library, is_library
     from mnemon.training import TrainingSettings
 
     training = TrainingSettings(
@@ -68,8 +70,10 @@ def learn(
     if until and not references:
         raise MnemonError("--until needs photos that are not trained on: give some with --references.")
     early_stopping = api.EarlyStopping(share_of(until), check_every) if until else None
-    concepts, held_out = _listed(photos, library) if several else _one(photos, name, class_noun, references)
-    chosen = _method(method, set_ or [], library)
+    opened = Library.open(library) if is_library(library) else None
+    known, own = (opened.names(), opened.method) if opened else ((), None)
+    concepts, held_out = _listed(photos, known) if several else _one(photos, name, class_noun, references)
+    chosen = _method(method, set_ or [], own)
     call = partial(
         api.learn,
         library,
@@ -84,7 +88,7 @@ def learn(
         early_stopping=early_stopping,
     )
     results = []
-    for group in _groups(concepts, chosen, library, together):
+    for group in _groups(concepts, own or chosen, together):
         result = _learn(call, library, group, preview_page, json_output)
         results += [{"concept": concept.name, **result.to_json()} for concept in group]
     if json_output:
@@ -99,12 +103,10 @@ def _one(photos: Path, name: str | None, class_noun: str | None, references: Pat
     return [concept], concept_from_folder(references, concept.name, concept.class_noun) if references else None
 
 
-def _listed(photos: Path, library: Path) -> tuple[list[Any], None]:
-    """Those concepts of a list that the library has not."""
+def _listed(photos: Path, known: Collection[str]) -> tuple[list[Any], None]:
+    """Those concepts of a list that are not `known`."""
     from mnemon.data import concepts_from_list
-    from mnemon.library import Library, is_library
 
-    known = Library.open(library).names() if is_library(library) else []
     concepts = concepts_from_list(photos)
     for concept in concepts:
         if concept.name in known:
@@ -112,28 +114,19 @@ def _listed(photos: Path, library: Path) -> tuple[list[Any], None]:
     return [one for one in concepts if one.name not in known], None
 
 
-def _method(name: str | None, pairs: list[str], library: Path) -> Any:
-    """None keeps the library's own. Settings are those of a new library, or have to agree with those of one there."""
-    from mnemon.library import Library, is_library
+def _method(name: str | None, pairs: list[str], own: Any) -> Any:
+    """None keeps `own`, the library's. Settings are those of a new library, or have to agree with those of `own`."""
     from mnemon.methods import method_from, method_with
 
     settings = dict(setting_of(pair) for pair in pairs)
-    if not settings:
-        return name
-    own = Library.open(library).method if is_library(library) else None
     if own is not None and name in (None, own.name):
-        return method_with(own, settings)
+        return method_with(own, settings) if settings else name
     return method_from(name or "stamina", settings)
 
 
-def _groups(concepts: list[Any], method: Any, library: Path, together: int) -> list[list[Any]]:
+def _groups(concepts: list[Any], method: Any, together: int) -> list[list[Any]]:
     """The concepts that are trained in the same steps."""
-    from mnemon.library import Library, is_library
-    from mnemon.methods import Method, method_from
-
-    own = Library.open(library).method if is_library(library) else None
-    chosen = own or (method if isinstance(method, Method) else method_from(method or "stamina"))
-    size = len(concepts) if chosen.trains_jointly else together if chosen.concurrent else 1
+    size = len(concepts) if method.trains_jointly else together if method.concurrent else 1
     return [concepts[start : start + size] for start in range(0, len(concepts), max(size, 1))]
 
 

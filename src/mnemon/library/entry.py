@@ -84,32 +84,24 @@ def newest_entry(library: Path) -> int:
     return max((int(path.stem) for path in (library / "history").glob("[0-9]*.json")), default=0)
 
 
-def read_history(library: Path, root: str, newest: int) -> list[Entry]:
-    """The entries 1 to `newest`, the chain of parents checked from `root`, the checksum of library.json, on.
+def history_until(library: Path, root: str, at: int | None) -> list[Entry]:
+    """The entries up to number `at`, or all of them, the chain of parents checked from `root`, the checksum of
+    library.json, on.
 
     Raises:
-        MnemonError: an entry is missing, damaged, or does not follow the one before.
+        MnemonError: there is no such revision, or an entry is missing, damaged, or does not follow the one before.
     """
+    newest = newest_entry(library)
+    if at is not None and not 0 <= at <= newest:
+        raise MnemonError(f"The library {library} has no revision {at}: its revisions are 0 to {newest}.")
     entries: list[Entry] = []
-    for number in range(1, newest + 1):
+    for number in range(1, (newest if at is None else at) + 1):
         path = entry_path(library, number)
         entry = _read_entry(path)
         if entry.number != number or entry.parent != (entries[-1].checksum if entries else root):
             raise MnemonError(f"The file {path} does not belong to this history: {RESTORE}.")
         entries.append(entry)
     return entries
-
-
-def history_until(library: Path, root: str, at: int | None) -> list[Entry]:
-    """The entries up to number `at`, or all of them, as `read_history` reads them.
-
-    Raises:
-        MnemonError: there is no such revision, or an entry is damaged.
-    """
-    newest = newest_entry(library)
-    if at is not None and not 0 <= at <= newest:
-        raise MnemonError(f"The library {library} has no revision {at}: its revisions are 0 to {newest}.")
-    return read_history(library, root, newest if at is None else at)
 
 
 def active_entries(entries: Sequence[Entry]) -> dict[str, Entry]:

@@ -1,6 +1,7 @@
 """The methods of continual personalization. To add one: one file, and one line here."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from mnemon.errors import MnemonError
@@ -23,7 +24,7 @@ from mnemon.methods.replay import Replay
 from mnemon.methods.single import Single
 from mnemon.methods.stamina import Stamina
 from mnemon.methods.textual_inversion import TextualInversion
-from mnemon.settings import current_names, nearest, settings_from_json, settings_to_json
+from mnemon.settings import current_names, nearest, settings_from_json
 
 METHODS: dict[str, type[Method]] = {
     "lora": Lora,
@@ -66,7 +67,7 @@ def method_with(method: Method, settings: Mapping[str, Any]) -> Method:
 
 def method_settings(method: Method) -> dict[str, Any]:
     """The method's settings as JSON values; `method_from(method.name, ...)` makes the same method again."""
-    return settings_to_json(method)
+    return asdict(method)
 
 
 __all__ = [

@@ -15,7 +15,7 @@ from mnemon.methods.parts import Token
 from mnemon.models.base import Base, Tokens
 from mnemon.models.conditioning import Conditioning
 from mnemon.models.tokens import concepts_in
-from mnemon.settings import check_settings
+from mnemon.settings import NonNegativeInt, PositiveInt, check_settings
 
 Losses = Callable[[torch.Generator], Tensor]
 """The denoising loss (a scalar, differentiable) of one image, timestep and noise, sampled anew in each call."""
@@ -91,8 +91,8 @@ class Learner(nn.Module, ABC):
         """Optimiser groups [{"params": [...], "lr": float}, ...]; together exactly the trainable parameters."""
 
     @abstractmethod
-    def export(self) -> TrainedConcept:
-        """What is stored of the concept. The learner is not used any more."""
+    def stored_deltas(self) -> Mapping[str, Delta]:
+        """The deltas as they are stored: in tensors of their own, on the CPU."""
 
     def tokens(self) -> Mapping[str, Tensor]:
         """The token embeddings of this step, by text encoder, in the graph of the trainable parameters."""
@@ -124,11 +124,21 @@ class Learner(nn.Module, ABC):
         """The optimiser group of the token."""
         return {"params": list(self.token.parameters()), "lr": self.token.learning_rate(self.token_lr)}
 
-    def trained_concept(self, deltas: Mapping[str, Delta], **more: Any) -> TrainedConcept:
-        """The concept with its token as it is now and these deltas; `more` are `facts` and `extra`."""
-        return TrainedConcept(self.name, self.class_noun, deltas, self.token.state(), **more)
+    def facts(self) -> dict[str, Any]:
+        """`TrainedConcept.facts` of the concept as it is now."""
+        return {}
+
+    def extra(self) -> dict[str, Tensor]:
+        """`TrainedConcept.extra` of the concept as it is now, on the CPU."""
+        return {}
+
+    def export(self) -> TrainedConcept:
+        """What is stored of the concept. The learner is not used any more."""
+        extra = self.extra()  # before the facts, which in fl2t are of the joint stage that this may begin
+        return TrainedConcept(self.name, self.class_noun, self.stored_deltas(), self.token.state(), self.facts(), extra)
 
 
+@dataclass(frozen=True)
 class Method(ABC):
     """A method. Subclasses are frozen dataclasses whose fields are its settings, each documented."""
 
@@ -151,19 +161,20 @@ class Method(ABC):
     """Whether all concepts have to be trained together, in one run, on their images mixed."""
     can_remove: ClassVar[bool] = True
     """Whether a concept's change is stored apart from the others', so that it can be removed."""
-    needs_calibration: bool = False
+    needs_calibration = False
     """Whether training reads images of diverse things that the bare base generates (may depend on the settings)."""
-    static_text_features: bool = False
+    static_text_features = False
     """Whether it works on the text features that the cross-attention layers read (may depend on the settings). It then
     needs a base whose text does not change from layer to layer (`Base.static_text_features`)."""
-    num_replay_images: int = 0
+    num_replay_images = 0
     """Images of each earlier concept that the model generates before a new one is trained, as further training data."""
-    use_class_noun: bool = True
+    use_class_noun = True
     """Put the class noun after the token in prompts."""
-    steps: int
-    """Training steps per concept, by default."""
-    batch_size: int
-    """Images per step, by default."""
+
+    steps: NonNegativeInt = 200
+    """Training steps per concept."""
+    batch_size: PositiveInt = 8
+    """Images per step."""
 
     def __post_init__(self) -> None:
         check_settings(self)

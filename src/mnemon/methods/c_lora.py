@@ -10,7 +10,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from mnemon.adapters import sum_deltas
-from mnemon.methods.base import Start, Step, TrainedConcept
+from mnemon.methods.base import Start, Step
 from mnemon.methods.low_rank import LoraLearner, LoraMethod
 from mnemon.methods.parts import weighted_l2
 from mnemon.settings import NonNegativeFloat, PositiveFloat, PositiveInt
@@ -30,9 +30,6 @@ class CLoraLearner(LoraLearner):
 
     def regularization_loss(self, step: Step | None = None) -> Tensor:
         return self.forget_weight * weighted_l2(self.importance, self.deltas())  # lambda L_forget
-
-    def export(self) -> TrainedConcept:
-        return self.trained_concept(self.stored_deltas())
 
 
 @dataclass(frozen=True)

@@ -103,9 +103,8 @@ class CidmLearner(EdLoraLearner):
         for subspace, delta in self._common():
             subspace.step(delta.detach(), self.method.learning_rate)
 
-    def export(self) -> TrainedConcept:
-        encoding = encode_alone(self.base, self.name, self.tokens())
-        return self.trained_concept(self.stored_deltas(), extra={ENCODING: encoding})
+    def extra(self) -> dict[str, Tensor]:
+        return {ENCODING: encode_alone(self.base, self.name, self.tokens())}
 
     def _common(self) -> list[tuple[CommonSubspace, Tensor]]:
         """Each target module's subspace and dW_g, if R2 counts."""

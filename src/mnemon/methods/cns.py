@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from mnemon.adapters import Sparse, sum_deltas
 from mnemon.errors import MnemonError
 from mnemon.methods import importance, parts
-from mnemon.methods.base import Learner, Losses, Method, Start, Step, TrainedConcept
+from mnemon.methods.base import Learner, Losses, Method, Start, Step
 from mnemon.methods.importance import Masks, Scope
 from mnemon.models.base import Base
-from mnemon.settings import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Share
+from mnemon.settings import NonNegativeFloat, PositiveFloat, Share
 
 DRAWS = 64
 """Gradients that make a score, each of a single image at one timestep."""
@@ -129,11 +129,10 @@ class CnsLearner(Learner):
     def parameter_groups(self) -> list[dict[str, Any]]:
         return [{"params": [self.values], "lr": self.method.learning_rate}, self.token_group()]
 
-    def export(self) -> TrainedConcept:
+    def stored_deltas(self) -> dict[str, Sparse]:
         values = self.values.detach().cpu().split(self.counts)
         pairs = zip(self.masks.items(), values, strict=True)
-        deltas = {target: Sparse(mask.cpu(), entries.clone()) for (target, mask), entries in pairs}
-        return self.trained_concept(deltas, facts={**self._facts, **self._overlap()})
+        return {target: Sparse(mask.cpu(), entries.clone()) for (target, mask), entries in pairs}
 
     def _past(self) -> dict[str, Tensor]:
         """W_{t-1} - W_0 by target module."""
@@ -145,11 +144,12 @@ class CnsLearner(Learner):
             for target, weight in self.bare.items()
         }
 
-    def _overlap(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
         """How large the masks are, and how much of them earlier concepts change too: each, and all together."""
         count, size = sum(self.counts), sum(mask.numel() for mask in self.masks.values())
         shares = {one.name: importance.both(self.masks, importance.stored_masks(one)) / count for one in self.earlier}
-        return {"mask_density": count / size, "shared": float(self.taken.mean()), "shared_with": shares}
+        overlap = {"shared": float(self.taken.mean()), "shared_with": shares}
+        return {**self._facts, "mask_density": count / size, **overlap}
 
 
 def _under(masks: Masks, matrices: Mapping[str, Tensor]) -> Tensor:
@@ -215,10 +215,6 @@ class Cns(Method):
     """Learning rate of the token embedding."""
     use_class_noun: bool = True
     """Put the class noun after the token in prompts."""
-    steps: NonNegativeInt = 200
-    """Training steps per concept."""
-    batch_size: PositiveInt = 8
-    """Images per step."""
 
     # Ablation switches
     score: Literal["wanda", "grad"] = "wanda"

@@ -14,7 +14,7 @@ from torch import Tensor
 from mnemon.adapters import Delta, Dense
 from mnemon.data.captions import captions_of_two, diverse_captions
 from mnemon.methods.base import Start, TrainedConcept
-from mnemon.methods.full_rank import FullRankMethod, PlainFullRankLearner
+from mnemon.methods.full_rank import FullRankLearner, FullRankMethod
 from mnemon.models.base import Base
 from mnemon.settings import PositiveFloat, PositiveInt
 
@@ -50,8 +50,8 @@ class CustomDiffusionMerge(FullRankMethod):
     ridge: PositiveFloat = 1e-3
     """What is added to the diagonal of G, as a share of its mean."""
 
-    def begin(self, start: Start) -> PlainFullRankLearner:
-        return PlainFullRankLearner(self, replace(start, earlier=()))
+    def begin(self, start: Start) -> FullRankLearner:
+        return FullRankLearner(self, replace(start, earlier=()))
 
     def compose(self, base: Base, learned: Sequence[TrainedConcept], prompt: str | None = None) -> dict[str, Delta]:
         if not learned:

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from mnemon.adapters import LowRank
 from mnemon.methods import parts
-from mnemon.methods.base import Method, Start, TrainedConcept
+from mnemon.methods.base import Method, Start
 from mnemon.methods.low_rank import LowRankLearner
 from mnemon.models.base import Base
-from mnemon.settings import NonNegativeInt, PositiveFloat, PositiveInt
+from mnemon.settings import PositiveFloat, PositiveInt
 
 VECTORS = 2
 """V_rand and V_class."""
@@ -33,7 +33,7 @@ def init_tokens(base: Base, class_noun: str | None, generator: torch.Generator) 
     return {encoder: both.repeat(layers, 1, 1) for encoder, both in random.items()}
 
 
-class EdLoraLearner(LowRankLearner, ABC):
+class EdLoraLearner(LowRankLearner):
     """A_t, B_t of every target module, and V_rand V_class of every layer."""
 
     def __init__(self, method: "EdLora", start: Start, factors: Sequence[LowRank] | None = None) -> None:
@@ -42,13 +42,6 @@ class EdLoraLearner(LowRankLearner, ABC):
         if factors is None:
             factors = parts.init_low_rank(start.base, method.rank, start.generator)
         super().__init__(start, token, method.token_lr, factors, method.learning_rate)
-
-
-class PlainEdLoraLearner(EdLoraLearner):
-    """Nothing but the denoising loss guides it."""
-
-    def export(self) -> TrainedConcept:
-        return self.trained_concept(self.stored_deltas())
 
 
 @dataclass(frozen=True)
@@ -70,10 +63,6 @@ class EdLora(Method, ABC):
     """Learning rate of the factors."""
     token_lr: PositiveFloat = 5e-3
     """Learning rate of the token embeddings."""
-    steps: NonNegativeInt = 200
-    """Training steps per concept."""
-    batch_size: PositiveInt = 8
-    """Images per step."""
 
     def prompt_name(self, name: str, class_noun: str | None) -> str:
         return f"<{name}>"

@@ -40,8 +40,8 @@ class EwcLearner(FullRankLearner):
                 total += gradient.square()
         self.fisher = {target: total / self.draws for target, total in zip(self.deltas(), totals, strict=True)}
 
-    def export(self) -> TrainedConcept:
-        return self.stored(**{target: fisher.cpu() for target, fisher in self.fisher.items()})
+    def extra(self) -> dict[str, Tensor]:
+        return {target: fisher.cpu() for target, fisher in self.fisher.items()}
 
 
 def summed(earlier: Sequence[TrainedConcept]) -> Mapping[str, Tensor]:

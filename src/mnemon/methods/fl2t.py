@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mnemon.methods.aggregation import ENCODING, Elastic, Normalisation, encode_alone
-from mnemon.methods.base import Learner, Over, Start, Step, TrainedConcept
+from mnemon.methods.base import Learner, Over, Start, Step
 from mnemon.methods.ed_lora import EdLoraLearner
 from mnemon.methods.overlap import Overlap, mean_overlap
 from mnemon.methods.proxy_decoder import ProxyDecoder
@@ -197,15 +197,15 @@ class Fl2tLearner(EdLoraLearner):
         text = hidden.mean(1) if hidden.ndim == 4 else hidden
         return concepts.regularization_loss(text, step.condition.attention_mask, step.tasks)
 
-    def export(self) -> TrainedConcept:
-        concepts = self.concepts
-        extra = {ENCODING: self.encoding(), **concepts.stored(self.number)}
-        after_step_1 = [stack[concepts.new[self.number]] for stack in concepts.ups.values()]
-        facts = {
+    def extra(self) -> dict[str, Tensor]:
+        return {ENCODING: self.encoding(), **self.concepts.stored(self.number)}
+
+    def facts(self) -> dict[str, Any]:
+        after_step_1 = [stack[self.concepts.new[self.number]] for stack in self.concepts.ups.values()]
+        return {
             "factor_norm_apart": _norm(after_step_1),  # |A_g| at the end of step 1 and now: R1' also shrinks
             "factor_norm": _norm([delta.up for delta in self.deltas().values()]),
         }
-        return self.trained_concept(self.stored_deltas(), facts=facts, extra=extra)
 
 
 def _norm(ups: Sequence[Tensor]) -> float:

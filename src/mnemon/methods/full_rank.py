@@ -5,7 +5,7 @@ Not covered: compression of the stored changes by a singular value decomposition
 photos. Written from the equations; no code of the authors is used.
 """
 
-from abc import ABC, abstractmethod
+from abc import ABC
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from mnemon.adapters import Dense
 from mnemon.methods import parts
 from mnemon.methods.base import Learner, Method, Start, TrainedConcept
-from mnemon.settings import NonNegativeInt, PositiveFloat, PositiveInt
+from mnemon.settings import PositiveFloat
 
 RARE_WORDS = ("ktn", "pll", "ucd")
 """Where V*_t starts, one word per concept: they hardly occur in text, so they mean next to nothing to the base."""
@@ -31,7 +31,7 @@ class TextDense(Dense):
         return torch.cat([change[:, :1].detach(), change[:, 1:]], dim=1)
 
 
-class FullRankLearner(Learner, ABC):
+class FullRankLearner(Learner):
     """Delta_t of every target module, all entries free, and the token V*_t."""
 
     def __init__(self, method: "FullRankMethod", start: Start) -> None:
@@ -45,26 +45,17 @@ class FullRankLearner(Learner, ABC):
         )
         self._deltas = {target: TextDense(change) for target, change in zip(layers, self.changes, strict=True)}
 
-    @abstractmethod
-    def export(self) -> TrainedConcept: ...
-
     def deltas(self) -> Mapping[str, TextDense]:
         return self._deltas
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         return [{"params": list(self.changes.parameters()), "lr": self.learning_rate}, self.token_group()]
 
-    def stored(self, **extra: Tensor) -> TrainedConcept:
-        """The concept with its changes as they are now, and the word that its token started at."""
-        deltas = {target: Dense(delta.matrix().detach().cpu().clone()) for target, delta in self._deltas.items()}
-        return self.trained_concept(deltas, facts={"token_start": self.word}, extra=extra)
+    def stored_deltas(self) -> dict[str, Dense]:
+        return {target: Dense(delta.matrix().detach().cpu().clone()) for target, delta in self._deltas.items()}
 
-
-class PlainFullRankLearner(FullRankLearner):
-    """Nothing but the denoising loss guides it."""
-
-    def export(self) -> TrainedConcept:
-        return self.stored()
+    def facts(self) -> dict[str, Any]:
+        return {"token_start": self.word}
 
 
 def unused_word(earlier: Sequence[TrainedConcept]) -> str | None:
@@ -86,10 +77,6 @@ class FullRankMethod(Method, ABC):
     """Learning rate of the token embedding."""
     use_class_noun: bool = True
     """Put the class noun after the token in prompts."""
-    steps: NonNegativeInt = 200
-    """Training steps per concept."""
-    batch_size: PositiveInt = 8
-    """Images per step."""
 
     def begin(self, start: Start) -> Learner:
-        return PlainFullRankLearner(self, start)
+        return FullRankLearner(self, start)

@@ -1,6 +1,6 @@
 """What all LoRA methods share: low-rank factors of every target module, beside a token."""
 
-from abc import ABC, abstractmethod
+from abc import ABC
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -9,12 +9,12 @@ from torch import nn
 
 from mnemon.adapters import LowRank
 from mnemon.methods import parts
-from mnemon.methods.base import Learner, Method, Start, TrainedConcept
-from mnemon.settings import NonNegativeInt, PositiveFloat, PositiveInt
+from mnemon.methods.base import Learner, Method, Start
+from mnemon.settings import PositiveFloat, PositiveInt
 
 
 class LowRankLearner(Learner, ABC):
-    """A_t, B_t of every target module, and the token. Subclasses say what is stored, and what else guides training."""
+    """A_t, B_t of every target module, and the token."""
 
     def __init__(
         self, start: Start, token: parts.Token, token_lr: float, factors: Sequence[LowRank], learning_rate: float
@@ -23,9 +23,6 @@ class LowRankLearner(Learner, ABC):
         self.learning_rate = learning_rate
         self.target_modules = list(start.base.target_modules())
         self.factors = nn.ModuleList(factors)
-
-    @abstractmethod
-    def export(self) -> TrainedConcept: ...
 
     def deltas(self) -> Mapping[str, LowRank]:
         return dict(zip(self.target_modules, self.factors, strict=True))  # type: ignore[arg-type]
@@ -37,20 +34,13 @@ class LowRankLearner(Learner, ABC):
         return {target: delta.frozen_copy() for target, delta in self.deltas().items()}
 
 
-class LoraLearner(LowRankLearner, ABC):
+class LoraLearner(LowRankLearner):
     """As `LoraMethod` starts them: V*_t random, A_t zero, B_t random."""
 
     def __init__(self, method: "LoraMethod", start: Start) -> None:
         token = parts.VectorToken(parts.random_embeddings(start.base, method.num_vectors, start.generator))
         factors = parts.init_low_rank(start.base, method.rank, start.generator)
         super().__init__(start, token, method.token_lr, factors, method.learning_rate)
-
-
-class PlainLoraLearner(LoraLearner):
-    """Nothing but the denoising loss guides it."""
-
-    def export(self) -> TrainedConcept:
-        return self.trained_concept(self.stored_deltas())
 
 
 @dataclass(frozen=True)
@@ -70,10 +60,6 @@ class LoraMethod(Method, ABC):
     """Number of embeddings per placeholder token."""
     use_class_noun: bool = True
     """Put the class noun after the token in prompts."""
-    steps: NonNegativeInt = 200
-    """Training steps per concept."""
-    batch_size: PositiveInt = 8
-    """Images per step."""
 
     def begin(self, start: Start) -> Learner:
-        return PlainLoraLearner(self, start)
+        return LoraLearner(self, start)

@@ -36,9 +36,6 @@ class LwfLearner(LoraLearner):
         change = step.predict(prompts).float() - teacher.float()
         return self.weight * change.square().mean()
 
-    def export(self) -> TrainedConcept:
-        return self.trained_concept(self.stored_deltas())
-
 
 @dataclass(frozen=True)
 class Lwf(LoraMethod):

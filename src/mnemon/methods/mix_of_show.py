@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mnemon.adapters import Delta, Dense, mean_deltas
 from mnemon.methods.base import Start, TrainedConcept
-from mnemon.methods.ed_lora import EdLora, PlainEdLoraLearner
+from mnemon.methods.ed_lora import EdLora, EdLoraLearner
 from mnemon.models.base import Base
 from mnemon.settings import PositiveFloat
 
@@ -77,8 +77,8 @@ class MixOfShow(EdLora):
     """eps as a share of the mean diagonal entry of sum_i G_i. Concepts' features are similar: with
     next to no eps, W* separates them by changes far larger than the concepts' own, at the cost of other words."""
 
-    def begin(self, start: Start) -> PlainEdLoraLearner:
-        return PlainEdLoraLearner(self, start)
+    def begin(self, start: Start) -> EdLoraLearner:
+        return EdLoraLearner(self, start)
 
     def compose(self, base: Base, learned: Sequence[TrainedConcept], prompt: str | None = None) -> dict[str, Delta]:
         if self.fusion == "weight":

@@ -7,7 +7,7 @@ a shared basis (the paper's second, weaker way).
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -53,14 +53,14 @@ class OrthogonalLearner(EdLoraLearner):
         layers = list(start.base.target_modules().values())
         widths = sorted({layer.in_features for layer in layers})
         slot = method.free_slot(widths[0], start.earlier) if method.disjoint else None
-        self.facts = {} if slot is None else {"slot": slot}
+        self.slot = slot
         downs = {width: method.fixed_down(width, start.name, slot).to(start.base.device) for width in widths}
         ups = (torch.zeros(layer.out_features, method.rank, device=layer.weight.device) for layer in layers)
         factors = [FixedDown(up, downs[layer.in_features]) for up, layer in zip(ups, layers, strict=True)]
         super().__init__(method, start, factors)
 
-    def export(self) -> TrainedConcept:
-        return self.trained_concept(self.stored_deltas(), facts=self.facts)
+    def facts(self) -> dict[str, Any]:
+        return {} if self.slot is None else {"slot": self.slot}
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class OrthogonalAdaptation(EdLora):
         for start in starts:
             learner = self.begin(replace(start, earlier=taken))
             learners.append(learner)
-            taken.append(TrainedConcept(start.name, start.class_noun, {}, {}, learner.facts))
+            taken.append(TrainedConcept(start.name, start.class_noun, {}, {}, learner.facts()))
         return learners
 
     def free_slot(self, width: int, earlier: Sequence[TrainedConcept]) -> int:

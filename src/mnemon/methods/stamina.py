@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from mnemon.adapters import Delta, Dense, LowRank, MaskedLowRank, sum_deltas, zeros
 from mnemon.methods import parts
-from mnemon.methods.base import Learner, Method, Start, Step, TrainedConcept
+from mnemon.methods.base import Learner, Method, Start, Step
 from mnemon.methods.masks import MaskKind, MaskLogits, MaskParam, soft_gates, training_logits, training_mask
-from mnemon.settings import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from mnemon.settings import NonNegativeFloat, PositiveFloat, PositiveInt
 
 
 class MaskedStack(nn.Module):
@@ -124,12 +124,12 @@ class StaminaLearner(Learner):
             total = total + method.sparsity_weight * mean  # lambda_s L_sparse
         return total
 
-    def export(self) -> TrainedConcept:
+    def stored_deltas(self) -> dict[str, Delta]:
         deltas = {target: delta for stack in self._stacks() for target, delta in stack.stored().items()}
-        return self.trained_concept({target: deltas[target] for target in self._deltas}, facts=self._facts())
+        return {target: deltas[target] for target in self._deltas}
 
     @torch.no_grad()
-    def _facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
         if self.method.mask == "none":
             return {}
         masks = [stack.final_mask() for stack in self._stacks()]
@@ -190,10 +190,6 @@ class Stamina(Method):
     """lambda, for the sum over layers and entries."""
     sparsity_weight: NonNegativeFloat = 0.05
     """lambda_s, where there are masks."""
-    steps: NonNegativeInt = 200
-    """Training steps per concept."""
-    batch_size: PositiveInt = 8
-    """Images per step."""
 
     # Ablation switches
     mask: MaskKind = "sigmoid_st"

@@ -8,7 +8,7 @@ from mnemon.adapters import Delta
 from mnemon.methods import parts
 from mnemon.methods.base import Learner, Method, Start, TrainedConcept
 from mnemon.models.base import Base
-from mnemon.settings import NonNegativeInt, PositiveFloat, PositiveInt
+from mnemon.settings import PositiveFloat, PositiveInt
 
 
 class TokenLearner(Learner):
@@ -20,8 +20,8 @@ class TokenLearner(Learner):
     def parameter_groups(self) -> list[dict[str, Any]]:
         return [self.token_group()]
 
-    def export(self) -> TrainedConcept:
-        return self.trained_concept({})
+    def stored_deltas(self) -> Mapping[str, Delta]:
+        return {}
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,6 @@ class TextualInversion(Method):
     """n, the number of embeddings per placeholder token."""
     use_class_noun: bool = False
     """Put the class noun after the token in prompts. The paper leaves it out, and starts the token there instead."""
-    steps: NonNegativeInt = 200
-    """Training steps per concept."""
-    batch_size: PositiveInt = 8
-    """Images per step."""
 
     def begin(self, start: Start) -> TokenLearner:
         vectors = parts.init_embeddings(start.base, start.class_noun, self.num_vectors, start.generator)

@@ -1,40 +1,17 @@
 """A bound on forgetting: concepts that cost earlier ones too much are staged instead of committed."""
 
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 from mnemon.adapters import Delta
 from mnemon.errors import MnemonError
 from mnemon.evaluation import Encoders, EvalSettings, evaluate
 from mnemon.evaluation.evaluate import OnImages
-from mnemon.library import (
-    Candidate,
-    Library,
-    Proposal,
-    commit_candidate,
-    composed_changes,
-    discard_candidate,
-    has_candidate,
-    put_aside,
-    read_candidate,
-)
+from mnemon.library import Candidate, Library, Proposal, composed_changes, put_aside
 from mnemon.models import Base
 from mnemon.sampling import Composed
 from mnemon.training.resume import discard_checkpoint
-
-Forgets = Mapping[str, tuple[float, float]]
-"""Earlier concept -> its best identity alignment so far, and that with the new concepts."""
-
-
-@dataclass(frozen=True)
-class CheckedRow:
-    """A row of the score matrix with the new concepts in the model, and the fused changes for methods that fuse."""
-
-    row: dict[str, Any]
-    fused: dict[str, Delta] | None
 
 
 class BudgetExceeded(MnemonError):
@@ -42,22 +19,17 @@ class BudgetExceeded(MnemonError):
 
     Attributes:
         row: the row of the score matrix with the new concepts in the model.
-        forgets: the earlier concepts that fell too far.
+        forgets: the earlier concepts that fell too far, with their best identity alignment so far, and that in `row`.
     """
 
-    def __init__(self, names: Sequence[str], row: Mapping[str, Any], forgets: Forgets) -> None:
-        super().__init__(refusal(names, forgets))
-        self.row, self.forgets = row, forgets
-
-
-def refusal(names: Sequence[str], forgets: Forgets) -> str:
-    """Why a candidate was kept aside, and what can be done."""
-    new = " ".join(f"<{name}>" for name in names)
-    falls = ", ".join(f"<{name}> falls from {best:.3f} to {now:.3f}" for name, (best, now) in forgets.items())
-    return (
-        f"{new} was not committed: with it the identity alignment of {falls}. It is kept aside: take it in all the "
-        "same with `mnemon commit --anyway`, or drop it with `mnemon discard`."
-    )
+    def __init__(self, candidate: Candidate) -> None:
+        new = " ".join(f"<{name}>" for name in candidate.names)
+        self.row, self.forgets = candidate.row, candidate.forgets
+        falls = ", ".join(f"<{name}> falls from {best:.3f} to {now:.3f}" for name, (best, now) in self.forgets.items())
+        super().__init__(
+            f"{new} was not committed: with it the identity alignment of {falls}. It is kept aside: take it in all the "
+            "same with `mnemon commit --anyway`, or drop it with `mnemon discard`."
+        )
 
 
 class ForgettingBudget:
@@ -94,9 +66,13 @@ class ForgettingBudget:
         ]
         return max((value for value in same if value is not None), default=None)
 
-    def check(self, proposals: Sequence[Proposal], on_images: OnImages | None) -> CheckedRow:
-        """Raises:
-        BudgetExceeded: an earlier concept falls too far; the new ones are staged instead of committed.
+    def check(
+        self, proposals: Sequence[Proposal], on_images: OnImages | None
+    ) -> tuple[dict[str, Any], dict[str, Delta] | None]:
+        """The row of the score matrix with the new concepts in the model, and the fused changes if the method fuses.
+
+        Raises:
+            BudgetExceeded: an earlier concept falls too far; the new ones are staged instead of committed.
         """
         method, learned = self._library.method, [*self._library.learned(), *(one.learned for one in proposals)]
         references = self._library.all_references()
@@ -110,8 +86,8 @@ class ForgettingBudget:
             candidate = Candidate(tuple(proposals), row, forgets)
             put_aside(self._library, candidate)
             discard_checkpoint(self._library.path / "training")
-            raise BudgetExceeded(candidate.names, row, forgets)
-        return CheckedRow(row, fused)
+            raise BudgetExceeded(candidate)
+        return row, fused
 
 
 def _scorable(library: Library) -> list[str]:
@@ -122,41 +98,3 @@ def _scorable(library: Library) -> list[str]:
             f"No references are kept of {', '.join(blind)}: max_forgetting cannot protect what has none.", stacklevel=3
         )
     return names
-
-
-def check_nothing_staged(library: Library) -> None:
-    """Raises:
-    MnemonError: a candidate is staged already.
-    """
-    if has_candidate(library):
-        raise MnemonError(
-            f"A candidate is kept aside in the library {library.path}: take it in with `mnemon commit --anyway`, or "
-            "drop it with `mnemon discard`."
-        )
-
-
-def staged(library: str | Path) -> Candidate:
-    """The staged candidate.
-
-    Raises:
-        MnemonError: there is none, or it is damaged.
-    """
-    return read_candidate(Library.open(library))
-
-
-def commit(library: str | Path) -> int:
-    """Commit the staged candidate after all; returns the new revision.
-
-    Raises:
-        MnemonError: there is none, it is damaged, or the library has changed since.
-    """
-    return commit_candidate(Library.open(library))
-
-
-def discard(library: str | Path) -> None:
-    """Drop the staged candidate.
-
-    Raises:
-        MnemonError: there is none.
-    """
-    discard_candidate(Library.open(library))

@@ -1,17 +1,12 @@
 """The one training loop. It knows no method: a method gives deltas, tokens, parameter groups and a penalty."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from torch import Tensor
-
-from mnemon.adapters import merge
 from mnemon.errors import MnemonError
 from mnemon.methods.base import Method, TrainedConcept
-from mnemon.models.base import Base, Tokens
-from mnemon.models.layers import every_layer
+from mnemon.models.base import Base
 from mnemon.training.run import Run, StoppingCriterion
 from mnemon.training.settings import TrainingSettings
 from mnemon.training.tasks import ConceptTask
@@ -61,10 +56,8 @@ def train(
     _check_concurrent(method, tasks, earlier)
     settings = settings or TrainingSettings()
     ordered = sorted(tasks, key=lambda task: task.name)
-    run = Run(
-        base=base, method=method, tasks=ordered, earlier=earlier, settings=settings, folder=folder, stopping=stopping
-    )
-    with _prepared(base, method, run, earlier, settings):
+    run = Run(base, method, ordered, earlier, settings, folder, stopping)
+    with run.prepared():
         run.on_train_start()
         done = run.checkpoints.restore()
         while done < run.steps and not run.should_stop(done):
@@ -84,24 +77,6 @@ def train(
     return [learned[task.name] for task in tasks]
 
 
-@contextmanager
-def _prepared(
-    base: Base, method: Method, run: Run, earlier: Sequence[TrainedConcept], settings: TrainingSettings
-) -> Iterator[None]:
-    """The base with the earlier concepts merged and the learners' deltas attached; restored in any case."""
-    with ExitStack() as undo:
-        run.earlier = {name: _on(base, vectors) for name, vectors in method.tokens(earlier).items()}
-        undo.enter_context(base.using_tokens(run.earlier))
-        if not method.on_bare_base:
-            undo.enter_context(merge(every_layer(base), method.compose(base, earlier)))
-        run.group.attach(base)
-        undo.callback(run.group.detach)
-        if settings.gradient_checkpointing:
-            undo.callback(base.gradient_checkpointing, False)
-            base.gradient_checkpointing(True)
-        yield
-
-
 def _check_concurrent(method: Method, tasks: Sequence[ConceptTask], earlier: Sequence[TrainedConcept]) -> None:
     if method.trains_jointly and earlier:
         raise MnemonError(
@@ -110,7 +85,3 @@ def _check_concurrent(method: Method, tasks: Sequence[ConceptTask], earlier: Seq
         )
     if len(tasks) > 1 and not method.concurrent:
         raise MnemonError(f"The method '{method.name}' learns one concept after another, not several together.")
-
-
-def _on(base: Base, tokens: Tokens) -> dict[str, Tensor]:
-    return {encoder: vectors.to(base.device) for encoder, vectors in tokens.items()}

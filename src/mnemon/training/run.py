@@ -2,7 +2,8 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,9 +12,11 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from mnemon.adapters import merge
 from mnemon.errors import MnemonError
 from mnemon.methods.base import Losses, Method, Start, Step, TrainedConcept
 from mnemon.models.base import Base, Tokens
+from mnemon.models.layers import every_layer
 from mnemon.training.accelerator import make_accelerator
 from mnemon.training.examples import Batch, Examples, draw_batch, joined
 from mnemon.training.learner_group import LearnerGroup
@@ -46,7 +49,6 @@ class Run:
 
     def __init__(
         self,
-        *,
         base: Base,
         method: Method,
         tasks: Sequence[ConceptTask],
@@ -55,12 +57,12 @@ class Run:
         folder: Path | None,
         stopping: StoppingCriterion | None,
     ) -> None:
-        self.base, self.tasks, self.settings, self.stopping = base, tasks, settings, stopping
-        self.calibration = tasks[0].calibration
+        self.base, self.method, self.tasks, self.earlier = base, method, tasks, earlier
+        self.settings, self.stopping, self.calibration = settings, stopping, tasks[0].calibration
         self.sources, self.steps, self.batch_size = _amounts(method, tasks, settings)
-        self.group = self._learners(method, earlier)
+        self.group = self._learners()
         self.rng = self.generator(self._names, "draws")
-        self.earlier: dict[str, Tokens] = {}
+        self.earlier_tokens: dict[str, Tokens] = {}
         self.progress = 0.0
         # The optimiser comes after the learners, whose parameters it holds.
         self.optimizer = torch.optim.AdamW(self.group.parameter_groups(), weight_decay=0.0, fused=True)
@@ -76,12 +78,31 @@ class Run:
             folder, identity, self.group, self.optimizer, self.rng, scaler=self.accelerator.scaler
         )
 
-    def _learners(self, method: Method, earlier: Sequence[TrainedConcept]) -> LearnerGroup:
+    def _learners(self) -> LearnerGroup:
         starts = [
-            Start(task.name, task.class_noun, self.base, earlier, self.generator(task.name, "start"))
+            Start(task.name, task.class_noun, self.base, self.earlier, self.generator(task.name, "start"))
             for task in self.tasks
         ]
-        return LearnerGroup(method.begin_together(starts), shared=method.trains_jointly)
+        return LearnerGroup(self.method.begin_together(starts), shared=self.method.trains_jointly)
+
+    @contextmanager
+    def prepared(self) -> Iterator[None]:
+        """The base with the earlier concepts merged and the learners' deltas attached; restored in any case."""
+        base, method = self.base, self.method
+        with ExitStack() as undo:
+            self.earlier_tokens = {
+                name: {encoder: vectors.to(base.device) for encoder, vectors in tokens.items()}
+                for name, tokens in method.tokens(self.earlier).items()
+            }
+            undo.enter_context(base.using_tokens(self.earlier_tokens))
+            if not method.on_bare_base:
+                undo.enter_context(merge(every_layer(base), method.compose(base, self.earlier)))
+            self.group.attach(base)
+            undo.callback(self.group.detach)
+            if self.settings.gradient_checkpointing:
+                undo.callback(base.gradient_checkpointing, False)
+                base.gradient_checkpointing(True)
+            yield
 
     def on_train_start(self) -> None:
         """Let the learners look at their images before the first step."""
@@ -180,7 +201,7 @@ class Run:
     def _update_base(self, generator: torch.Generator) -> None:
         """Put the learners' deltas and tokens of this moment into the base; in fp32, so outside of autocast."""
         self.group.before_step(generator)
-        self.base.set_tokens({**self.earlier, **self.group.tokens()})
+        self.base.set_tokens({**self.earlier_tokens, **self.group.tokens()})
 
     def _check(self, loss: float, step: int) -> None:
         if not math.isfinite(loss):

@@ -1,7 +1,7 @@
 """One call of `learn` on an open library: train, check the forgetting budget, commit, evaluate."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from mnemon.adapters import Delta
 from mnemon.data import Concept, photos_tensor
 from mnemon.evaluation import Encoders, EvalSettings, evaluate_library, reference_features
 from mnemon.evaluation.evaluate import OnImages
@@ -17,7 +18,7 @@ from mnemon.methods.base import Method, TrainedConcept
 from mnemon.models import Base
 from mnemon.sampling import ImageMetadata, SamplingSettings, sample, save_image
 from mnemon.training.early_stopping import EarlyStopping, IdentityMonitor
-from mnemon.training.forgetting_budget import CheckedRow, ForgettingBudget
+from mnemon.training.forgetting_budget import ForgettingBudget
 from mnemon.training.loop import OnStep, train
 from mnemon.training.prompts import preview_prompt
 from mnemon.training.resume import discard_checkpoint
@@ -96,11 +97,11 @@ class TrainingSession:
             trained = self._train(on_step)
         proposals = self._proposals(trained)
         with self._timed("checking"):
-            checked = self._budget.check(proposals, on_images) if self._budget else None
+            row, fused = self._budget.check(proposals, on_images) if self._budget else (None, None)
         with self._timed("committing"):
-            self._commit(proposals, checked)
+            self._commit(proposals, fused)
         with self._timed("scoring"):
-            row = self._evaluate(checked, on_images)
+            row = self._evaluate(row, on_images)
         monitor, seconds = self._monitor, self._seconds
         return LearnResult(
             revision=self.library.revision,
@@ -150,19 +151,18 @@ class TrainingSession:
         ]
         return sorted(proposals, key=lambda proposal: not proposal.learned.deltas)
 
-    def _commit(self, proposals: Sequence[Proposal], checked: CheckedRow | None) -> None:
+    def _commit(self, proposals: Sequence[Proposal], fused: Mapping[str, Delta] | None) -> None:
         """Commit the concepts, and fuse them with the earlier ones where that was not done yet."""
         for one in proposals:
             self.library.commit(one.learned, one.photos, one.settings, one.references)
         discard_checkpoint(self.library.path / "training")
-        if checked is not None and checked.fused is not None:
-            self.library.write_fused(checked.fused)
+        if fused is not None:
+            self.library.write_fused(fused)
         elif self.library.method.fuses:
             fused_changes(self.library, self.base)
 
-    def _evaluate(self, checked: CheckedRow | None, on_images: OnImages | None) -> dict[str, Any] | None:
+    def _evaluate(self, row: dict[str, Any] | None, on_images: OnImages | None) -> dict[str, Any] | None:
         """Keep the row of the library's new revision, scored now if it was not yet; None without scores."""
-        row = checked.row if checked else None
         if row is None and self.encoders:
             row = evaluate_library(self.library, self.base, self.encoders, self.score, on_images)
         if row is not None:

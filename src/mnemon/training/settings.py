@@ -1,10 +1,10 @@
 """How the training loop runs, whatever the method."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from mnemon.settings import check_settings, settings_to_json
+from mnemon.settings import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, check_settings
 
 HARMLESS = ("checkpoint_seconds", "preview_every", "tensorboard", "gradient_checkpointing")
 """Settings that do not change what is learned: a run may go on under others."""
@@ -18,50 +18,39 @@ class TrainingSettings:
         MnemonError: a value does not fit, naming the setting.
     """
 
-    steps: int | None = None
+    steps: NonNegativeInt | None = None
     """Steps a concept; the method's default if not given."""
-    batch_size: int | None = None
+    batch_size: PositiveInt | None = None
     """Images a step; the method's default if not given."""
-    seed: int = 0
+    seed: NonNegativeInt = 0
     """Seed of all random numbers. Each concept has numbers of its own, from the seed and its name."""
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
     """Precision of the forward pass. fp16 needs a GPU."""
-    gradient_accumulation_steps: int = 1
+    gradient_accumulation_steps: PositiveInt = 1
     """Compute a step's batch in this many parts: less memory, the same mean gradient."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass: less memory, more time, the same numbers."""
     lr_scheduler: Literal["constant", "cosine"] = "constant"
     """How the learning rates go on after the warm-up; cosine falls to zero at the last step."""
-    lr_warmup_steps: int = 0
+    lr_warmup_steps: NonNegativeInt = 0
     """Steps over which the learning rates rise from zero."""
-    snr_gamma: float | None = None
+    snr_gamma: PositiveFloat | None = None
     """gamma of min-SNR weighting (arXiv 2303.09556; 5 is usual); none weighs all timesteps alike."""
-    prior_loss_weight: float = 1.0
+    prior_loss_weight: NonNegativeFloat = 1.0
     """Weight of the class images' loss, where class images are given."""
-    checkpoint_seconds: float = 30.0
+    checkpoint_seconds: NonNegativeFloat = 30.0
     """Time between checkpoints; 0 takes one after every step."""
-    preview_every: int = 0
+    preview_every: NonNegativeInt = 0
     """Steps between previews; 0 for none."""
     tensorboard: bool = False
     """Write the losses for TensorBoard into the run's folder."""
 
     def __post_init__(self) -> None:
-        check_settings(
-            self,
-            positive=("batch_size", "gradient_accumulation_steps", "snr_gamma"),
-            not_negative=(
-                "steps",
-                "lr_warmup_steps",
-                "prior_loss_weight",
-                "checkpoint_seconds",
-                "preview_every",
-                "seed",
-            ),
-        )
+        check_settings(self)
 
     def decisive(self) -> dict[str, Any]:
         """The settings that change what is learned."""
-        return {name: value for name, value in settings_to_json(self).items() if name not in HARMLESS}
+        return {name: value for name, value in asdict(self).items() if name not in HARMLESS}
 
     def lr_factor(self, step: int, steps: int) -> float:
         """What the learning rates are multiplied by at `step` (0-based) of `steps`, in 0..1."""
