@@ -12,7 +12,7 @@ from mnemon import MnemonError, api
 from mnemon.data import concept_from_folder
 from mnemon.methods.lora import Lora
 from mnemon.models import FAMILIES, load_base
-from mnemon.models.pipeline import PipelineBase
+from mnemon.models.base import Base
 from mnemon.models.quantization import Quantization, QuantizedLinear, quantize
 from mnemon.training import TrainingSettings
 from mnemon.world import thing_concept
@@ -25,7 +25,7 @@ needs_extra = pytest.mark.skipif(not importlib.util.find_spec("bitsandbytes"), r
 BOTH = ["8bit", pytest.param("4bit", marks=needs_extra)]
 
 
-def base_of(family: str) -> PipelineBase:
+def base_of(family: str) -> Base:
     return FAMILIES["sd"](tiny_sd(), name="tiny") if family == "sd" else tiny_base(family)
 
 

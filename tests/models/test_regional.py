@@ -9,12 +9,8 @@ from mnemon.adapters import LowRank, PerSampleAdapters
 from mnemon.errors import MnemonError
 from mnemon.methods import Start, method_from
 from mnemon.methods.base import TrainedConcept
-from mnemon.models.regional_joint_attention import (
-    attention_bias,
-    biased_attention,
-    regional_adapters,
-    text_membership,
-)
+from mnemon.models.regional_cross_attention import per_prompt
+from mnemon.models.regional_joint_attention import attention_bias, biased_attention, text_membership
 from mnemon.models.transformer import TransformerBase
 from mnemon.sampling import Composed, SamplingSettings, sample
 from mnemon.sampling.regions import Region
@@ -125,7 +121,7 @@ def test_tokens_pass_the_changes_of_their_texts() -> None:
     bare = target(inputs)
     routed = PerSampleAdapters({"site": target}, [{"site": change} for change in changes])
     routed.set_adapter_index([0, 1])
-    with regional_adapters([target], share):
+    with per_prompt([target], share):
         found = target(inputs)
     routed.remove()
     told = torch.stack([inputs @ change.matrix().T for change in changes], dim=1)  # (1, texts, tokens, 2)

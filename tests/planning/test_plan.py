@@ -10,7 +10,7 @@ from torch import nn
 
 from mnemon import MnemonError
 from mnemon.methods import METHODS, Start, method_from
-from mnemon.models.pipeline import PipelineBase
+from mnemon.models.base import Base
 from mnemon.models.quantization import quantize
 from mnemon.planning import MemoryOptions, Plan, dry_run, measure_on_gpu, read_configs
 from tests.tiny import tiny_sd, tiny_sdxl
@@ -47,7 +47,7 @@ def without_weights(pipeline: Callable[[], object], path: Path) -> Path:
     return path
 
 
-def base_at(folder: Path, device: str, packed: bool = False) -> PipelineBase:
+def base_at(folder: Path, device: str, packed: bool = False) -> Base:
     base = read_configs(str(folder)).empty_model(torch.float32, torch.device(device))
     if packed:
         base = quantize(base, "8bit", device)
@@ -56,7 +56,7 @@ def base_at(folder: Path, device: str, packed: bool = False) -> PipelineBase:
     return base
 
 
-def step_memory(base: PipelineBase, checkpointing: bool) -> tuple[dry_run.StepMemory, int]:
+def step_memory(base: Base, checkpointing: bool) -> tuple[dry_run.StepMemory, int]:
     """A step of two images, and the bytes that autograd saves in it for the backward pass."""
     learner = dry_run.new_learner(method_from("lora"), base)
     modules: list[nn.Module] = [base.denoiser, base.vae, *(encoder.model for encoder in base.encoders), learner]

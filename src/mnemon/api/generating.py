@@ -1,7 +1,7 @@
 """Images from a library or a bare base."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from mnemon.models import Base
 from mnemon.models.tokens import TOKEN, concepts_in
 from mnemon.sampling import ImageMetadata, SamplingSettings, sample, save_image
 from mnemon.sampling.composing import compose_library
-from mnemon.sampling.per_region import Sampler, sample_per_region
+from mnemon.sampling.per_region import sample_per_region
 from mnemon.sampling.regions import Region, layout_boxes, region_to_text, scene_of
 
 
@@ -69,29 +69,27 @@ def generate(
         raise MnemonError("The prompts name different numbers of concepts: draw them in calls of their own.")
     if auto_layout:
         prompts = [" ".join(TOKEN.sub("", text).split()) for text in prompts]
-    with _sampler(opened, model) as sampler:
-        if regions or auto_layout:
-            regional = partial(sample_per_region, sampler) if per_region else sampler
-            images = regional(prompts, seeds, settings, regions=layouts, feather=feather, on_step=on_step)
+    with ExitStack() as stack:
+        plain = (
+            stack.enter_context(compose_library(opened, model)).sample if opened is not None else partial(sample, model)
+        )
+        if per_region:
+            images = sample_per_region(
+                plain, prompts, seeds, settings, regions=layouts, feather=feather, on_step=on_step
+            )
         else:
-            images = sampler(prompts, seeds, settings, on_step=on_step)
+            places = layouts if regions or auto_layout else None
+            images = plain(prompts, seeds, settings, regions=places, feather=feather, on_step=on_step)
     if out is not None:
-        origin = {"per_region": per_region} | (_origin(opened) if opened else {})
+        origin: dict[str, Any] = {"per_region": per_region}
+        if opened is not None:
+            origin |= {"library": str(opened.path), "revision": opened.revision, "concepts": tuple(opened.names())}
         metadata = [
             ImageMetadata.of(model, text, one, settings, regions=tuple(map(region_to_text, layout)), **origin)
             for text, one, layout in zip(prompts, seeds, layouts, strict=True)
         ]
         _save_all(Path(out), images, metadata)
     return images
-
-
-@contextmanager
-def _sampler(library: Library | None, base: Base) -> Iterator[Sampler]:
-    if library is None:
-        yield partial(sample, base)
-    else:
-        with compose_library(library, base) as composed:
-            yield composed.sample
 
 
 def _layout(library: Library | None, prompt: str, regions: Sequence[Region], auto_layout: bool) -> list[Region]:
@@ -110,10 +108,6 @@ def _completed(library: Library | None, region_prompt: str, prompt: str) -> str:
     name = token[1].lower()
     called = library.method.prompt_name(name, library.concepts()[name].class_noun)
     return f"a photo of {called} {scene_of(prompt)}".strip()
-
-
-def _origin(library: Library) -> dict[str, Any]:
-    return {"library": str(library.path), "revision": library.revision, "concepts": tuple(library.names())}
 
 
 def _save_all(folder: Path, images: Tensor, metadata: Sequence[ImageMetadata]) -> None:

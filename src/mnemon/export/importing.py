@@ -20,7 +20,7 @@ from mnemon.export.weight_file import WeightFile, read_weights
 from mnemon.files import file_sha256
 from mnemon.methods.base import Method, TrainedConcept
 from mnemon.models import Base
-from mnemon.models.layers import every_layer, phrase_vectors
+from mnemon.models.layers import every_layer
 
 MAX_LISTED = 5  # of a long list in an error
 OTHER_METHOD = "Import it into a library of another method, such as 'stamina' or 'lora'."
@@ -99,7 +99,7 @@ def as_concept(
         words = trigger or adapter.trigger or re.sub("[-_]", " ", name)
         if class_noun and words.lower().endswith(f" {class_noun.lower()}"):
             words = words[: -len(class_noun)].strip()  # the method adds it after the token
-        tokens = phrase_vectors(base, words)
+        tokens = base.phrase_vectors(words)
     elif trigger:
         raise MnemonError("A trigger is for a LoRA without an embedding; here the embedding itself is the trigger.")
     learned = TrainedConcept(check_name(name), class_noun, adapter.deltas, tokens, {"imported": True})

@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 
-import torch
 from diffusers import FluxPipeline
 from torch import Tensor
+from torch.nn.functional import pad
 
 from mnemon.models.conditioning import Conditioning
 from mnemon.models.encoders import T5Encoder
 from mnemon.models.tokens import PromptEncoder
-from mnemon.models.transformer import TransformerBase, pack_latents, patchify, position_ids, unpack_latents, unpatchify
+from mnemon.models.transformer import TransformerBase, patchify, position_ids, unpatchify
 
 
 class Flux(TransformerBase):
@@ -27,11 +27,7 @@ class Flux(TransformerBase):
     distilled = True
 
     def _encoders(self) -> list[PromptEncoder]:
-        pipeline = self._pipeline
-        return [
-            PromptEncoder("text_encoder", pipeline.tokenizer, pipeline.text_encoder),
-            T5Encoder("text_encoder_2", pipeline.tokenizer_2, pipeline.text_encoder_2, length=512),
-        ]
+        return [self._encoder("text_encoder"), self._encoder("text_encoder_2", T5Encoder, length=512)]
 
     def _encode(self, prompts: Sequence[str]) -> Conditioning:
         clip, t5 = (encoder(prompts) for encoder in self.encoders)
@@ -39,18 +35,13 @@ class Flux(TransformerBase):
 
     def _flow(self, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         patches = patchify(noisy)
-        height, width = patches.shape[2:]
-        image_ids = torch.nn.functional.pad(
-            position_ids(height, width, noisy.device), (1, 0)
-        )  # which image, row, column
-        output = self.denoiser(
-            pack_latents(patches),
-            encoder_hidden_states=conditioning.prompt_embeds,
+        image_ids = pad(position_ids(patches), (1, 0))  # which image, row, column
+        output = self._packed_flow(
+            patches,
+            timesteps,
+            conditioning,
             pooled_projections=conditioning.pooled_prompt_embeds,
-            timestep=timesteps.to(noisy) / self.schedule.num_train_timesteps,
             img_ids=image_ids.to(noisy),
             txt_ids=noisy.new_zeros(conditioning.prompt_embeds.shape[1], 3),
-            guidance=self._guidance(conditioning),
-            return_dict=False,
-        )[0]
-        return unpatchify(unpack_latents(output, height))
+        )
+        return unpatchify(output)

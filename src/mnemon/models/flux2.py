@@ -6,13 +6,12 @@ from typing import Any, ClassVar
 import torch
 from diffusers import Flux2KleinPipeline, Flux2Pipeline
 from torch import Tensor
+from torch.nn.functional import pad
 
 from mnemon.models.conditioning import Conditioning
 from mnemon.models.encoders import LanguageEncoder, chat_affixes
 from mnemon.models.tokens import PromptEncoder
-from mnemon.models.transformer import TransformerBase, pack_latents, patchify, position_ids, unpack_latents, unpatchify
-
-LENGTH = 512
+from mnemon.models.transformer import TransformerBase, patchify, position_ids, unpatchify
 
 
 class Flux2(TransformerBase):
@@ -25,19 +24,18 @@ class Flux2(TransformerBase):
     family = "flux2"
     pipeline_class = Flux2Pipeline
     components = ("transformer", "vae", "text_encoder")
-    unused = {}
-    target_pattern = r"transformer_blocks\.\d+\.attn\.add_[kv]_proj"
     packing = 4
     distilled = True
     text_layers: ClassVar[tuple[int, ...]] = (10, 20, 30)
 
     def _encoders(self) -> list[PromptEncoder]:
-        processor = self._pipeline.tokenizer
-        frame = chat_affixes(processor, self._pipeline.system_message, add_generation_prompt=False)
+        processor, model = self._pipeline.tokenizer, self._pipeline.text_encoder
         tokenizer = getattr(processor, "tokenizer", processor)
-        return [
-            LanguageEncoder("text_encoder", tokenizer, self._pipeline.text_encoder, LENGTH, frame, pad_to_length=True)
-        ]
+        return [LanguageEncoder("text_encoder", tokenizer, model, 512, self._affixes(), pad_to_length=True)]
+
+    def _affixes(self) -> tuple[str, str]:
+        """What the chat template puts around a prompt."""
+        return chat_affixes(self._pipeline.tokenizer, self._pipeline.system_message, add_generation_prompt=False)
 
     def _encode(self, prompts: Sequence[str]) -> Conditioning:
         states, _ = self.encoders[0](prompts)
@@ -72,22 +70,16 @@ class Flux2(TransformerBase):
         return norm.running_mean[:, None, None].to(self.vae.dtype), std[:, None, None].to(self.vae.dtype)
 
     def _flow(self, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
-        height, width = noisy.shape[2:]
-        image_ids = torch.nn.functional.pad(
-            position_ids(height, width, noisy.device), (1, 1)
-        )  # image, row, column, text
+        image_ids = pad(position_ids(noisy), (1, 1))  # image, row, column, text
         prompts = 1 + len(self._regional.regions) if self._regional else 1  # each begins at position 0
         text_ids = torch.arange(conditioning.prompt_embeds.shape[1] // prompts, device=noisy.device).repeat(prompts)
-        output = self.denoiser(
-            pack_latents(noisy),
-            encoder_hidden_states=conditioning.prompt_embeds,
-            timestep=timesteps.to(noisy) / self.schedule.num_train_timesteps,
+        return self._packed_flow(
+            noisy,
+            timesteps,
+            conditioning,
             img_ids=image_ids.expand(len(noisy), -1, -1),
-            txt_ids=torch.nn.functional.pad(text_ids[:, None], (3, 0)).expand(len(noisy), -1, -1),
-            guidance=self._guidance(conditioning),
-            return_dict=False,
-        )[0]
-        return unpack_latents(output, height)
+            txt_ids=pad(text_ids[:, None], (3, 0)).expand(len(noisy), -1, -1),
+        )
 
 
 class Flux2Klein(Flux2):
@@ -105,9 +97,5 @@ class Flux2Klein(Flux2):
     def pipeline(self) -> Any:
         return type(self._pipeline)(**self._pipeline.components, is_distilled=self.distilled)
 
-    def _encoders(self) -> list[PromptEncoder]:
-        tokenizer = self._pipeline.tokenizer
-        frame = chat_affixes(tokenizer, add_generation_prompt=True, enable_thinking=False)
-        return [
-            LanguageEncoder("text_encoder", tokenizer, self._pipeline.text_encoder, LENGTH, frame, pad_to_length=True)
-        ]
+    def _affixes(self) -> tuple[str, str]:
+        return chat_affixes(self._pipeline.tokenizer, add_generation_prompt=True, enable_thinking=False)

@@ -15,25 +15,52 @@ from safetensors import SafetensorError, safe_open
 from transformers.utils import logging as transformers_logging
 
 from mnemon.errors import MnemonError
+from mnemon.models.base import Base
 from mnemon.models.fingerprint import fingerprint_of_folder, weight_files
-from mnemon.models.pipeline import PipelineBase
+from mnemon.models.flux import Flux
+from mnemon.models.flux2 import Flux2, Flux2Klein
 from mnemon.models.quantization import Quantization, quantize
+from mnemon.models.qwen_image import QwenImage
+from mnemon.models.sd import StableDiffusion
+from mnemon.models.sd3 import StableDiffusion3
+from mnemon.models.sdxl import StableDiffusionXL
+from mnemon.models.z_image import ZImage
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 PICKLES = ("*.bin", "*.ckpt", "*.pt", "*.pth")
 INDEX = "model_index.json"
-Families = dict[str, type[PipelineBase]]
+FAMILIES: dict[str, type[Base]] = {
+    "sd": StableDiffusion,
+    "sdxl": StableDiffusionXL,
+    "sd3": StableDiffusion3,
+    "flux": Flux,
+    "flux2": Flux2,
+    "flux2-klein": Flux2Klein,
+    "qwen-image": QwenImage,
+    "z-image": ZImage,
+}
 
 
-def load(
+def load_base(
     name: str,
-    families: Families,
-    device: torch.device | str,
-    dtype: torch.dtype,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
     quantization: Quantization | None = None,
-) -> PipelineBase:
-    """The base called `name`, of one of the `families`. See `mnemon.models.load_base`."""
-    folder, family = _find(name, families)
+) -> Base:
+    """Open a base: "world" (built in), a diffusers folder, or a hub id such as "owner/model".
+
+    Everything is frozen and in evaluation mode; no safety checker is loaded. Folders come before hub ids.
+
+    Args:
+        dtype: of the weights, and of the computation.
+        quantization: "8bit" or "4bit" (extra `quant`) quantizes the linear layers of denoiser and text encoders
+            except target modules. A library trained on a quantized base opens on the full one, and the other way round.
+
+    Raises:
+        MnemonError: nothing of that name, not a diffusers pipeline, a pipeline of no known family, pickled or damaged
+            weights, 4 bits without the extra. The message says which and what to do.
+    """
+    folder, family = _find(name)
     absent = _absent(folder)
     for component in family.components:
         if component not in absent:
@@ -44,15 +71,15 @@ def load(
     return family(pipeline.to(device), name, fingerprint)
 
 
-def _find(name: str, families: Families) -> tuple[Path, type[PipelineBase]]:
+def _find(name: str) -> tuple[Path, type[Base]]:
     if name == "world":
         folder = Path(str(files("mnemon.world") / "base"))
         if not (folder / INDEX).is_file():
             raise MnemonError("The built-in base is not in this installation: build it with 'mnemon base build'.")
-        return folder, _family(folder / INDEX, name, families)
+        return folder, _family(folder / INDEX, name)
     folder = Path(name).expanduser()
     if folder.is_dir():
-        return folder, _family(folder / INDEX, name, families)
+        return folder, _family(folder / INDEX, name)
     if folder.is_file():
         raise MnemonError(
             f"'{name}' is a file, not a diffusers folder. Convert a single-file checkpoint once: "
@@ -62,27 +89,36 @@ def _find(name: str, families: Families) -> tuple[Path, type[PipelineBase]]:
         raise MnemonError(
             f"There is no base '{name}': give 'world', an existing diffusers folder, or a hub id such as 'owner/model'."
         )
-    return _download(name, families)
+    return _download(name)
 
 
-def _family(index: Path, name: str, families: Families) -> type[PipelineBase]:
+def _family(index: Path, name: str) -> type[Base]:
     try:
         pipeline = json.loads(index.read_text(encoding="utf-8"))["_class_name"]
     except FileNotFoundError:
         raise MnemonError(f"'{name}' is no diffusers pipeline: it has no {INDEX}.") from None
     except (ValueError, KeyError, TypeError):
         raise MnemonError(f"'{name}' is no diffusers pipeline: its {INDEX} cannot be read.") from None
-    for family in families.values():
+    return family_of(pipeline, name)
+
+
+def family_of(pipeline: Any, name: str) -> type[Base]:
+    """The family of a diffusers pipeline's class, by its name; `name` is the base's.
+
+    Raises:
+        MnemonError: no family has that pipeline; the message lists those there are.
+    """
+    for family in FAMILIES.values():
         if family.pipeline_class.__name__ == pipeline:
             return family
-    supported = ", ".join(f"{family.pipeline_class.__name__} ({key})" for key, family in families.items())
+    supported = ", ".join(f"{family.pipeline_class.__name__} ({key})" for key, family in FAMILIES.items())
     raise MnemonError(f"'{name}' is a {pipeline}, which mnemon does not know. Supported: {supported}.")
 
 
-def _download(name: str, families: Families) -> tuple[Path, type[PipelineBase]]:
+def _download(name: str) -> tuple[Path, type[Base]]:
     """The hub's snapshot; the family is known before gigabytes are fetched."""
     try:
-        family = _family(Path(hf_hub_download(name, INDEX)), name, families)
+        family = _family(Path(hf_hub_download(name, INDEX)), name)
         folder = family.pipeline_class.download(name, use_safetensors=True, **family.unused)
     except (OSError, ValueError) as error:
         raise MnemonError(
@@ -120,7 +156,7 @@ def _check_weights(folder: Path, component: str) -> None:
             ) from error
 
 
-def _open(folder: Path, family: type[PipelineBase], dtype: torch.dtype, absent: dict[str, None]) -> Any:
+def _open(folder: Path, family: type[Base], dtype: torch.dtype, absent: dict[str, None]) -> Any:
     left_out = absent | family.unused
     try:
         with without_bars():

@@ -158,19 +158,10 @@ class FlowScheduler(FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]
     shift_of_steps: Shift | None = None
     linear_sigmas = False
 
-    def set_timesteps(
-        self,
-        num_inference_steps: int | None = None,
-        device: str | torch.device | None = None,
-        sigmas: Any = None,
-        mu: float | None = None,
-        timesteps: Any = None,
-    ) -> None:
-        steps = num_inference_steps
-        if steps is not None and sigmas is None and timesteps is None:
-            mu = self.shift_of_steps(steps) if mu is None and self.shift_of_steps is not None else mu
-            sigmas = np.linspace(1.0, 1 / steps, steps) if self.linear_sigmas else None
-        super().set_timesteps(steps, device, sigmas, mu, timesteps)
+    def set_timesteps(self, num_inference_steps: int, device: torch.device | None = None) -> None:
+        mu = None if self.shift_of_steps is None else self.shift_of_steps(num_inference_steps)
+        sigmas = np.linspace(1.0, 1 / num_inference_steps, num_inference_steps) if self.linear_sigmas else None
+        super().set_timesteps(num_inference_steps, device, sigmas, mu)
 
 
 def noise_schedule(scheduler: Any) -> NoiseSchedule:

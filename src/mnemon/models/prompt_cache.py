@@ -33,7 +33,8 @@ class PromptCache:
     ) -> None:
         self._encoders, self._encode, self._device = encoders, encode, device
         self._cached: OrderedDict[Any, tuple[list[Tensor], Conditioning]] = OrderedDict()
-        self._original = {weight: weight.data_ptr() for weight in self._weights()}
+        weights = [weight for encoder in encoders for weight in encoder.model.parameters()]
+        self._original = {weight: weight.data_ptr() for weight in weights}
         self._offloaded = False
 
     def __call__(self, prompts: Sequence[str], tokens: Mapping[str, Tokens]) -> Conditioning:
@@ -87,10 +88,6 @@ class PromptCache:
         self._cached[key] = vectors, row.detach().to(torch.device("cpu")).clone()
         while len(self._cached) > 1 and self.num_bytes > LIMIT:
             self._cached.popitem(last=False)
-
-    def _weights(self) -> Iterator[Tensor]:
-        for encoder in self._encoders:
-            yield from encoder.model.parameters()
 
     def _merged(self) -> bool:
         """Whether a text encoder has other weight tensors than its own."""

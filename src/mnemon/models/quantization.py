@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from mnemon.errors import MnemonError
-from mnemon.models.pipeline import PipelineBase
+from mnemon.models.base import Base
 
 Quantization = Literal["8bit", "4bit"]
 Weights = Literal["fp32", "bf16", "8bit", "4bit"]
@@ -80,7 +80,7 @@ class _DequantizedLinear(torch.autograd.Function):
         return gradient @ ctx.layer.dequantize(gradient.dtype), None
 
 
-def quantize(base: PipelineBase, how: Quantization, device: torch.device | str) -> PipelineBase:
+def quantize(base: Base, how: Quantization, device: torch.device | str) -> Base:
     """The base on `device` with the linear layers of denoiser and text encoders quantized, except target modules.
 
     `base` shares its modules and is not to be used any more.

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from mnemon.models.conditioning import Conditioning
 from mnemon.models.encoders import LanguageEncoder, unpad
+from mnemon.models.regional_cross_attention import RegionalPrompts
 from mnemon.models.tokens import PromptEncoder
-from mnemon.models.transformer import TransformerBase, pack_latents, patchify, unpack_latents, unpatchify
+from mnemon.models.transformer import TransformerBase, patchify, unpatchify
 
 
 class QwenImage(TransformerBase):
@@ -19,18 +20,12 @@ class QwenImage(TransformerBase):
     family = "qwen-image"
     pipeline_class = QwenImagePipeline
     components = ("transformer", "vae", "text_encoder")
-    unused = {}
-    target_pattern = r"transformer_blocks\.\d+\.attn\.add_[kv]_proj"
     packing = 4
 
     def _encoders(self) -> list[PromptEncoder]:
-        pipeline = self._pipeline
-        before, after = pipeline.prompt_template_encode.split("{}")
-        length = 512 + pipeline.prompt_template_encode_start_idx
-        encoder = pipeline.text_encoder
-        return [
-            LanguageEncoder("text_encoder", pipeline.tokenizer, encoder, length, (before, after), pad_to_length=False)
-        ]
+        affixes = tuple(self._pipeline.prompt_template_encode.split("{}"))
+        length = 512 + self._pipeline.prompt_template_encode_start_idx
+        return [self._encoder("text_encoder", LanguageEncoder, length=length, affixes=affixes, pad_to_length=False)]
 
     def _encode(self, prompts: Sequence[str]) -> Conditioning:
         states, mask = self.encoders[0](prompts)
@@ -39,27 +34,14 @@ class QwenImage(TransformerBase):
 
     def _flow(self, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         patches = patchify(noisy)
-        height, width = patches.shape[2:]
-        output = self.denoiser(
-            pack_latents(patches),
-            encoder_hidden_states=conditioning.prompt_embeds,
-            encoder_hidden_states_mask=conditioning.attention_mask,
-            timestep=timesteps.to(noisy) / self.schedule.num_train_timesteps,
-            img_shapes=[[(1, height, width)]] * len(noisy),
-            guidance=self._guidance(conditioning),
-            return_dict=False,
-        )[0]
-        return unpatchify(unpack_latents(output, height))
+        shapes = [[(1, *patches.shape[2:])]] * len(noisy)
+        mask = conditioning.attention_mask
+        output = self._packed_flow(patches, timesteps, conditioning, encoder_hidden_states_mask=mask, img_shapes=shapes)
+        return unpatchify(output)
 
-    def _regional_flow(
-        self,
-        noisy: Tensor,
-        timesteps: Tensor,
-        prompts: Sequence[Conditioning],
-        masks: Tensor,
-        adapted: Sequence[str],
-    ) -> Tensor:
+    def _regional_flow(self, noisy: Tensor, timesteps: Tensor, regional: RegionalPrompts) -> Tensor:
         """As for all families; the rotary positions of each prompt begin anew."""
+        prompts = regional.regions
         length = prompts[0].prompt_embeds.shape[1]
 
         def repeat(_: nn.Module, inputs: object, output: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
@@ -69,7 +51,7 @@ class QwenImage(TransformerBase):
         denoiser: Any = self.denoiser
         handle = denoiser.pos_embed.register_forward_hook(repeat)
         try:
-            return super()._regional_flow(noisy, timesteps, prompts, masks, adapted)
+            return super()._regional_flow(noisy, timesteps, regional)
         finally:
             handle.remove()
 

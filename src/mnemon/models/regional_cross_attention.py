@@ -6,8 +6,8 @@ c_0 is the prompt of the whole image, c_1 and on those of the regions; w_k are t
 region's queries attend to its own prompt only, and all others to the image's.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,14 @@ from mnemon.models.conditioning import Conditioning
 
 @dataclass(frozen=True)
 class RegionalPrompts:
-    """The arguments of `Base.regional_prompts`."""
+    """The prompts of an image's parts.
+
+    Attributes:
+        regions: for each region its conditioning, with as many rows as the image's, all of one length.
+        masks: (rows, 1 + regions, height, width) weights in 0..1 that sum to one: first that of the image's prompt.
+        adapted: paths of the target modules with per-sample adapters, which count rows · (1 + regions) samples, the
+            image's and the regions' of each row in turn.
+    """
 
     regions: Sequence[Conditioning]
     masks: Tensor
@@ -40,45 +47,33 @@ def per_layer_conditioning(layers: Sequence[nn.Module], prompt_embeds: Sequence[
     def replacing(embeds: Tensor) -> Callable[..., Any]:
         return lambda module, args, options: (args, {**options, "encoder_hidden_states": embeds})
 
-    handles = [
-        layer.register_forward_pre_hook(replacing(embeds), with_kwargs=True)
-        for layer, embeds in zip(layers, prompt_embeds, strict=True)
-    ]
-    try:
+    with ExitStack() as stack:
+        for layer, embeds in zip(layers, prompt_embeds, strict=True):
+            stack.callback(layer.register_forward_pre_hook(replacing(embeds), with_kwargs=True).remove)
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager
-def regional_cross_attention(
-    layers: Sequence[nn.Module], prompt_embeds: Sequence[Tensor], masks: Tensor
-) -> Iterator[None]:
-    """Within the block cross-attention layers attend to several prompts, as rows of one batch.
+def per_prompt(layers: Iterable[nn.Module], weights: Tensor) -> Iterator[None]:
+    """Within the block layers see the rows of a batch once for each of k prompts, (rows · k, tokens, width), and their
+    output is the weighted sum over the prompts.
 
     Args:
-        layers: diffusers attention modules whose first argument is (batch, pixels, width).
-        prompt_embeds: for each layer (batch, k, length, width).
-        masks: (batch, k, height, width) weights w_k in 0..1 that sum to one over k, at any resolution.
+        layers: their first argument is (rows, tokens, width).
+        weights: (rows, k, tokens); or masks (rows, k, height, width) at any resolution, where tokens are pixels.
     """
-    count = masks.shape[1]
+    count = weights.shape[1]
 
-    def expand(module: nn.Module, args: tuple[Tensor, ...], options: dict[str, Any]) -> Any:
-        return (args[0].repeat_interleave(count, 0), *args[1:]), options
+    def expand(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (inputs[0].repeat_interleave(count, 0), *inputs[1:])
 
-    def combine(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        parts = output.unflatten(0, (-1, count))  # (batch, k, pixels, width)
-        weights = resized(masks, parts.shape[2]).to(parts)
-        return (parts * weights.flatten(2)[..., None]).sum(1)
+    def combine(_: nn.Module, inputs: object, output: Tensor) -> Tensor:
+        parts = output.unflatten(0, (-1, count))  # (rows, k, tokens, width)
+        of_tokens = weights if weights.ndim == 3 else resized(weights, parts.shape[2]).flatten(2)
+        return (parts * of_tokens[..., None].to(parts)).sum(1)
 
-    handles = []
-    for layer in layers:
-        handles.append(layer.register_forward_pre_hook(expand, with_kwargs=True))
-        handles.append(layer.register_forward_hook(combine))
-    try:
-        with per_layer_conditioning(layers, [embeds.flatten(0, 1) for embeds in prompt_embeds]):
-            yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as stack:
+        for layer in layers:
+            stack.callback(layer.register_forward_pre_hook(expand).remove)
+            stack.callback(layer.register_forward_hook(combine).remove)
+        yield

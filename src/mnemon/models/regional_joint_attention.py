@@ -10,7 +10,7 @@ so with masks of 0 and 1 a token of the image attends to its own prompt only, an
 only; a token that belongs to a prompt by the weight w counts w times. With one prompt everywhere the bias is zero.
 Where adapters differ by prompt, every token passes those of its prompts:
 
-    sum_k s_ki (W + Delta_k) x_i
+    sum_k s_ki (W + Delta_k) x_i        (`per_prompt`)
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -84,23 +84,3 @@ class _BiasedAttention(TorchFunctionMode):
             query = args[0] if args else options["query"]
             args, options["attn_mask"], self.applied = args[:3], self.bias.to(query.dtype), True
         return func(*args, **options)
-
-
-@contextmanager
-def regional_adapters(target_modules: Iterable[nn.Module], membership: Tensor) -> Iterator[None]:
-    """Within the block target modules with per-sample adapters see the rows of a batch once for each prompt,
-    (rows · prompts, tokens, width), and a token's output is weighted by its s (rows, prompts, tokens)."""
-    prompts = membership.shape[1]
-
-    def expand(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (inputs[0].repeat_interleave(prompts, 0), *inputs[1:])
-
-    def combine(_: nn.Module, inputs: object, output: Tensor) -> Tensor:
-        parts = output.unflatten(0, (-1, prompts))  # (rows, prompts, tokens, width)
-        return (parts * membership[..., None].to(parts)).sum(1)
-
-    with ExitStack() as stack:
-        for module in target_modules:
-            stack.callback(module.register_forward_pre_hook(expand).remove)
-            stack.callback(module.register_forward_hook(combine).remove)
-        yield

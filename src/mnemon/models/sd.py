@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from diffusers import StableDiffusionPipeline
 
 from mnemon.models.conditioning import Conditioning
-from mnemon.models.tokens import PromptEncoder
 from mnemon.models.unet import UNetBase
 
 
@@ -21,9 +20,6 @@ class StableDiffusion(UNetBase):
         "image_encoder": None,
         "requires_safety_checker": False,
     }
-
-    def _encoders(self) -> list[PromptEncoder]:
-        return [PromptEncoder("text_encoder", self._pipeline.tokenizer, self._pipeline.text_encoder)]
 
     def _encode(self, prompts: Sequence[str], layers: Sequence[int] | None = None) -> Conditioning:
         (encoder,) = self.encoders

@@ -24,20 +24,14 @@ class StableDiffusion3(TransformerBase):
     pipeline_class = StableDiffusion3Pipeline
     components = ("transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3")
     unused = {"image_encoder": None, "feature_extractor": None}
-    target_pattern = r"transformer_blocks\.\d+\.attn\.add_[kv]_proj"
     text_first = False
-    packing = 1
     linear_sigmas = False
     max_shift = 1.16
 
     def _encoders(self) -> list[PromptEncoder]:
-        pipeline = self._pipeline
-        encoders = [
-            PromptEncoder("text_encoder", pipeline.tokenizer, pipeline.text_encoder),
-            PromptEncoder("text_encoder_2", pipeline.tokenizer_2, pipeline.text_encoder_2),
-        ]
-        if pipeline.text_encoder_3 is not None:
-            encoders.append(T5Encoder("text_encoder_3", pipeline.tokenizer_3, pipeline.text_encoder_3, T5_LENGTH))
+        encoders = [self._encoder("text_encoder"), self._encoder("text_encoder_2")]
+        if self._pipeline.text_encoder_3 is not None:
+            encoders.append(self._encoder("text_encoder_3", T5Encoder, length=T5_LENGTH))
         return encoders
 
     def _encode(self, prompts: Sequence[str]) -> Conditioning:

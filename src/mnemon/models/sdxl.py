@@ -7,7 +7,6 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 
 from mnemon.models.conditioning import Conditioning
-from mnemon.models.tokens import PromptEncoder
 from mnemon.models.unet import UNetBase
 
 
@@ -21,13 +20,6 @@ class StableDiffusionXL(UNetBase):
     pipeline_class = StableDiffusionXLPipeline
     components = ("unet", "vae", "text_encoder", "text_encoder_2")
     unused = {"feature_extractor": None, "image_encoder": None, "add_watermarker": False}
-
-    def _encoders(self) -> list[PromptEncoder]:
-        pipeline = self._pipeline
-        return [
-            PromptEncoder("text_encoder", pipeline.tokenizer, pipeline.text_encoder),
-            PromptEncoder("text_encoder_2", pipeline.tokenizer_2, pipeline.text_encoder_2),
-        ]
 
     def _encode(self, prompts: Sequence[str], layers: Sequence[int] | None = None) -> Conditioning:
         outputs = [encoder(prompts, layers) for encoder in self.encoders]

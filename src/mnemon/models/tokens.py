@@ -143,14 +143,6 @@ class PromptEncoder:
         weight = self.table.weight.float()
         return self.width, weight.mean().item(), weight.std().item()
 
-    def word_embedding(self, word: str) -> Tensor:
-        """The mean embedding (width,) of the word's tokens, in fp32.
-
-        Raises:
-            MnemonError: the word is empty.
-        """
-        return self.phrase_vectors(word).mean(dim=0)
-
     def phrase_vectors(self, phrase: str) -> Tensor:
         """The embeddings (tokens, width) of the phrase's tokens as they stand within a sentence, in fp32.
 

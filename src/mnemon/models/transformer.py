@@ -11,35 +11,26 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor, nn
 
 from mnemon.errors import MnemonError
-from mnemon.models.base import Tokens
+from mnemon.models.base import Base, Tokens
 from mnemon.models.conditioning import Conditioning
 from mnemon.models.noise_schedule import Flow
-from mnemon.models.pipeline import PipelineBase
 from mnemon.models.prompt_cache import PromptCache
-from mnemon.models.regional_cross_attention import resized
-from mnemon.models.regional_joint_attention import (
-    attention_bias,
-    biased_attention,
-    regional_adapters,
-    text_membership,
-)
+from mnemon.models.regional_cross_attention import RegionalPrompts, per_prompt, resized
+from mnemon.models.regional_joint_attention import attention_bias, biased_attention, text_membership
 
 
-class TransformerBase(PipelineBase):
+class TransformerBase(Base):
     """A base whose denoiser is a transformer and whose target is the flow from image to noise.
 
     Attributes:
         step: what sides of images are multiples of, in pixels.
     """
 
-    target_pattern: ClassVar[str]
-    """A pattern for the paths of the target modules: linear layers that project text to keys and values."""
+    target_pattern = r"transformer_blocks\.\d+\.attn\.add_[kv]_proj"
     attention_pattern: ClassVar[str] = r"(single_)?transformer_blocks\.\d+\.attn"
     """A pattern for the paths of the layers with joint attention of text and image."""
     text_first: ClassVar[bool] = True
     """Whether the text's tokens come before the image's there."""
-    packing: ClassVar[int]
-    """Latent pixels in one token of the denoiser, where the pipeline packs them; else 1."""
     linear_sigmas: ClassVar[bool] = True
     """Whether the pipeline samples from evenly spaced noise levels."""
     static_text_features = False
@@ -48,7 +39,6 @@ class TransformerBase(PipelineBase):
 
     def __init__(self, pipeline: Any, name: str, fingerprint: str | None = None) -> None:
         super().__init__(pipeline, name, fingerprint)
-        self._refuse_unlike()
         self.prompt_cache = PromptCache(self.encoders, self._encode, self.device)
         self.step = 2 * pipeline.vae_scale_factor
         self._resolution = self._default_side() * pipeline.vae_scale_factor
@@ -77,8 +67,21 @@ class TransformerBase(PipelineBase):
         """Encode distinct prompts."""
 
     @abstractmethod
-    def _flow(self, noisy: Tensor, timesteps: Tensor, condition: Conditioning) -> Tensor:
+    def _flow(self, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         """The denoiser's output, noise minus image; all in the denoiser's dtype but the timesteps (0..1000)."""
+
+    def _packed_flow(self, patches: Tensor, timesteps: Tensor, conditioning: Conditioning, **inputs: Any) -> Tensor:
+        """The output for patches (batch, channels, height, width) of a denoiser that takes them packed as tokens;
+        `inputs` are the family's own."""
+        tokens = self.denoiser(
+            pack_latents(patches),
+            encoder_hidden_states=conditioning.prompt_embeds,
+            timestep=timesteps.to(patches) / self.schedule.num_train_timesteps,
+            guidance=self._guidance(conditioning),
+            return_dict=False,
+            **inputs,
+        )[0]
+        return unpack_latents(tokens, patches.shape[2])
 
     def _default_side(self) -> int:
         """Side of the latents that the pipeline samples by default."""
@@ -103,13 +106,6 @@ class TransformerBase(PipelineBase):
     def _image_tokens(self) -> int:
         return (self.resolution // self.step) ** 2
 
-    def target_modules(self) -> dict[str, nn.Linear]:
-        return {
-            path: module
-            for path, module in self.denoiser.named_modules()
-            if isinstance(module, nn.Linear) and re.fullmatch(self.target_pattern, path)
-        }
-
     def set_tokens(self, tokens: Mapping[str, Tokens]) -> None:
         for name, vectors in tokens.items():
             if any(own.ndim == 3 for own in vectors.values()):
@@ -126,7 +122,6 @@ class TransformerBase(PipelineBase):
         )
 
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
-        """As in `Base`; each distinct prompt is encoded once, as in `PromptCache`."""
         return self.prompt_cache(prompts, self.tokens)
 
     def offload_text_encoders(self, on: bool = True) -> None:
@@ -145,24 +140,18 @@ class TransformerBase(PipelineBase):
         return ones if conditioning.guidance is None else conditioning.guidance
 
     def predict(self, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
-        """The flow in the dtype of `noisy`, which is cast to the denoiser's on the way."""
         inputs = noisy.to(self.dtype)
         if self._regional is None:
             return self._flow(inputs, timesteps, conditioning.to(self.dtype)).to(noisy.dtype)
         prompts = [prompt.to(self.dtype) for prompt in (conditioning, *self._regional.regions)]
         masks = resized(self._regional.masks, self._image_tokens()).flatten(2)
         adapted = [path for path in self.target_modules() if path in self._regional.adapted]
-        return self._regional_flow(inputs, timesteps, prompts, masks, adapted).to(noisy.dtype)
+        regional = RegionalPrompts(prompts, masks, adapted)
+        return self._regional_flow(inputs, timesteps, regional).to(noisy.dtype)
 
-    def _regional_flow(
-        self,
-        noisy: Tensor,
-        timesteps: Tensor,
-        prompts: Sequence[Conditioning],
-        masks: Tensor,
-        adapted: Sequence[str],
-    ) -> Tensor:
-        """As `_flow`, with several prompts and their masks (rows, prompts, tokens of the image)."""
+    def _regional_flow(self, noisy: Tensor, timesteps: Tensor, regional: RegionalPrompts) -> Tensor:
+        """As `_flow`, with several prompts, the image's among them, and their masks (rows, prompts, image tokens)."""
+        prompts, masks, adapted = regional.regions, regional.masks, regional.adapted
         embeds = torch.cat([prompt.prompt_embeds for prompt in prompts], dim=1)
         given = [prompt.attention_mask for prompt in prompts if prompt.attention_mask is not None]
         attention_mask = torch.cat(given, dim=1) if given else embeds.new_ones(embeds.shape[:2], dtype=torch.bool)
@@ -174,8 +163,8 @@ class TransformerBase(PipelineBase):
         text_only = [path for path in adapted if path.rpartition(".")[2].startswith("add_")]
         with (
             biased_attention(self._modules_at(self.attention_pattern), bias),
-            regional_adapters(self._modules(text_only), text),
-            regional_adapters(self._modules(path for path in adapted if path not in text_only), membership),
+            per_prompt(self._modules(text_only), text),
+            per_prompt(self._modules(path for path in adapted if path not in text_only), membership),
         ):
             return self._flow(noisy, timesteps, joined)
 
@@ -189,26 +178,6 @@ class TransformerBase(PipelineBase):
         denoiser: Any = self.denoiser
         side = self.resolution // self._pipeline.vae_scale_factor
         return denoiser.config.in_channels // self.packing, side, side
-
-    def _vae_encode(self, images: Tensor) -> Tensor:
-        config = self.vae.config
-        return (self.vae.encode(images).latent_dist.mode() - (config.shift_factor or 0)) * config.scaling_factor
-
-    def _vae_decode(self, latents: Tensor) -> Tensor:
-        config = self.vae.config
-        return self.vae.decode(latents / config.scaling_factor + (config.shift_factor or 0)).sample
-
-    def _latent_channels(self) -> int:
-        return self.vae.config.latent_channels
-
-    def _refuse_unlike(self) -> None:
-        denoiser: Any = self.denoiser
-        taken, given = denoiser.config.in_channels, self._latent_channels() * self.packing
-        if taken != given:
-            raise MnemonError(
-                f"The transformer of '{self.name}' takes {taken} channels where its autoencoder gives {given}: it "
-                "edits images. Choose a text-to-image checkpoint."
-            )
 
 
 def patchify(latents: Tensor) -> Tensor:
@@ -231,6 +200,6 @@ def unpack_latents(tokens: Tensor, height: int) -> Tensor:
     return tokens.transpose(1, 2).unflatten(2, (height, -1))
 
 
-def position_ids(height: int, width: int, device: torch.device) -> Tensor:
-    """Row and column (height width, 2) of each latent pixel, row by row."""
-    return torch.cartesian_prod(torch.arange(height, device=device), torch.arange(width, device=device))
+def position_ids(latents: Tensor) -> Tensor:
+    """Row and column (height width, 2) of each pixel of latents (batch, channels, height, width), row by row."""
+    return torch.cartesian_prod(*(torch.arange(side, device=latents.device) for side in latents.shape[2:]))

@@ -12,7 +12,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from mnemon.models.conditioning import Conditioning
 from mnemon.models.encoders import LanguageEncoder, chat_affixes, unpad
-from mnemon.models.regional_joint_attention import attention_bias, biased_attention, regional_adapters
+from mnemon.models.regional_cross_attention import RegionalPrompts, per_prompt
+from mnemon.models.regional_joint_attention import attention_bias, biased_attention
 from mnemon.models.tokens import PromptEncoder
 from mnemon.models.transformer import TransformerBase
 
@@ -29,15 +30,11 @@ class ZImage(TransformerBase):
     family = "z-image"
     pipeline_class = ZImagePipeline
     components = ("transformer", "vae", "text_encoder")
-    unused = {}
     target_pattern = r"(layers|context_refiner)\.\d+\.attention\.to_[kv]"
-    packing = 1
 
     def _encoders(self) -> list[PromptEncoder]:
-        tokenizer = self._pipeline.tokenizer
-        frame = chat_affixes(tokenizer, add_generation_prompt=True, enable_thinking=True)
-        encoder = self._pipeline.text_encoder
-        return [LanguageEncoder("text_encoder", tokenizer, encoder, 512, frame, pad_to_length=False)]
+        affixes = chat_affixes(self._pipeline.tokenizer, add_generation_prompt=True, enable_thinking=True)
+        return [self._encoder("text_encoder", LanguageEncoder, length=512, affixes=affixes, pad_to_length=False)]
 
     def _default_side(self) -> int:
         return 1024 // self._pipeline.vae_scale_factor
@@ -54,17 +51,13 @@ class ZImage(TransformerBase):
         output = self.denoiser(images, reverse, embeds, return_dict=False)[0]
         return -torch.stack(list(output)).squeeze(2)
 
-    def _regional_flow(
-        self,
-        noisy: Tensor,
-        timesteps: Tensor,
-        prompts: Sequence[Conditioning],
-        masks: Tensor,
-        adapted: Sequence[str],
-    ) -> Tensor:
+    def _regional_flow(self, noisy: Tensor, timesteps: Tensor, regional: RegionalPrompts) -> Tensor:
         """Text and image are in one stream, the image first, and each row is as long as its own prompts."""
+        prompts, masks, adapted = regional.regions, regional.masks, regional.adapted
         embeds = [_unpadded(prompt) for prompt in prompts]
-        lengths = torch.tensor([[_padded_length(len(one)) for one in rows] for rows in embeds])  # (prompts, rows)
+        lengths = torch.tensor(
+            [[len(one) + -len(one) % MULTIPLE for one in rows] for rows in embeds]
+        )  # (prompts, rows)
         text = pad_sequence([_membership(row).to(masks) for row in lengths.T], batch_first=True).transpose(1, 2)
         padding = masks.mean(dim=2, keepdim=True).expand(-1, -1, -masks.shape[2] % MULTIPLE)
         image = torch.cat([masks, padding], dim=2)
@@ -75,8 +68,8 @@ class ZImage(TransformerBase):
             self._concatenated(embeds),
             biased_attention(refiners, attention_bias(text, slice(0))),
             biased_attention(layers, attention_bias(membership, slice(image.shape[2]))),
-            regional_adapters(self._modules(path for path in adapted if path.startswith("context_refiner.")), text),
-            regional_adapters(self._modules(path for path in adapted if path.startswith("layers.")), membership),
+            per_prompt(self._modules(path for path in adapted if path.startswith("context_refiner.")), text),
+            per_prompt(self._modules(path for path in adapted if path.startswith("layers.")), membership),
         ):
             return self._flow(noisy, timesteps, prompts[0])
 
@@ -110,10 +103,6 @@ def _unpadded(conditioning: Conditioning) -> list[Tensor]:
     mask = conditioning.attention_mask
     assert mask is not None
     return [embeds[own] for embeds, own in zip(conditioning.prompt_embeds, mask, strict=True)]
-
-
-def _padded_length(length: int) -> int:
-    return length + -length % MULTIPLE
 
 
 def _membership(lengths: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from mnemon.adapters import attach
 from mnemon.errors import MnemonError
 from mnemon.methods import Start
 from mnemon.methods.base import Learner, Method, Step
-from mnemon.models.pipeline import PipelineBase
+from mnemon.models.base import Base
 from mnemon.planning.memory_tracker import MemoryTracker, gpu_attention
 from mnemon.training.learner_group import LearnerGroup
 from mnemon.training.loss import denoising_loss
@@ -34,7 +34,7 @@ class StepMemory:
     peak: int
 
 
-def new_learner(method: Method, base: PipelineBase) -> Learner:
+def new_learner(method: Method, base: Base) -> Learner:
     """The method's learner for a first concept.
 
     Raises:
@@ -56,11 +56,12 @@ def num_trained(learner: Learner) -> int:
         return sum(parameter.numel() for group in learner.parameter_groups() for parameter in group["params"])
 
 
-def training_step(base: PipelineBase, learner: Learner, rows: int, checkpointing: bool) -> StepMemory:
+def training_step(base: Base, learner: Learner, rows: int, checkpointing: bool) -> StepMemory:
     """One step of `rows` images, each with its own prompt, and the regularization loss without earlier concepts."""
     group, generator = LearnerGroup([learner], shared=False), torch.Generator().manual_seed(0)
     tracker = _tracker(base, learner)
-    with _attached(base, learner), _checkpointed(base, checkpointing), gpu_attention(), tracker:
+    attached = attach(base.target_modules(), learner.deltas())
+    with attached, base.using_tokens(base.tokens), _checkpointed(base, checkpointing), gpu_attention(), tracker:
         saved = _forward_and_backward(base, group, rows, generator, tracker)
     for parameter in learner.parameters():
         parameter.grad = None
@@ -68,7 +69,7 @@ def training_step(base: PipelineBase, learner: Learner, rows: int, checkpointing
 
 
 def _forward_and_backward(
-    base: PipelineBase, group: LearnerGroup, rows: int, generator: torch.Generator, tracker: MemoryTracker
+    base: Base, group: LearnerGroup, rows: int, generator: torch.Generator, tracker: MemoryTracker
 ) -> int:
     """Bytes saved for the backward pass."""
     group.before_step(generator)
@@ -85,26 +86,26 @@ def _forward_and_backward(
     return saved
 
 
-def _timesteps(base: PipelineBase, rows: int) -> torch.Tensor:
+def _timesteps(base: Base, rows: int) -> torch.Tensor:
     dtype = base.schedule.sample_timesteps(1, torch.Generator().manual_seed(0)).dtype
     return torch.full((rows,), 500.0, device=base.device).to(dtype)
 
 
-def encode_image(base: PipelineBase) -> int:
+def encode_image(base: Base) -> int:
     """Peak bytes of encoding one photo into latents."""
     with torch.no_grad(), gpu_attention(), _tracker(base) as tracker:
         base.encode_images(torch.empty(1, 3, base.resolution, base.resolution, device=base.device))
     return tracker.peak
 
 
-def encode_prompt(base: PipelineBase) -> int:
+def encode_prompt(base: Base) -> int:
     """Peak bytes of encoding one prompt without concepts."""
     with torch.no_grad(), gpu_attention(), _tracker(base) as tracker:
         base.encode_prompts(["a photo of a dog on the beach"])
     return tracker.peak
 
 
-def denoise(base: PipelineBase) -> int:
+def denoise(base: Base) -> int:
     """Peak bytes of one denoising step of one image, with classifier-free guidance unless the base is distilled."""
     rows = 1 if base.distilled else 2
     with torch.no_grad(), gpu_attention(), _tracker(base) as tracker:
@@ -115,7 +116,7 @@ def denoise(base: PipelineBase) -> int:
     return tracker.peak
 
 
-def decode_image(base: PipelineBase) -> int:
+def decode_image(base: Base) -> int:
     """Peak bytes of decoding one image's latents."""
     with torch.no_grad(), gpu_attention(), _tracker(base) as tracker:
         base.decode_latents(torch.empty(1, *base.latent_shape(), device=base.device))
@@ -129,13 +130,7 @@ def prompts(rows: int, concept: bool = True) -> list[str]:
 
 
 @contextmanager
-def _attached(base: PipelineBase, learner: Learner) -> Iterator[None]:
-    with attach(base.target_modules(), learner.deltas()), base.using_tokens(base.tokens):
-        yield
-
-
-@contextmanager
-def _checkpointed(base: PipelineBase, on: bool) -> Iterator[None]:
+def _checkpointed(base: Base, on: bool) -> Iterator[None]:
     base.gradient_checkpointing(on)
     try:
         yield
@@ -143,7 +138,7 @@ def _checkpointed(base: PipelineBase, on: bool) -> Iterator[None]:
         base.gradient_checkpointing(False)
 
 
-def _tracker(base: PipelineBase, *more: nn.Module) -> MemoryTracker:
+def _tracker(base: Base, *more: nn.Module) -> MemoryTracker:
     """Counts what is allocated beside the weights of the base and of `more`."""
     tracker = MemoryTracker()
     for module in (base.denoiser, base.vae, *(encoder.model for encoder in base.encoders), *more):

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from mnemon.errors import MnemonError
-from mnemon.models import FAMILIES
+from mnemon.models.base import Base
 from mnemon.models.conditioning import Conditioning
-from mnemon.models.pipeline import PipelineBase
+from mnemon.models.loading import family_of
 from mnemon.models.transformer import TransformerBase
 from mnemon.planning.dummy_tokenizer import DummyTokenizer
 from mnemon.world import base_folder
@@ -22,7 +22,7 @@ from mnemon.world import base_folder
 META = torch.device("meta")
 
 
-class EmptyModel(PipelineBase):
+class EmptyModel(Base):
     """Mixed into a family's class: answers what depends on the values of weights, which are not there."""
 
     def embedding_statistics(self) -> dict[str, tuple[int, float, float]]:
@@ -53,19 +53,19 @@ class ModelConfigs:
     """
 
     name: str
-    family: type[PipelineBase]
+    family: type[Base]
     options: Mapping[str, Any]
     parts: Mapping[str, tuple[str, str, Mapping[str, Any]]]
     source: tuple[str, ...]
 
-    def empty_model(self, dtype: torch.dtype, device: torch.device = META) -> PipelineBase:
+    def empty_model(self, dtype: torch.dtype, device: torch.device = META) -> Base:
         """The base with weights of `dtype`, random where the device has memory, and with dummy tokenizers.
 
         Raises:
             MnemonError: a part is missing, or its config does not fit its class.
         """
         mixin = EmptyTransformer if issubclass(self.family, TransformerBase) else EmptyModel
-        empty: type[PipelineBase] = type(f"Empty{self.family.__name__}", (mixin, self.family), {})
+        empty: type[Base] = type(f"Empty{self.family.__name__}", (mixin, self.family), {})
         try:
             return empty(self._pipeline(dtype, device), self.name, fingerprint="empty")
         except (TypeError, ValueError, KeyError, AttributeError) as error:
@@ -111,26 +111,19 @@ def _shipped(name: str) -> ModelConfigs:
     value = json.loads((_sizes() / f"{name}.json").read_text(encoding="utf-8"))
     parts = {key: (*part["class"], part["config"]) for key, part in value["parts"].items()}
     return ModelConfigs(
-        name, _family(name, value["pipeline"]), value["options"], parts, (value["of"], *value["source"])
+        name, family_of(value["pipeline"], name), value["options"], parts, (value["of"], *value["source"])
     )
 
 
 def _in_folder(name: str, folder: Path) -> ModelConfigs:
     index = _read(folder / "model_index.json")
-    family = _family(name, index.get("_class_name"))
+    family = family_of(index.get("_class_name"), name)
     given = {part: index.get(part) for part in (*family.components, "scheduler")}
     parts = {part: (*origin, _read(_config(folder / part))) for part, origin in given.items() if origin and any(origin)}
     switches: dict[str, Any] = {
         key: index[key] for key in ("is_distilled", "force_zeros_for_empty_prompt") if key in index
     }
     return ModelConfigs(name, family, switches, parts, (str(folder),))
-
-
-def _family(name: str, pipeline: Any) -> type[PipelineBase]:
-    families = {family.pipeline_class.__name__: family for family in FAMILIES.values()}
-    if pipeline not in families:
-        raise MnemonError(f"'{name}' is a {pipeline}, which mnemon does not know. Supported: {', '.join(families)}.")
-    return families[pipeline]
 
 
 def _config(folder: Path) -> Path:

@@ -10,7 +10,7 @@ from torch import nn
 
 from mnemon.errors import MnemonError
 from mnemon.methods.base import Learner, Method
-from mnemon.models.pipeline import PipelineBase
+from mnemon.models.base import Base
 from mnemon.models.quantization import PRECISIONS, Weights, quantize
 from mnemon.models.transformer import TransformerBase
 from mnemon.planning import dry_run
@@ -80,7 +80,7 @@ class Plan:
         self._cache: dict[Any, Any] = {}
         self.resolution = self.base("bf16").resolution
 
-    def base(self, weights: Weights, device: torch.device = META) -> PipelineBase:
+    def base(self, weights: Weights, device: torch.device = META) -> Base:
         """The base with its weights stored in this way; random ones where the device has memory."""
         if device == META:
             return self._cached(lambda: self._empty_model(weights, META), "base", weights)
@@ -149,7 +149,7 @@ class Plan:
             family = self.configs.family.family
             raise MnemonError(f"The text encoders of a {family} base are small and stay: leave out --offload-text.")
 
-    def _sampling(self, base: PipelineBase, learner: Learner, options: MemoryOptions) -> dict[str, int]:
+    def _sampling(self, base: Base, learner: Learner, options: MemoryOptions) -> dict[str, int]:
         """The weights, and the most of what encoding the prompt, denoising and decoding hold."""
         parts = _weights(base)
         images = max(self._stage(stage, options) for stage in (dry_run.denoise, dry_run.decode_image))
@@ -158,7 +158,7 @@ class Plan:
             prompt += sum(parts.pop(encoder.name) for encoder in base.encoders)
         return {**parts, "all concepts": self._concepts(base, learner), "passing": max(images, prompt)}
 
-    def _concepts(self, base: PipelineBase, learner: Learner) -> int:
+    def _concepts(self, base: Base, learner: Learner) -> int:
         """Merged concepts cost a copy of the original weights; concepts composed per prompt cost their own deltas."""
         deltas = learner.deltas()
         if self.method.per_prompt:
@@ -166,11 +166,11 @@ class Plan:
         target_modules = base.target_modules()
         return sum(target_modules[target].weight.nbytes for target in deltas)
 
-    def _stage(self, stage: Callable[[PipelineBase], int], options: MemoryOptions) -> int:
+    def _stage(self, stage: Callable[[Base], int], options: MemoryOptions) -> int:
         base = self.base(options.weights)
         return self._cached(lambda: stage(base), stage.__name__, options.weights)
 
-    def _empty_model(self, weights: Weights, device: torch.device) -> PipelineBase:
+    def _empty_model(self, weights: Weights, device: torch.device) -> Base:
         dtype, how = PRECISIONS[weights]
         base = self.configs.empty_model(dtype, device)
         base = quantize(base, how, device) if how else base
@@ -190,7 +190,7 @@ def fitting_gpus(peak: int) -> list[int]:
     return [size for size in GPU_SIZES if peak <= USABLE_SHARE * size * GB]
 
 
-def _weights(base: PipelineBase) -> dict[str, int]:
+def _weights(base: Base) -> dict[str, int]:
     """Bytes of each part."""
     encoders = {encoder.name: _bytes(encoder.model) for encoder in base.encoders}
     return {"denoiser": _bytes(base.denoiser), **encoders, "vae": _bytes(base.vae)}
@@ -200,7 +200,7 @@ def _bytes(module: nn.Module) -> int:
     return sum(tensor.nbytes for tensor in {*module.parameters(), *module.buffers()})
 
 
-def _set_resolution(base: PipelineBase, side: int) -> None:
+def _set_resolution(base: Base, side: int) -> None:
     if isinstance(base, TransformerBase):
         base.resolution = side
         return

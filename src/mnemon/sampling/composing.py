@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from typing import Unpack
 
 from torch import Tensor
 
@@ -11,8 +12,7 @@ from mnemon.methods.base import Method, TrainedConcept
 from mnemon.models.base import Base
 from mnemon.models.layers import every_layer
 from mnemon.sampling.prompt_adapters import no_adapters
-from mnemon.sampling.regions import Region
-from mnemon.sampling.sampler import DEFAULTS, OnStep, SamplingSettings, sample
+from mnemon.sampling.sampler import DEFAULTS, SampleOptions, SamplingSettings, sample
 
 
 class Composed:
@@ -53,21 +53,13 @@ class Composed:
         prompts: Sequence[str],
         seeds: Sequence[int],
         settings: SamplingSettings = DEFAULTS,
-        *,
-        regions: Sequence[Sequence[Region]] | None = None,
-        feather: float = 0.0,
-        init_images: Tensor | None = None,
-        strength: float = 1.0,
-        on_step: OnStep | None = None,
+        **options: Unpack[SampleOptions],
     ) -> Tensor:
         """As `mnemon.sampling.sample`, with the concepts in the base."""
         # Adapters of many prompts are many weights: only those of prompts that are sampled again are kept.
         self._adapter_sets = {prompt: sets for prompt, sets in self._adapter_sets.items() if prompt in prompts}
         adapter_sets = self._adapters_of if self.method.per_prompt else no_adapters
-        return sample(
-            self.base, prompts, seeds, settings, regions=regions, feather=feather, init_images=init_images,
-            strength=strength, adapter_sets=adapter_sets, on_step=on_step,
-        )  # fmt: skip
+        return sample(self.base, prompts, seeds, settings, adapter_sets, **options)
 
     def _adapters_of(self, prompt: str) -> list[dict[str, Delta]]:
         """A prompt is composed once, for however many images."""

@@ -68,8 +68,10 @@ class EncodedPrompts:
         guidance_scale: float,
         batch_size: int,
     ) -> None:
-        self._base, self._prompts, self._regions = base, prompts, regions
-        texts = list(dict.fromkeys([*prompts, *(region.prompt for own in regions or [] for region in own)]))
+        self._base, self._regions = base, regions
+        of_regions = [[region.prompt for region in own] for own in regions] if regions else [[] for _ in prompts]
+        self._prompts = [[prompt, *within] for prompt, within in zip(prompts, of_regions, strict=True)]
+        texts = list(dict.fromkeys([*prompts, *(text for within in of_regions for text in within)]))
         self._rows = {text: row for row, text in enumerate(texts)}
         starts = range(0, len(texts), batch_size)
         encoded = Conditioning.cat([base.encode_prompts(texts[start : start + batch_size]) for start in starts])
@@ -77,14 +79,10 @@ class EncodedPrompts:
 
     def batch(self, images: slice, feather: float) -> ConditioningBatch:
         """The conditioning of some of the images; `feather` as in `region_masks`."""
-        prompts, base = self._prompts[images], self._base
-        if not self._regions:
-            return ConditioningBatch([[prompt] for prompt in prompts], self._rows_of(prompts))
-        regions = self._regions[images]
-        texts = [[prompt, *(region.prompt for region in own)] for prompt, own in zip(prompts, regions, strict=True)]
-        image, *inside = (self._rows_of(column) for column in zip(*texts, strict=True))
-        masks = torch.stack([region_masks(own, base.resolution, feather) for own in regions]).to(base.device)
-        return ConditioningBatch(texts, image, inside, masks)
-
-    def _rows_of(self, texts: Sequence[str]) -> Conditioning:
-        return self._encoded[torch.tensor([self._rows[text] for text in texts])]
+        prompts, base, masks = self._prompts[images], self._base, None
+        rows = torch.tensor([[self._rows[text] for text in own] for own in prompts])  # (images, 1 + regions)
+        image, *regions = (self._encoded[column] for column in rows.T)
+        if self._regions:
+            masks = torch.stack([region_masks(own, base.resolution, feather) for own in self._regions[images]])
+            masks = masks.to(base.device)
+        return ConditioningBatch(prompts, image, regions, masks)

@@ -7,37 +7,19 @@ ground and no seams.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
 from mnemon.sampling.regions import Region, region_masks
-from mnemon.sampling.sampler import DEFAULTS, OnStep, SamplingSettings
+from mnemon.sampling.sampler import DEFAULTS, OnStep, Sampler, SamplingSettings
 
 STRENGTH = 0.2
 """The share of the steps taken from the collage. With more, a base of that kind generates one object again."""
 LARGER = 1.5
 """How much larger than its region's shorter side an image may stand: a centred object fills about two thirds of it."""
 SEED_STRIDE = 1_000_003  # from the seed of one region's image to that of the next
-
-
-class Sampler(Protocol):
-    """`Composed.sample`, or `mnemon.sampling.sample` with its base."""
-
-    def __call__(
-        self,
-        prompts: Sequence[str],
-        seeds: Sequence[int],
-        settings: SamplingSettings = ...,
-        *,
-        regions: Sequence[Sequence[Region]] | None = ...,
-        feather: float = ...,
-        init_images: Tensor | None = ...,
-        strength: float = ...,
-        on_step: OnStep | None = ...,
-    ) -> Tensor: ...
 
 
 def sample_per_region(

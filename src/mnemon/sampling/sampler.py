@@ -4,6 +4,7 @@ classifier-free guidance (arXiv 2207.12598)."""
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, Protocol, TypedDict, Unpack
 
 import torch
 from torch import Tensor
@@ -15,7 +16,6 @@ from mnemon.sampling.prompt_adapters import AdapterSets, PromptAdapters, no_adap
 from mnemon.sampling.regions import Region
 
 OnStep = Callable[[int, int], None]
-"""Called after each denoising step with (steps done, steps in all), all batches counted."""
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 """From latents (batch, channels, height, width) and a timestep () to the prediction, shaped as the latents."""
 
@@ -41,19 +41,45 @@ class SamplingSettings:
 DEFAULTS = SamplingSettings()
 
 
+class SampleOptions(TypedDict, total=False):
+    """What `sample` takes beside prompts, seeds and settings.
+
+    Attributes:
+        regions: for each image its regions, as many for all of them; a region has a prompt of its own (and the adapters
+            of that prompt), the rest of the image follows the image's.
+        feather: width of the transition at the regions' edges, as a fraction of the image's side.
+        init_images: (n, 3, height, width) in 0..1 to start from instead of pure noise (SDEdit, arXiv 2108.01073).
+        strength: the share of the steps that are then taken, 0..1.
+        on_step: called after each denoising step with (steps done, steps in all), all batches counted.
+    """
+
+    regions: Sequence[Sequence[Region]] | None
+    feather: float
+    init_images: Tensor | None
+    strength: float
+    on_step: OnStep | None
+
+
+class Sampler(Protocol):
+    """`sample` with its base, or with a base that has concepts in it."""
+
+    def __call__(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        settings: SamplingSettings = ...,
+        **options: Unpack[SampleOptions],
+    ) -> Tensor: ...
+
+
 @torch.no_grad()
 def sample(
     base: Base,
     prompts: Sequence[str],
     seeds: Sequence[int],
     settings: SamplingSettings = DEFAULTS,
-    *,
-    regions: Sequence[Sequence[Region]] | None = None,
-    feather: float = 0.0,
-    init_images: Tensor | None = None,
-    strength: float = 1.0,
     adapter_sets: AdapterSets = no_adapters,
-    on_step: OnStep | None = None,
+    **options: Unpack[SampleOptions],
 ) -> Tensor:
     """One image for each prompt and seed, (n, 3, height, width) in 0..1 on the CPU.
 
@@ -61,12 +87,8 @@ def sample(
     images of its batch and the device change nothing but rounding.
 
     Args:
-        regions: for each image its regions, as many for all of them; a region has a prompt of its own (and the adapters
-            of that prompt), the rest of the image follows the image's.
-        feather: width of the transition at the regions' edges, as a fraction of the image's side.
-        init_images: (n, 3, height, width) in 0..1 to start from instead of pure noise (SDEdit, arXiv 2108.01073).
-        strength: the share of the steps that are then taken, 0..1.
         adapter_sets: for each prompt the sets of adapters under which it is denoised; of several, the mean prediction.
+        options: as `SampleOptions` says.
 
     Raises:
         MnemonError: not as many seeds as prompts; steps or batch size out of range; an unknown concept in a prompt; a
@@ -75,51 +97,45 @@ def sample(
     _check(base, prompts, seeds, settings)
     if not prompts:
         return torch.zeros(0, 3, base.resolution, base.resolution)
-    encoded = EncodedPrompts(base, prompts, regions, settings.guidance_scale, settings.batch_size)
+    encoded = EncodedPrompts(base, prompts, options.get("regions"), settings.guidance_scale, settings.batch_size)
     guidance_scale = 1.0 if base.distilled else settings.guidance_scale
     uncond = None if guidance_scale == 1 else base.encode_prompts([settings.negative_prompt])
     starts = range(0, len(prompts), settings.batch_size)
     images = []
     for index, start in enumerate(starts):
         batch = slice(start, start + settings.batch_size)
-        conditioning = encoded.batch(batch, feather)
-        init_latents = None if init_images is None else base.encode_images(init_images[batch])
+        conditioning = encoded.batch(batch, options.get("feather", 0.0))
         with PromptAdapters(base, conditioning.prompts, adapter_sets) as adapters:
             if uncond is not None:
                 conditioning = conditioning.with_uncond(uncond)
             denoiser = partial(_guided, base, partial(adapters.predict, conditioning), guidance_scale)
-            on_batch_step = _count_batches(on_step, index, len(starts))
-            noise = _noise(base, seeds[batch])
-            steps = settings.num_inference_steps
-            latents = _denoise(base, denoiser, noise, steps, init_latents, strength, on_batch_step)
+            scheduler, timesteps, latents = _start(base, seeds[batch], settings.num_inference_steps, options, batch)
+            for step, t in enumerate(timesteps, start=1 + index * len(timesteps)):
+                latents = scheduler.step(denoiser(latents, t), t, latents).prev_sample
+                if on_step := options.get("on_step"):
+                    on_step(step, len(starts) * len(timesteps))
         images.append(base.decode_latents(latents).cpu())
     return torch.cat(images)
 
 
-def _denoise(
-    base: Base,
-    denoiser: Denoiser,
-    noise: Tensor,
-    num_inference_steps: int,
-    init_latents: Tensor | None,
-    strength: float,
-    on_step: OnStep | None,
-) -> Tensor:
-    """The reverse process from noise, or from noised `init_latents`, to clean latents."""
+def _start(
+    base: Base, seeds: Sequence[int], num_inference_steps: int, options: SampleOptions, batch: slice
+) -> tuple[Any, Tensor, Tensor]:
+    """The scheduler, the timesteps to take, and the latents to begin with: noise, or noised `init_images`."""
+    shape = base.latent_shape()
+    # Each image's noise comes from its own seed and is on every device the same.
+    draws = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    noise = torch.stack(draws).to(base.device)
     scheduler = base.schedule.sampling_scheduler()
     scheduler.set_timesteps(num_inference_steps, device=noise.device)
-    timesteps, latents = scheduler.timesteps, noise
-    if init_latents is not None:
-        timesteps = timesteps[len(timesteps) - round(strength * num_inference_steps) :]
-        latents = init_latents
-        if len(timesteps):
-            latents = base.schedule.add_noise(init_latents, noise, timesteps[:1].expand(len(noise)))
-    for step, t in enumerate(timesteps, start=1):
-        noise_pred = denoiser(latents, t)
-        latents = scheduler.step(noise_pred, t, latents).prev_sample
-        if on_step is not None:
-            on_step(step, len(timesteps))
-    return latents
+    init_images = options.get("init_images")
+    if init_images is None:
+        return scheduler, scheduler.timesteps, noise
+    latents, strength = base.encode_images(init_images[batch]), options.get("strength", 1.0)
+    timesteps = scheduler.timesteps[len(scheduler.timesteps) - round(strength * num_inference_steps) :]
+    if len(timesteps):
+        latents = base.schedule.add_noise(latents, noise, timesteps[:1].expand(len(noise)))
+    return scheduler, timesteps, latents
 
 
 def _guided(base: Base, denoiser: Denoiser, guidance_scale: float, latents: Tensor, t: Tensor) -> Tensor:
@@ -128,20 +144,6 @@ def _guided(base: Base, denoiser: Denoiser, guidance_scale: float, latents: Tens
         return denoiser(latents, t)
     uncond, cond = denoiser(torch.cat([latents, latents]), t).chunk(2)
     return base.classifier_free_guidance(uncond, cond, guidance_scale)
-
-
-def _noise(base: Base, seeds: Sequence[int]) -> Tensor:
-    """Standard normal latents, each from its own seed and on every device the same."""
-    shape = base.latent_shape()
-    noise = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-    return torch.stack(noise).to(base.device)
-
-
-def _count_batches(on_step: OnStep | None, index: int, batches: int) -> OnStep | None:
-    """A callback for the steps of batch `index` that counts those of all batches."""
-    if on_step is None:
-        return None
-    return lambda step, steps: on_step(index * steps + step, batches * steps)
 
 
 def _check(base: Base, prompts: Sequence[str], seeds: Sequence[int], settings: SamplingSettings) -> None:

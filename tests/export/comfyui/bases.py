@@ -6,7 +6,7 @@ import torch
 from diffusers.models.transformers.transformer_z_image import TimestepEmbedder
 
 from mnemon.models import FAMILIES
-from mnemon.models.pipeline import PipelineBase
+from mnemon.models.base import Base
 from mnemon.planning import ModelConfigs, read_configs
 from tests.tiny import tiny_sd, tiny_sdxl
 from tests.tiny_transformers import PIPELINES
@@ -62,7 +62,7 @@ OTHERS: dict[str, dict[str, tuple[str, str, dict[str, Any]]]] = {
 """Sizes that do not come with the package; what is not said is the class's default, which is the published value."""
 
 
-def tiny(family: str) -> PipelineBase:
+def tiny(family: str) -> Base:
     pipeline: Any = {"sd": tiny_sd, "sdxl": tiny_sdxl, **PIPELINES}[family]()
     if family in WIDER:
         kind = type(pipeline.transformer)
@@ -72,11 +72,11 @@ def tiny(family: str) -> PipelineBase:
     if family == "z-image":
         pipeline.transformer.t_embedder = TimestepEmbedder(256, mid_size=256)
     base = FAMILIES[family](pipeline, name=f"tiny {family}")
-    assert isinstance(base, PipelineBase)
+    assert isinstance(base, Base)
     return base
 
 
-def real(family: str) -> PipelineBase:
+def real(family: str) -> Base:
     """The published size on the meta device."""
     if family in SHIPPED:
         return read_configs(SHIPPED[family]).empty_model(torch.float32)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from mnemon.export.checkpoint import original_unet
 from mnemon.export.naming import Naming
-from mnemon.models.pipeline import PipelineBase
+from mnemon.models.base import Base
 from tests.export.stand_ins import stand_in
 
 STOOD_IN = ("torchvision", "torchaudio", "comfy_kitchen")
@@ -68,7 +68,7 @@ class ComfyUI:
                 made[name] = change(tensor) if change else tensor
         return made | {name: torch.cat([parts[at] for at in sorted(parts)]) for name, parts in pieces.items()}
 
-    def denoiser(self, base: PipelineBase) -> Any:
+    def denoiser(self, base: Base) -> Any:
         """ComfyUI's model of the base's family and size, its weights still to be filled in. On the meta device, as
         ComfyUI itself recognises it; of tiny models, whose sizes it does not know, it is told the class."""
         model, real = base.denoiser, base.device.type == "meta"
@@ -84,7 +84,7 @@ class ComfyUI:
         found.set_inference_dtype(torch.float32, None)
         return found.get_model(state, "", device=base.device)
 
-    def text_encoders(self, base: PipelineBase, naming: Naming) -> Any:
+    def text_encoders(self, base: Base, naming: Naming) -> Any:
         """The base's text encoders as one model of ComfyUI's, weights to be filled in; None for language models."""
         path = KINDS[base.family][2]
         if path is None:
@@ -97,7 +97,7 @@ class ComfyUI:
         module, name = path.rsplit(".", 1)
         return getattr(self(module), name)(device=base.device, dtype=torch.float32, model_options=options)
 
-    def fill(self, comfy_denoiser: Any, comfy_text: Any, base: PipelineBase, naming: Naming) -> set[str]:
+    def fill(self, comfy_denoiser: Any, comfy_text: Any, base: Base, naming: Naming) -> set[str]:
         """Put the base's weights into both models; answers which of their weights these are."""
         config = comfy_denoiser.model_config.unet_config
         named = self.renamed(base.family, base.denoiser.state_dict(), config)
@@ -141,7 +141,7 @@ class ComfyUI:
             names = self("lora").model_lora_keys_clip(comfy_text, names)
         return set(names)
 
-    def _seen(self, base: PipelineBase) -> dict[str, Any]:
+    def _seen(self, base: Base) -> dict[str, Any]:
         """What ComfyUI sees in the weights."""
         family, state = base.family, base.denoiser.state_dict()
         if family in ("sd", "sdxl"):

@@ -33,8 +33,8 @@ from mnemon.export.selection import select
 from mnemon.library import Library
 from mnemon.methods import method_from
 from mnemon.methods.base import TrainedConcept
+from mnemon.models.base import Base
 from mnemon.models.layers import every_layer
-from mnemon.models.pipeline import PipelineBase
 from tests.export.comfyui.bases import ALL, real, tiny
 from tests.export.comfyui.loading import ComfyUI
 from tests.export.conftest import concept
@@ -63,7 +63,7 @@ def main(checkout: Path, families: list[str]) -> None:
             check(comfy, tiny(family), Path(folder))
 
 
-def record(base: PipelineBase, mapped: set[str]) -> None:
+def record(base: Base, mapped: set[str]) -> None:
     naming = naming_of(base)
     names = sorted(name for name in mapped if name.startswith(ours(base, naming)))
     NAMES.mkdir(exist_ok=True)
@@ -79,7 +79,7 @@ def record(base: PipelineBase, mapped: set[str]) -> None:
     )
 
 
-def ours(base: PipelineBase, naming: Naming) -> tuple[str, ...]:
+def ours(base: Base, naming: Naming) -> tuple[str, ...]:
     """How names of our format begin; a U-Net has others too, of the original's blocks."""
     if naming.kohya is None:
         return (naming.denoiser, *naming.encoders)
@@ -87,7 +87,7 @@ def ours(base: PipelineBase, naming: Naming) -> tuple[str, ...]:
     return blocks + tuple(naming.kohya[encoder] for encoder in naming.encoders)
 
 
-def check(comfy: ComfyUI, base: PipelineBase, folder: Path) -> None:
+def check(comfy: ComfyUI, base: Base, folder: Path) -> None:
     naming = naming_of(base)
     format = KOHYA if naming.kohya else COMFY
     library = Library.create(folder / "library", base, method_from("lora"))
@@ -116,7 +116,7 @@ def check(comfy: ComfyUI, base: PipelineBase, folder: Path) -> None:
 
 
 def changes(
-    base: PipelineBase, lora: LoraFile | None, deltas: Mapping[str, Delta], rank_selection: RankSelection | None
+    base: Base, lora: LoraFile | None, deltas: Mapping[str, Delta], rank_selection: RankSelection | None
 ) -> dict[str, Delta]:
     """What the file is to do: the selection's own change, or with a fit the closest of that rank."""
     assert lora is not None
@@ -129,7 +129,7 @@ def changes(
     return made
 
 
-def checkpoint(comfy: ComfyUI, library: Library, base: PipelineBase, naming: Naming, folder: Path) -> None:
+def checkpoint(comfy: ComfyUI, library: Library, base: Base, naming: Naming, folder: Path) -> None:
     """The U-Net of a single file, under the names of ComfyUI's own model, and its values."""
     export(library, base, folder, ["rex"], kind="checkpoint")
     prefix = "model.diffusion_model."
@@ -143,7 +143,7 @@ def checkpoint(comfy: ComfyUI, library: Library, base: PipelineBase, naming: Nam
     print(f"  checkpoint: {len(own)} weights of the U-Net, all equal")
 
 
-def wide(base: PipelineBase, naming: Naming) -> TrainedConcept:
+def wide(base: Base, naming: Naming) -> TrainedConcept:
     """A LoRA of every layer that ComfyUI maps, as others make them."""
     generator = torch.Generator().manual_seed(3)
     deltas = {}
@@ -155,14 +155,14 @@ def wide(base: PipelineBase, naming: Naming) -> TrainedConcept:
     return TrainedConcept("ink", None, deltas, concept(base, "ink", 4).tokens)
 
 
-def weights(comfy: ComfyUI, denoiser: Any, text: Any, base: PipelineBase, naming: Naming) -> dict[str, Tensor]:
+def weights(comfy: ComfyUI, denoiser: Any, text: Any, base: Base, naming: Naming) -> dict[str, Tensor]:
     """The base's weights, as they are now, in ComfyUI's models."""
     filled = comfy.fill(denoiser, text, base, naming)
     states = {**denoiser.state_dict(), **(text.state_dict() if text is not None else {})}
     return {key: states[key].clone() for key in filled}
 
 
-def embeddings(comfy: ComfyUI, library: Library, base: PipelineBase, naming: Naming, folder: Path) -> None:
+def embeddings(comfy: ComfyUI, library: Library, base: Base, naming: Naming, folder: Path) -> None:
     (one,) = (one for one in library.learned() if one.name == "rex")
     for encoder, vectors in one.tokens.items():
         key = naming.encoders[encoder]
