@@ -35,7 +35,7 @@ def demo(
     if json_output:
         print_json(summary)
         return
-    columns = ("method", "just learned", "at the end", "kept", "seconds")
+    columns = ("method", "just learned", "at the end", "retention", "seconds")
     keys = ("learning_identity", "final_identity", "retention", "seconds")
     rows = [
         (name, *(number(values[key]) for key in keys[:-1]), f"{values['seconds']:.0f}")

@@ -82,14 +82,14 @@ def _of_matrix(name: str, title: str, meaning: str) -> Figure:
     return replace(MATRIX_FIGURES[name], title=title, meaning=meaning)
 
 
-_IDENTITY = "R: identity alignment, mean cosine of a concept's drawn pictures with its references, identity features."
+_IDENTITY = "R: identity alignment, mean cosine of a concept's images with its references, identity features."
 _END = "In the last row, all concepts in the model."
 _AVERAGE = MATRIX_FIGURES["final_average"].formula
 
 FIGURES: dict[str, Figure] = {
     "identity_alignment": Figure(
         "Identity", f"{_AVERAGE},  R = mean_{{i,k}} ⟨x_i, y_k⟩",
-        f"Is it this very thing? {_END} Identity features: DINO for photographs, the judge on the world. Ranks the "
+        f"Does it show this very instance? {_END} Identity features: DINO for photographs, the identity encoder on the built-in base. Ranks the "
         "table.",
     ),
     "image_alignment": Figure(
@@ -98,22 +98,22 @@ FIGURES: dict[str, Figure] = {
     ),
     "text_alignment": Figure(
         "Text", f"{_AVERAGE},  R = mean_i ⟨x_i, z_i⟩",
-        f"Plain cosine of picture i and the features z_i of its prompt in words. {_END}",
+        f"Plain cosine of image i and the features z_i of its prompt in words. {_END}",
     ),
     "multi_text_alignment": Figure(
         "Text, several concepts", "mean over prompts of mean_i ⟨x_i, z_i⟩",
         "Plain cosine for prompts with two to four concepts, after the last concept.",
     ),
     "a_mmd": Figure(
-        "A_mmd", "(1/N) Σ_j MMD²_u(references of j, pictures of j at N),  k(x, y) = (cos(x, y) + 1)²",
+        "A_mmd", "(1/N) Σ_j MMD²_u(references of j, images of j at N),  k(x, y) = (cos(x, y) + 1)²",
         "Unbiased, quadratic kernel, CLIP's image features at length √d, not multiplied. Around 0 is as good as "
-        "photos; noisy for few pictures.",
+        "photos; noisy for few images.",
         "low",
     ),
     "f_mmd": Figure(
-        "F_mmd", "1/(N-1) Σ_{j<N} MMD²_u(pictures of j at j, pictures of j at N)",
+        "F_mmd", "1/(N-1) Σ_{j<N} MMD²_u(images of j at j, images of j at N)",
         "Kernel and features as A_mmd. Drift since a concept was learned; none for a method that never learned. "
-        "Pictures of one prompt and seed are not compared with each other, so 0 is no drift at all.",
+        "Images of one prompt and seed are not compared with each other, so 0 is no drift at all.",
         "low",
     ),
     "forgetting": _of_matrix(
@@ -129,7 +129,7 @@ FIGURES: dict[str, Figure] = {
     ),
     "zero_shot_drift": Figure(
         "Zero-shot drift", "(1 - mean_i ⟨x_i, y_i⟩) / 2",
-        "Pictures of general prompts without a concept, bare base against the end, same prompts and seeds, CLIP's "
+        "Images of general prompts without a concept, bare base against the end, same prompts and seeds, CLIP's "
         "image features. Counts every change, for the worse or not.",
         "low",
     ),
