@@ -1,10 +1,10 @@
-"""mnemon: teach a text-to-image model one concept after another, keep them all, and prove it with numbers.
+"""mnemon: train a text-to-image model on one concept after another, keep them all, and prove it with numbers.
 
 from mnemon import concept_from_folder, evaluate, generate, learn
 
 learn("my-library", concept_from_folder("photos/rex", class_noun="dog"))
 learn("my-library", concept_from_folder("photos/tom", class_noun="cat"))
-generate("my-library", "a photo of <rex> dog in the snow", num_images_per_prompt=4, out="pictures")
+generate("my-library", "a photo of <rex> dog in the snow", num_images_per_prompt=4, out="images")
 print(evaluate("my-library").values)
 """
 

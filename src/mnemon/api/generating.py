@@ -58,7 +58,7 @@ def generate(
             opened.
     """
     if per_region and not (regions or auto_layout):
-        raise MnemonError("Only regions can be drawn apart: say what is where, or spread the concepts.")
+        raise MnemonError("Only regions can be sampled one by one (per_region): give regions, or use auto_layout.")
     settings = SamplingSettings(guidance_scale, num_inference_steps, negative_prompt, batch_size)
     opened = Library.open(library) if isinstance(library, str | Path) else library
     model = base_named(base or "world") if opened is None else base_of(opened, base)
@@ -66,7 +66,7 @@ def generate(
     seeds = [seed + index % num_images_per_prompt for index in range(len(prompts))]
     layouts = [_layout(opened, text, regions, auto_layout) for text in prompts]
     if len({len(layout) for layout in layouts}) > 1:
-        raise MnemonError("The prompts name different numbers of concepts: draw them in calls of their own.")
+        raise MnemonError("The prompts name different numbers of concepts: sample them in separate calls.")
     if auto_layout:
         prompts = [" ".join(TOKEN.sub("", text).split()) for text in prompts]
     with ExitStack() as stack:

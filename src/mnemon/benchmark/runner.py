@@ -1,7 +1,7 @@
 """One job: learn the concepts of a sequence one after another, and score after each. A killed job goes on where it was.
 
 A concept counts as learned once it is in the job's library, a state as scored once its row is written; between the two
-lies a training snapshot. Methods whose concepts can be learned in the same steps learn five at a time, and what the
+lies a training checkpoint. Methods whose concepts can be learned in the same steps learn five at a time, and what the
 model knew after each of them is composed exactly from the first so many. One that learns all at once has a last row
 only.
 """
@@ -91,7 +91,7 @@ class _Run:
 
     def _learn(self, start: int, group: Sequence[ConceptSpec]) -> None:
         """Train the group and commit it. Concepts of it that were committed before a kill are learned once more with
-        the others, from the snapshot, so that these come out the same."""
+        the others, from the checkpoint, so that these come out the same."""
         known = self.library.names()
         if all(one.name in known for one in group):
             return

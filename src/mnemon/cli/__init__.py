@@ -1,4 +1,4 @@
-"""The command `mnemon`: a thin face over the API."""
+"""The command `mnemon`: a thin wrapper of the API."""
 
 import os
 import sys

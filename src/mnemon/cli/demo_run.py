@@ -131,7 +131,7 @@ def _summary(run: _Run) -> dict[str, float | None]:
 
 def _write_page(out: Path, runs: Mapping[str, _Run], base: Base) -> None:
     notes = {
-        "stamina": "Masked low-rank changes, with a price on what earlier concepts use.",
+        "stamina": "Masked low-rank changes, with a penalty on entries that earlier concepts use.",
         "lora": "What most trainers do: one LoRA after another on the same model.",
     }
     photos: dict[str, Sequence[Image.Image]] = {
@@ -140,7 +140,7 @@ def _write_page(out: Path, runs: Mapping[str, _Run], base: Base) -> None:
     report = Report(
         "Five concepts, one after another",
         "One text-to-image model is taught five things from five photos each, in sequence. After each step all things "
-        "learned so far are drawn again with the same prompts and seeds, and compared with photos not trained on.",
+        "learned so far are sampled again with the same prompts and seeds, and compared with photos not trained on.",
         [method_report(run.library, run.images, notes[method], run.seconds) for method, run in runs.items()],
         photos=photos,
         facts={"base": base.name, "photos a concept": str(PHOTOS), "scored on": f"{REFERENCES} others"},

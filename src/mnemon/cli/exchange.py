@@ -93,7 +93,7 @@ def import_(
     Formats: kohya, PEFT, diffusers (new and old), ComfyUI's .diff, cloneofsimo, and A1111's embeddings. What cannot be
     imported is reported, never dropped silently.
 
-    Example: mnemon import rex.safetensors --name rex --noun dog --trigger sks
+    Example: mnemon import rex.safetensors --name rex --class-noun dog --trigger sks
     """
     from mnemon import api
 

@@ -58,25 +58,25 @@ def generate(
     base_at: BaseAt = None,
     weights: WeightsOption = "fp32",
     offload_text: Annotated[
-        bool, typer.Option("--offload-text", help="Large text encoders rest in main memory while images are drawn.")
+        bool, typer.Option("--offload-text", help="Large text encoders stay in main memory while images are sampled.")
     ] = False,
     json_output: Json = False,
 ) -> None:
     """Draw images. Each PNG says how it was made.
 
-    Example: mnemon generate "a photo of <rex> dog in the snow" --number 4
+    Example: mnemon generate "a photo of <rex> dog in the snow" -n 4
     """
     from mnemon import api
     from mnemon.library import Library
     from mnemon.sampling.regions import region_from_text
 
     if region and auto_layout:
-        raise MnemonError("--auto places the concepts itself: leave out --region, or --auto.")
+        raise MnemonError("--auto-layout places the concepts itself: leave out --region, or --auto-layout.")
     opened = None if base else Library.open(library, at)
     regions = [region_from_text(text) for text in region or []]
     where = opened_base(base or (str(base_at) if base_at else None), library, weights, offload_text)
     before = set(to.glob("*.png"))
-    with progress("drawing") as bar:
+    with progress("sampling") as bar:
         api.generate(
             opened, prompt, base=where, negative_prompt=negative_prompt, seed=seed,
             num_images_per_prompt=num_images_per_prompt, guidance_scale=guidance_scale,

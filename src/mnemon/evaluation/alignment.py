@@ -15,7 +15,7 @@ def mean_pairwise_cosine(images: Tensor, references: Tensor) -> float:
     """Mean cosine over all pairs of a sampled image (n, d) and a reference image (m, d); -1..1, higher is better.
 
     With CLIP features this is image alignment (CLIP-I, IA) as Custom Diffusion, Mix-of-Show and CIDM compute it; with
-    features that know an instance again (DINO for photographs) it is identity alignment (DINO-I).
+    features that re-identify an instance (DINO for photographs) it is identity alignment (DINO-I).
     """
     return float((_unit(images) @ _unit(references).T).mean().clamp(-1, 1))  # rounding may go beyond
 

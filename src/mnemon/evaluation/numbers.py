@@ -1,4 +1,4 @@
-"""The figures of a run from its record, and of a method from its runs. What they are is said in `FIGURES`."""
+"""The figures of a run from its record, and of a method from its runs. Defined in `FIGURES`."""
 
 import math
 from collections.abc import Iterable, Sequence

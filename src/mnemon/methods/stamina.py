@@ -55,7 +55,7 @@ class MaskedStack(nn.Module):
             self.delta = self.delta * self.final_mask()
 
     def forgetting(self) -> Tensor:
-        return (self.past * self.delta).square().sum()  # || |P_{t-1}| (.) Delta_t ||_F^2
+        return (self.past * self.delta).square().sum()  # L_forget: || |P_{t-1}| (.) Delta_t ||_F^2
 
     def gates(self) -> Tensor:
         """(n, D1, D2)"""
@@ -174,7 +174,7 @@ class Stamina(Method):
     mask_lr: PositiveFloat = 1e-2
     """Learning rate of the masks' factors and networks."""
     b0: float = 2.0
-    """Initial value of the mask logits: 2 keeps 88 % of the gates open at first."""
+    """Initial bias of the mask logits, trained with them: at 2 all gates start open, with `gumbel_st` 88 % of them."""
     tau: PositiveFloat = 1.0
     """Temperature of the gates."""
     token_hidden: PositiveInt = 256

@@ -57,7 +57,7 @@ class TransformerBase(Base):
         if side < self.step or side % self.step:
             near = max(1, round(side / self.step)) * self.step
             raise MnemonError(
-                f"A {self.family} base draws images of a multiple of {self.step} pixels a side, not {side}: "
+                f"A {self.family} base generates images of a multiple of {self.step} pixels a side, not {side}: "
                 f"choose {near}, for example."
             )
         self._resolution = side

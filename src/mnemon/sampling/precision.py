@@ -1,4 +1,4 @@
-"""The arithmetic in which many images are drawn for scores."""
+"""The arithmetic in which the images for scores are sampled."""
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -19,7 +19,7 @@ def scoring_dtype(device: torch.device) -> torch.dtype:
 
 
 def bf16_autocast(base: Base) -> AbstractContextManager[Any]:
-    """Within the block a base of float32 weights draws in `scoring_dtype`: on a processor with bfloat16 1.8 times as
+    """Within the block a base of float32 weights samples in `scoring_dtype`: on a processor with bfloat16 1.8 times as
     fast, with images that differ by 0.001 in the mean (range 0..1), which moves no score by more than its noise. A
     base that was loaded in a smaller dtype stays in it."""
     dtype = scoring_dtype(base.device)

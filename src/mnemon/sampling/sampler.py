@@ -153,6 +153,6 @@ def _check(base: Base, prompts: Sequence[str], seeds: Sequence[int], settings: S
     if not 1 <= steps <= most:
         raise MnemonError(f"{steps} denoising steps cannot be taken: choose 1 to {most}, for example 30.")
     if settings.batch_size < 1:
-        raise MnemonError(f"A batch of {settings.batch_size} images cannot be drawn: choose 1 or more.")
+        raise MnemonError(f"A batch of {settings.batch_size} images cannot be sampled: choose 1 or more.")
     if base.distilled and settings.negative_prompt:
         raise MnemonError(f"'{base.name}' has its guidance built in and takes no negative prompt: leave it out.")
