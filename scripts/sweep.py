@@ -18,7 +18,7 @@ from torch import Tensor
 from mnemon.cli.options import setting_of
 from mnemon.data import photos_tensor
 from mnemon.evaluation import EvalRow, EvalSettings, WorldEncoders, evaluate, reference_features
-from mnemon.evaluation.drift import zero_shot_drift
+from mnemon.evaluation.alignment import zero_shot_drift
 from mnemon.evaluation.evaluate import default_prompts
 from mnemon.files import write_json
 from mnemon.methods import Method, TrainedConcept, method_from

@@ -11,8 +11,8 @@ from mnemon.evaluation.alignment import (
     mean_pairwise_cosine,
     multi_concept_alignment,
     self_similarity,
+    zero_shot_drift,
 )
-from mnemon.evaluation.drift import zero_shot_drift
 
 AXES = torch.eye(3)
 

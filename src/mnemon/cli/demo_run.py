@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def run_demo(
 
 def _learn_all(out: Path, method: str, base: Base, events: DemoEvents, training: TrainingSettings | None) -> _Run:
     """Learn all concepts into one library, each from its folder of photos, as a person would."""
-    path = out / method
+    path, strips = out / method, out / "pictures" / method
     for concept in CONCEPTS:
         known = Library.open(path).names() if is_library(path) else []
         if concept.name in known:
@@ -86,33 +87,25 @@ def _learn_all(out: Path, method: str, base: Base, events: DemoEvents, training:
             references=concept.photos(REFERENCES, seed=2),
             training=training,
             on_step=events.on_step,
-            on_images=_keep(out, method, len(known) + 1),
+            on_images=partial(_keep, strips, len(known) + 1),
         )
         events.on_row(Library.open(path), outcome.row or {})
     # Rows, and with them images, that a kill between learning and scoring left out.
-    api.evaluate(path, base=base, on_images=lambda state, name, images: _keep(out, method, state)(name, images))
-    return _read_run(out, method, Library.open(path))
+    api.evaluate(path, base=base, on_images=partial(_keep, strips))
+    return _read_run(Library.open(path), strips)
 
 
-def _strips(out: Path, method: str) -> Path:
-    return out / "pictures" / method
-
-
-def _keep(out: Path, method: str, state: int) -> Callable[[str | None, Tensor], None]:
+def _keep(folder: Path, state: int, name: str | None, images: Tensor) -> None:
     """Keep the first images of every concept as one strip, so that a demo that goes on has them all."""
-
-    def keep(name: str | None, images: Tensor) -> None:
-        if name is not None:
-            write_png(_strips(out, method) / f"{state}-{name}.png", image_strip(images, SHOWN))
-
-    return keep
+    if name is not None:
+        write_png(folder / f"{state}-{name}.png", image_strip(images, SHOWN))
 
 
-def _read_run(out: Path, method: str, library: Library) -> _Run:
+def _read_run(library: Library, strips: Path) -> _Run:
     run = _Run(library, seconds=sum(entry.settings["seconds"] for entry in library.history()))
     for state in range(1, library.revision + 1):
         for name in Library.open(library.path, at=state).names():
-            with Image.open(_strips(out, method) / f"{state}-{name}.png") as strip:
+            with Image.open(strips / f"{state}-{name}.png") as strip:
                 side = strip.height
                 cells = [strip.crop((i * side, 0, (i + 1) * side, side)) for i in range(SHOWN)]
             run.images.setdefault(name, {})[state] = cells

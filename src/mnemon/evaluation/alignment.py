@@ -1,4 +1,4 @@
-"""How well images fit their concept and their prompt, from features alone.
+"""How well images fit their concept and their prompt, and how far a base has drifted, from features alone.
 
 Features are rows and are compared by cosine, so their length does not matter.
 """
@@ -52,6 +52,15 @@ def multi_concept_alignment(images: Tensor, references: Sequence[Tensor]) -> flo
     whole image is compared with each concept, so it stays below what the same concepts reach alone.
     """
     return sum(mean_pairwise_cosine(images, known) for known in references) / len(references)
+
+
+def zero_shot_drift(bare: Tensor, adapted: Tensor) -> float:
+    """(1 - mean_i cosine(bare_i, adapted_i)) / 2 of features (n, d), same prompts and seeds; 0..1, lower is better.
+
+    The drift of PEFT's image generation benchmark: control prompts without a concept, sampled by the bare base and
+    by the adapted one. Crude: it counts every change, for the worse or not, and a model that learned nothing has none.
+    """
+    return (1 - float(matched_cosines(bare, adapted).mean())) / 2
 
 
 def _unit(features: Tensor) -> Tensor:

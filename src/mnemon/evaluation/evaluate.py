@@ -98,11 +98,12 @@ def evaluate(
         MnemonError: references were made with other encoders, or the encoders' prompt set is not known.
     """
     settings = settings or EvalSettings()
-    evaluator = _Evaluator(composed, references, encoders, settings, on_images)
+    row = EvalRow(encoders.name, settings.to_row_json(encoders.prompts))
+    evaluator = _Evaluator(composed, references, encoders, settings, on_images or (lambda name, images: None), row)
     evaluator.score_concepts(default_prompts(composed, encoders, settings) if prompts is None else prompts, control)
     if combined is not None:
         evaluator.score_combined(combined)
-    return evaluator.row
+    return row
 
 
 def evaluate_library(
@@ -126,26 +127,21 @@ def default_prompts(composed: Composed, encoders: Encoders, settings: EvalSettin
     }
 
 
+@dataclass
 class _Evaluator:
     """Fills one row."""
 
-    def __init__(
-        self,
-        composed: Composed,
-        references: References,
-        encoders: Encoders,
-        settings: EvalSettings,
-        on_images: OnImages | None,
-    ) -> None:
-        self.composed, self.references, self.encoders, self.settings = composed, references, encoders, settings
-        self.on_images = on_images or (lambda name, images: None)
-        self.prompt_set = prompt_set(encoders.prompts)
-        self.row = EvalRow(encoders.name, settings.to_row_json(encoders.prompts))
+    composed: Composed
+    references: References
+    encoders: Encoders
+    settings: EvalSettings
+    on_images: OnImages
+    row: EvalRow
 
     def score_concepts(self, prompts: Mapping[str, EvalPrompts], control: bool) -> None:
         requests: dict[str | None, EvalPrompts] = dict(prompts.items())
         if control:
-            requests[None] = control_prompts(self.prompt_set)
+            requests[None] = control_prompts(prompt_set(self.encoders.prompts))
         for name, images in self._sampled(requests):
             if name is None:
                 features = {"image": self.encoders.image(images)}

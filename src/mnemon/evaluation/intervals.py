@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -23,9 +23,6 @@ class Interval:
     low: float | None
     high: float | None
     runs: int
-
-    def json(self) -> dict[str, float | int | None]:
-        return asdict(self)
 
 
 def interval(values: Sequence[float | None]) -> Interval:

@@ -9,8 +9,8 @@ from torch import Tensor, float64, tensor
 from torch.nn.functional import normalize
 
 from mnemon.evaluation import matrix as scores
+from mnemon.evaluation.alignment import zero_shot_drift
 from mnemon.evaluation.confusion import confusion, recognised
-from mnemon.evaluation.drift import zero_shot_drift
 from mnemon.evaluation.figures import FIGURES
 from mnemon.evaluation.intervals import Interval, interval, t_quantile
 from mnemon.evaluation.mmd import a_mmd, f_mmd, kernel_scaled, kid

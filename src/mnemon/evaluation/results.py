@@ -43,7 +43,9 @@ class Results:
         if not found:
             raise MnemonError(f"There are no runs in {folder}: it should hold folders like lora/order-0-seed-0.")
         read = [_read(path) for path in found]
-        records = sorted((one for one in read if isinstance(one, RunRecord)), key=_place)
+        records = sorted(
+            (one for one in read if isinstance(one, RunRecord)), key=lambda one: (one.method, one.order, one.seed)
+        )
         _check_comparable(records)
         return cls(folder, tuple(records), tuple(one for one in read if isinstance(one, Problem)))
 
@@ -69,10 +71,6 @@ def _read(folder: Path) -> RunRecord | Problem:
     reached = max(record.rows, default=0)
     failure = record.failure or Failure("not finished: start it again, it goes on", f"after concept {reached}")
     return Problem(record.method, record.label, failure.error, failure.where)
-
-
-def _place(record: RunRecord) -> tuple[str, int, int]:
-    return record.method, record.order, record.seed
 
 
 def _check_comparable(records: list[RunRecord]) -> None:

@@ -28,7 +28,7 @@ def summary(numbers: dict[str, list[Numbers]]) -> dict[str, Any]:
     """
     return {
         "methods": {
-            method: {name: interval_of(runs, name).json() for name in SUMMARY} for method, runs in numbers.items()
+            method: {name: asdict(interval_of(runs, name)) for name in SUMMARY} for method, runs in numbers.items()
         }
     }
 
@@ -52,7 +52,7 @@ def _all_figures(results: Results, numbers: dict[str, list[Numbers]]) -> dict[st
     """As the summary, of every figure, with its spread over orders and its value in every run."""
     return {
         method: {
-            name: interval_of(runs, name).json()
+            name: asdict(interval_of(runs, name))
             | {
                 "spread_over_orders": spread_over_orders(results.of(method), runs, name),
                 "values": [one[name] for one in runs],
