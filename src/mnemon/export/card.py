@@ -5,9 +5,17 @@ from pathlib import Path
 
 from huggingface_hub import ModelCard, ModelCardData
 
-from mnemon.export.embeddings import embedding_file
-from mnemon.export.metadata import expands, trigger
-from mnemon.export.naming import CLIP, COMFY, DIFFUSERS, KOHYA, Naming, embedding_key, placeholder_tokens
+from mnemon.export.naming import (
+    CLIP,
+    COMFY,
+    DIFFUSERS,
+    FOLDER,
+    KOHYA,
+    embedding_file,
+    embedding_key,
+    placeholder_tokens,
+    tokenizer_of,
+)
 from mnemon.export.selection import Selection
 from mnemon.models.loading import HUB_ID
 from mnemon.sampling import Composed, ImageMetadata, SamplingSettings, save_image
@@ -40,45 +48,42 @@ def sample_gallery(selection: Selection, folder: Path, number: int) -> list[tupl
 
 
 def card_text(
-    selection: Selection,
-    naming: Naming,
-    kind: str,
-    files: Sequence[str],
-    gallery: Sequence[tuple[str, str]],
-    notes: Sequence[str],
+    selection: Selection, files: Sequence[str], gallery: Sequence[tuple[str, str]], notes: Sequence[str]
 ) -> str:
     """The card in Markdown, with the hub's YAML header."""
     base, method = selection.base, selection.library.method
+    lora = ["lora"] if selection.kind in selection.naming.formats else []
     data = ModelCardData(
         base_model=base.name if HUB_ID.fullmatch(base.name) and base.name.count("/") == 1 else None,
         library_name="diffusers",
         pipeline_tag="text-to-image",
-        tags=["text-to-image", "diffusers", "mnemon", base.family, *(["lora"] if kind in naming.formats else [])],
+        tags=["text-to-image", "diffusers", "mnemon", base.family, *lora],
         widget=[{"text": prompt, "output": {"url": file}} for prompt, file in gallery] or None,
-        instance_prompt=", ".join(trigger(selection, name, kind) for name in selection.names),
+        instance_prompt=", ".join(selection.trigger(name) for name in selection.names),
     )
-    concepts = [f"| `{trigger(selection, name, kind)}` | {name} |" for name in selection.names]
+    concepts = [f"| `{selection.trigger(name)}` | {name} |" for name in selection.names]
     parts = [
         f"# {selection.title}",
         f"Learned with mnemon, method `{method.name}`, on the base `{base.name}` ({base.family}).",
         "<Gallery />" if gallery else "",
         "\n".join(["## Concepts", "", "| write | concept |", "| --- | --- |", *concepts]),
-        "## Use\n\n" + "\n\n".join(_use(selection, naming, kind, files)),
+        "## Use\n\n" + "\n\n".join(_use(selection, files)),
         "## Notes\n\n" + "\n".join(f"- {note}" for note in notes) if notes else "",
         "## Licence\n\nThat of the base applies, and the rights of whoever is in the photos.",
     ]
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(part for part in parts if part) + "\n"))
 
 
-def _use(selection: Selection, naming: Naming, kind: str, files: Sequence[str]) -> list[str]:
-    if kind == "folder":
-        prompt = f"a photo of {trigger(selection, selection.names[0], kind)}"
+def _use(selection: Selection, files: Sequence[str]) -> list[str]:
+    kind = selection.kind
+    if kind == FOLDER:
+        prompt = f"a photo of {selection.trigger(selection.names[0])}"
         load = 'pipeline = DiffusionPipeline.from_pretrained("this folder")'
         return [_python(["from diffusers import DiffusionPipeline", "", load, f'pipeline("{prompt}")'])]
     weights = [file for file in files if "/" not in file]
     embeddings = [file for file in files if file.startswith("embeddings/")]
     if kind == DIFFUSERS:
-        return [_python(_diffusers_lines(selection, naming, weights))]
+        return [_python(_diffusers_lines(selection, weights))]
     places = {KOHYA: "`models/loras` (ComfyUI) or `models/Lora` (A1111 and its kin)", COMFY: "`models/loras` (ComfyUI)"}
     place = places.get(kind, "`models/checkpoints` (ComfyUI) or `models/Stable-diffusion` (A1111 and its kin)")
     lines = [f"Put `{file}` into {place}." for file in weights]
@@ -91,7 +96,8 @@ def _use(selection: Selection, naming: Naming, kind: str, files: Sequence[str]) 
     return lines
 
 
-def _diffusers_lines(selection: Selection, naming: Naming, weights: Sequence[str]) -> list[str]:
+def _diffusers_lines(selection: Selection, weights: Sequence[str]) -> list[str]:
+    naming = selection.naming
     lines = [f'pipeline.load_lora_weights("this folder", weight_name="{file}")' for file in weights]
     for name in selection.names:
         file = embedding_file(name)
@@ -101,27 +107,27 @@ def _diffusers_lines(selection: Selection, naming: Naming, weights: Sequence[str
             lines += ["", f'vectors = safetensors.torch.load_file("this folder/{file}")']
             for encoder, vectors in selection.tokens[name].items():
                 key = embedding_key(naming, encoder, vectors.shape[1])
-                by_hand = not expands(selection)
-                lines += _by_hand(name, encoder, key, len(vectors)) if by_hand else [_inversion(name, encoder, key)]
+                by_pipeline = selection.expands_tokens
+                lines += [_inversion(name, encoder, key)] if by_pipeline else _by_hand(name, encoder, key, len(vectors))
     pooled = [encoder for encoder, key in naming.encoders.items() if key in CLIP and len(naming.encoders) > 1]
     if pooled:
         # Published encoders say id 2 and then pool at the largest id, which is a new token's: diffusers' issue 10754.
         lines += ["", "# Otherwise the pooled embedding ends at the new token and ignores the words after it."]
         lines += [f"for encoder in ({', '.join(f'pipeline.{encoder}' for encoder in pooled)},):"]
         lines += ['    getattr(encoder, "text_model", encoder).eos_token_id = pipeline.tokenizer.eos_token_id']
-    prompt = f"a photo of {trigger(selection, selection.names[0], DIFFUSERS)}"
+    prompt = f"a photo of {selection.trigger(selection.names[0])}"
     return [*lines, "", f'pipeline("{prompt}")']
 
 
 def _inversion(name: str, encoder: str, key: str) -> str:
-    parts = f"text_encoder=pipeline.{encoder}, tokenizer=pipeline.{encoder.replace('text_encoder', 'tokenizer')}"
+    parts = f"text_encoder=pipeline.{encoder}, tokenizer=pipeline.{tokenizer_of(encoder)}"
     return f'pipeline.load_textual_inversion(vectors["{key}"], token="<{name}>", {parts})'
 
 
 def _by_hand(name: str, encoder: str, key: str, vectors: int) -> list[str]:
     """For pipelines without textual inversion."""
     tokens = placeholder_tokens(name, vectors)
-    reader = f"pipeline.{encoder.replace('text_encoder', 'tokenizer')}"
+    reader = f"pipeline.{tokenizer_of(encoder)}"
     return [
         f"tokenizer, encoder = getattr({reader}, 'tokenizer', {reader}), pipeline.{encoder}",
         f"tokenizer.add_tokens([tokenizers.AddedToken(word, lstrip=True, normalized=False) for word in {tokens}])",

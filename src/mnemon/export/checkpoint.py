@@ -5,6 +5,7 @@ in the original's lists of blocks, from the diffusers config alone.
 """
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,9 +13,7 @@ from torch import Tensor
 
 from mnemon.adapters import merge
 from mnemon.errors import MnemonError
-from mnemon.export.naming import naming_of
 from mnemon.export.selection import Selection
-from mnemon.models import Base
 from mnemon.models.layers import every_layer
 
 UNET_TOP = {
@@ -70,7 +69,11 @@ def checkpoint_tensors(selection: Selection, dtype: torch.dtype) -> dict[str, Te
         MnemonError: the family has no single-file layout.
     """
     base: Any = selection.base
-    check_layout(base)
+    if base.family not in PREFIXES or selection.naming.base_version == "sd_v2":
+        raise MnemonError(
+            f"Single-file checkpoints are written for Stable Diffusion 1.x and SDXL, not for '{base.name}' "
+            f"({base.family}): export a folder, which diffusers opens for every family."
+        )
     with merge(every_layer(base), selection.deltas):
         pipeline = base.pipeline()
         tensors = {f"model.diffusion_model.{key}": tensor for key, tensor in original_unet(pipeline.unet).items()}
@@ -81,21 +84,15 @@ def checkpoint_tensors(selection: Selection, dtype: torch.dtype) -> dict[str, Te
         return {key: tensor.to("cpu", dtype, copy=True) for key, tensor in tensors.items()}
 
 
-def check_layout(base: Base) -> None:
-    """Raises:
-    MnemonError: the family has no single-file layout.
-    """
-    if base.family not in PREFIXES or naming_of(base).base_version == "sd_v2":
-        raise MnemonError(
-            f"Single-file checkpoints are written for Stable Diffusion 1.x and SDXL, not for '{base.name}' "
-            f"({base.family}): export a folder, which diffusers opens for every family."
-        )
-
-
 def original_unet(unet: Any) -> dict[str, Tensor]:
     """A U-Net's weights under the original names."""
-    names = unet_names(unet)
-    return {_renamed(key, names): tensor for key, tensor in _state(unet).items()}
+    names, tensors = unet_names(unet), {}
+    for key, tensor in _state(unet).items():
+        name = original_name(key, names)
+        if name is None:
+            raise MnemonError(f"The layer '{key}' has no place in a single-file checkpoint: export a folder instead.")
+        tensors[name] = tensor
+    return tensors
 
 
 def unet_names(unet: Any) -> dict[str, str]:
@@ -126,14 +123,10 @@ def _name_block(names: dict[str, str], block: Any, path: str, side: str, place: 
     return place + len(block.resnets)
 
 
-def _renamed(key: str, names: dict[str, str]) -> str:
-    """The key with its longest known prefix replaced."""
-    parts = key.split(".")
-    for length in range(len(parts), 0, -1):
-        path = ".".join(parts[:length])
-        if path in names:
-            return ".".join([names[path], *parts[length:]])
-    raise MnemonError(f"The layer '{key}' has no place in a single-file checkpoint: export a folder instead.")
+def original_name(path: str, names: Mapping[str, str]) -> str | None:
+    """A path in diffusers' U-Net with its longest prefix in `names` replaced; None if there is none."""
+    prefix = max((name for name in names if f"{path}.".startswith(f"{name}.")), key=len, default=None)
+    return None if prefix is None else names[prefix] + path[len(prefix) :]
 
 
 def _vae(vae: Any) -> dict[str, Tensor]:

@@ -37,8 +37,7 @@ def cloneofsimo_factors(file: WeightFile, base: Base) -> dict[str, tuple[Tensor,
         pairs = _pairs(file, part)
         if pairs:
             classes = re.findall(r"\w+", file.header.get(part, "")) or CLASSES[part]  # a JSON list of names
-            target_modules = _target_modules(file, base, part, classes, pairs)
-            factors |= dict(zip(target_modules, pairs, strict=True))
+            factors |= dict(zip(_target_modules(file, base, part, classes, pairs), pairs, strict=True))
     return factors
 
 

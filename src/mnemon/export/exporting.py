@@ -5,23 +5,33 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from mnemon.errors import MnemonError
 from mnemon.export.card import card_text, sample_gallery
-from mnemon.export.checkpoint import check_layout, checkpoint_tensors
-from mnemon.export.embeddings import embedding_file, embedding_tensors
+from mnemon.export.checkpoint import checkpoint_tensors
 from mnemon.export.factors import RankSelection
-from mnemon.export.lora import LoraFile, adapter_metadata, lora_file
+from mnemon.export.lora import LoraFile, lora_file
 from mnemon.export.metadata import lora_header, model_spec
-from mnemon.export.naming import COMFY, DIFFUSERS, KOHYA, LANGUAGE_MODEL, Naming, mapped_by_comfyui, naming_of
+from mnemon.export.naming import (
+    CHECKPOINT,
+    COMFY,
+    DIFFUSERS,
+    EMBEDDING,
+    FOLDER,
+    KINDS,
+    KOHYA,
+    LANGUAGE_MODEL,
+    embedding_file,
+    embedding_key,
+    mapped_by_comfyui,
+)
 from mnemon.export.pipeline_folder import write_pipeline
 from mnemon.export.selection import Selection, select
 from mnemon.files import new_folder, write_safetensors, write_text
 from mnemon.library import Library
 from mnemon.models import Base
 
-EMBEDDING, FOLDER, CHECKPOINT = "embedding", "folder", "checkpoint"
-KINDS = (DIFFUSERS, KOHYA, COMFY, EMBEDDING, FOLDER, CHECKPOINT)
 LORA_NAME = "pytorch_lora_weights"
 """The file name that diffusers and the hub look for."""
 
@@ -75,49 +85,60 @@ def export(
         raise MnemonError(f"A rank or a share of the energy is for LoRA files; an export as '{kind}' needs neither.")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise MnemonError(f"{folder} is not an empty folder: choose another place for the export.")
-    naming = naming_of(base)
-    if kind == CHECKPOINT:
-        check_layout(base)
-    selection = select(library, base, names)
+    selection = select(library, base, names, kind)
     with new_folder(folder) as aside:
-        lora, notes = _write(selection, naming, aside, kind, rank_selection or RankSelection(), dtype)
+        lora, notes = _write(selection, aside, rank_selection or RankSelection(), dtype)
         files = sorted(str(path.relative_to(aside)) for path in aside.rglob("*") if path.is_file())
         gallery = sample_gallery(selection, aside, images)
-        write_text(aside / "README.md", card_text(selection, naming, kind, files, gallery, notes))
+        write_text(aside / "README.md", card_text(selection, files, gallery, notes))
     return ExportResult(folder, ("README.md", *files), tuple(selection.names), lora, tuple(notes))
 
 
 def _write(
-    selection: Selection, naming: Naming, folder: Path, kind: str, rank_selection: RankSelection, dtype: torch.dtype
+    selection: Selection, folder: Path, rank_selection: RankSelection, dtype: torch.dtype
 ) -> tuple[LoraFile | None, list[str]]:
-    """Write the files of one kind; returns the LoRA file, if any, and notes."""
+    """Write the selection's files; returns the LoRA file, if any, and notes."""
+    kind = selection.kind
     if kind == FOLDER:
         write_pipeline(selection, folder, dtype)
         return None, []
     for name in selection.names:
-        header = model_spec(selection, naming, "textual-inversion", kind, [name])
-        tensors = embedding_tensors(naming, name, selection.tokens[name], kind)
-        write_safetensors(folder / embedding_file(name), tensors, header)
+        header = model_spec(selection, "textual-inversion", [name])
+        write_safetensors(folder / embedding_file(name), _embedding_tensors(selection, name), header)
     weights = folder / f"{selection.title}.safetensors"
     if kind == CHECKPOINT:
-        header = model_spec(selection, naming, "", kind, selection.names) | _prediction(selection.base)
+        header = model_spec(selection, "", selection.names) | _prediction(selection.base)
         write_safetensors(weights, checkpoint_tensors(selection, dtype), header)
         return None, ["The embedding files belong to it: a checkpoint has no place for new tokens."]
     if kind == EMBEDDING:
         changed = any(delta.matrix().any() for delta in selection.deltas.values())
         return None, ["The tokens alone: the concepts' changes of the weights are not in these files."] * changed
-    file = lora_file(selection, naming, kind, rank_selection, dtype)
+    file = lora_file(selection, rank_selection, dtype)
     if file is None:
         return None, ["Nothing but tokens: these concepts change no weight."]
-    header = lora_header(selection, naming, kind, file, adapter_metadata(naming, file.ranks))
     path = folder / f"{LORA_NAME}.safetensors" if kind == DIFFUSERS else weights
-    write_safetensors(path, file.tensors, header)
-    return file, _notes(file, rank_selection) + (_left_by_comfyui(naming, file) if kind == COMFY else [])
+    write_safetensors(path, file.tensors, lora_header(selection, file.ranks))
+    return file, _notes(file, rank_selection) + (_left_by_comfyui(selection, file) if kind == COMFY else [])
 
 
-def _left_by_comfyui(naming: Naming, file: LoraFile) -> list[str]:
+def _embedding_tensors(selection: Selection, name: str) -> dict[str, Tensor]:
+    """A token's vectors (vectors, width) by key.
+
+    With a single CLIP encoder the key is `emb_params`, which A1111, ComfyUI and kohya's scripts read, or in diffusers'
+    format the token itself, which `load_textual_inversion` takes as its name. Otherwise each encoder has its own key:
+    `clip_l`, `clip_g`, `t5xxl`, or the name of a language model.
+    """
+    naming = selection.naming
+    stored = {encoder: vectors.detach().float().cpu() for encoder, vectors in selection.tokens[name].items()}
+    if len(stored) == 1 and naming.denoiser == "unet":
+        (vectors,) = stored.values()
+        return {f"<{name}>" if selection.kind == DIFFUSERS else "emb_params": vectors}
+    return {embedding_key(naming, encoder, vectors.shape[1]): vectors for encoder, vectors in stored.items()}
+
+
+def _left_by_comfyui(selection: Selection, file: LoraFile) -> list[str]:
     """What ComfyUI does not read of a file in its own format and of the embeddings."""
-    notes = []
+    naming, notes = selection.naming, []
     left = [target for target in (*file.ranks, *file.whole) if not mapped_by_comfyui(naming, target)]
     if left:
         notes.append(

@@ -14,22 +14,6 @@ SAME = 1e-5
 
 
 @dataclass(frozen=True)
-class Factors:
-    """Δ = alpha / rank · up · down, with `up` (d_out, rank) and `down` (rank, d_in)."""
-
-    up: Tensor
-    down: Tensor
-    alpha: float
-
-    @property
-    def rank(self) -> int:
-        return self.down.shape[0]
-
-    def matrix(self) -> Tensor:
-        return self.alpha / self.rank * (self.up.float() @ self.down.float())
-
-
-@dataclass(frozen=True)
 class RankSelection:
     """Which rank approximates a change: at most `rank`, or the lowest with the share `energy` (0..1) of the sum of its
     squared singular values; exact with neither.
@@ -54,25 +38,24 @@ class RankSelection:
         return self.rank is None and self.energy is None
 
 
-def low_rank_of(target: str, whole: Delta, parts: Sequence[Mapping[str, Delta]]) -> Factors | None:
+def low_rank_of(target: str, whole: Delta, parts: Sequence[Mapping[str, Delta]]) -> LowRank | None:
     """The factors of a composed change that is the sum of its parts' low-rank changes; None for others.
 
     A single part keeps its factors and scale; several are concatenated, with their scales merged into `up`.
     """
-    own = [part[target] for part in parts if target in part]
-    if not own or not all(isinstance(delta, LowRank) for delta in own):
+    deltas = [part[target] for part in parts if target in part]
+    low_rank = [delta for delta in deltas if isinstance(delta, LowRank)]
+    if not low_rank or len(low_rank) < len(deltas):
         return None
-    deltas = [delta for delta in own if isinstance(delta, LowRank)]
-    factors = Factors(deltas[0].up.data, deltas[0].down.data, deltas[0].scale * deltas[0].rank)
-    if len(deltas) > 1:
-        up = torch.cat([delta.scale * delta.up.data.float() for delta in deltas], dim=1)
-        down = torch.cat([delta.down.data.float() for delta in deltas])
-        factors = Factors(up, down, float(down.shape[0]))
+    factors = low_rank[0]
+    if len(low_rank) > 1:
+        up = torch.cat([delta.scale * delta.up.data.float() for delta in low_rank], dim=1)
+        factors = LowRank(up, torch.cat([delta.down.data.float() for delta in low_rank]))
     matrix = whole.matrix().cpu()
     return factors if (factors.matrix().cpu() - matrix).norm() <= SAME * matrix.norm() else None
 
 
-def truncated_svd(matrix: Tensor, rank_selection: RankSelection) -> Factors:
+def truncated_svd(matrix: Tensor, rank_selection: RankSelection) -> LowRank:
     """The closest factors of a matrix (d_out, d_in) at the selected rank (Eckart-Young), each scaled by the roots of
     the singular values. An exact selection drops those that are zero to rounding."""
     u, s, v = torch.linalg.svd(matrix.float(), full_matrices=False)
@@ -81,4 +64,4 @@ def truncated_svd(matrix: Tensor, rank_selection: RankSelection) -> Factors:
         held = s.double().square().cumsum(0)
         rank = min(rank, int((held < rank_selection.energy * held[-1]).sum()) + 1)
     root = s[:rank].sqrt()
-    return Factors((u[:, :rank] * root).contiguous(), (root[:, None] * v[:rank]).contiguous(), float(rank))
+    return LowRank((u[:, :rank] * root).contiguous(), (root[:, None] * v[:rank]).contiguous())

@@ -9,13 +9,12 @@ ComfyUI            <any of these paths>.diff
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
 
 from mnemon.errors import MnemonError
-from mnemon.export.checkpoint import PREFIXES, unet_names
+from mnemon.export.checkpoint import PREFIXES, original_name, unet_names
 from mnemon.export.naming import CLIP, Naming, split_target
 from mnemon.models import Base
 
@@ -36,35 +35,23 @@ ENDINGS = {
 OLD = re.compile(r"(?P<module>.+?)(\.processor)?\.to_(?P<name>q|k|v|out)_lora\.(?P<part>down|up)\.weight")
 CLIP_PROJECTIONS = {"q": "q_proj", "k": "k_proj", "v": "v_proj", "out": "out_proj"}
 PROJECTIONS = {"q": "to_q", "k": "to_k", "v": "to_v", "out": "to_out.0"}
-KOHYA_PREFIXES = {"text_encoder": ("lora_te", "lora_te1"), "text_encoder_2": ("lora_te2",)}
+KOHYA_PREFIXES = {"unet": ("lora_unet",), "text_encoder": ("lora_te", "lora_te1"), "text_encoder_2": ("lora_te2",)}
 
 
-@dataclass
-class LayerTensors:
-    """The tensors of one layer in a file."""
-
-    tensors: dict[str, Tensor] = field(default_factory=dict)
-    """"down", "up", "alpha", "diff"."""
-    unknown_keys: list[str] = field(default_factory=list)
-    """Keys of other kinds, such as those of DoRA or LoKr."""
-
-
-def tensors_by_layer(tensors: Mapping[str, Tensor]) -> dict[str, LayerTensors]:
-    """The file's tensors by the layer's name in the file."""
-    layers: dict[str, LayerTensors] = {}
+def tensors_by_layer(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """The file's tensors by the layer's name in the file and their kind: "down", "up", "alpha" or "diff"; the kind of
+    others, such as those of DoRA or LoKr, is their key."""
+    layers: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         module, kind = _split(key)
-        if kind is None:
-            layers.setdefault(module, LayerTensors()).unknown_keys.append(key)
-        else:
-            layers.setdefault(module, LayerTensors()).tensors[kind] = tensor
+        layers.setdefault(module, {})[kind] = tensor
     return layers
 
 
 def target_names(base: Base, naming: Naming, target_modules: Iterable[str]) -> dict[str, str]:
     """Every name that a file may have for a layer -> its target module."""
     names: dict[str, str] = {}
-    original = unet_names(base.denoiser) if base.family in PREFIXES else {}
+    originals = unet_names(base.denoiser) if base.family in PREFIXES else {}
     for target in target_modules:
         part, path = split_target(naming, target)
         paths = [path, f"text_model.{path}"] if naming.encoders.get(part) in CLIP else [path]
@@ -72,12 +59,12 @@ def target_names(base: Base, naming: Naming, target_modules: Iterable[str]) -> d
             paths.append(path.removesuffix(".0"))
         for spelling in paths:
             names[f"{part}.{spelling}"] = names[f"{part}.base_model.model.{spelling}"] = target
-            for prefix in _kohya_prefixes(naming, part):
+            for prefix in KOHYA_PREFIXES.get(part, ()):
                 names[f"{prefix}_{spelling.replace('.', '_')}"] = target
             if part == naming.denoiser:
                 names[spelling] = names[f"base_model.model.{spelling}"] = target
-        if part == naming.denoiser and original:
-            name = _original(path, original)
+        if part == naming.denoiser and originals:
+            name = original_name(path, originals) or path
             names[f"lora_unet_{name.replace('.', '_')}"] = names[f"diffusion_model.{name}"] = target
     return names
 
@@ -122,7 +109,8 @@ def alpha_in(adapter: Mapping[str, Any], part: str, path: str, rank: int) -> flo
     return float(alpha) * (rank**0.5 if config.get("use_rslora") else 1.0)
 
 
-def _split(key: str) -> tuple[str, str | None]:
+def _split(key: str) -> tuple[str, str]:
+    """(the layer's name, the tensor's kind)."""
     old = OLD.fullmatch(key)
     if old:
         projections = CLIP_PROJECTIONS if old["module"].endswith("self_attn") else PROJECTIONS
@@ -131,14 +119,4 @@ def _split(key: str) -> tuple[str, str | None]:
         if key.endswith(ending):
             return key.removesuffix(ending), kind
     module, dot, _ = key.removesuffix(".weight").rpartition(".")
-    return (module if dot else key), None
-
-
-def _kohya_prefixes(naming: Naming, part: str) -> tuple[str, ...]:
-    return ("lora_unet",) if part == "unet" else KOHYA_PREFIXES.get(part, ())
-
-
-def _original(path: str, names: Mapping[str, str]) -> str:
-    """A U-Net layer's name in the original code."""
-    prefix = max((name for name in names if path == name or path.startswith(f"{name}.")), key=len, default="")
-    return names[prefix] + path[len(prefix) :] if prefix else path
+    return (module if dot else key), key

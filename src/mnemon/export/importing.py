@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
@@ -13,7 +13,7 @@ from mnemon.data.concept import check_name
 from mnemon.errors import MnemonError
 from mnemon.export.cloneofsimo import cloneofsimo_factors, cloneofsimo_vectors, is_cloneofsimo, other_keys
 from mnemon.export.factors import SAME
-from mnemon.export.formats import LayerTensors, alpha_in, target_names, tensors_by_layer, to_diffusers
+from mnemon.export.formats import ENDINGS, alpha_in, target_names, tensors_by_layer, to_diffusers
 from mnemon.export.naming import embedding_key, naming_of, split_target
 from mnemon.export.selection import compose_branches
 from mnemon.export.weight_file import WeightFile, read_weights
@@ -41,9 +41,9 @@ class ImportedAdapter:
 
     deltas: Mapping[str, Delta]
     tokens: Mapping[str, Tensor] | None
-    skipped: tuple[str, ...] = ()
-    trigger: str | None = None
-    sources: tuple[Mapping[str, str], ...] = field(default_factory=tuple)
+    skipped: tuple[str, ...]
+    trigger: str | None
+    sources: tuple[Mapping[str, str], ...]
 
 
 def read_adapter(paths: Sequence[Path], base: Base, partial: bool = False) -> ImportedAdapter:
@@ -58,6 +58,7 @@ def read_adapter(paths: Sequence[Path], base: Base, partial: bool = False) -> Im
     deltas: dict[str, Delta] = {}
     tokens: Mapping[str, Tensor] | None = None
     skipped: list[str] = []
+    sources = []
     trigger = None
     for path in paths:
         file = read_weights(path)
@@ -72,10 +73,10 @@ def read_adapter(paths: Sequence[Path], base: Base, partial: bool = False) -> Im
                 f"{_listed(skipped)}. Go on without them with --partial; images will differ from the original's."
             )
         trigger = trigger or _trigger(file)
+        sources.append({"source": str(path), "sha256": file_sha256(file.path)})
     if not deltas and not tokens:
         raise MnemonError(f"Nothing in {_listed([str(path) for path in paths])} can be imported into '{base.name}'.")
-    sources = tuple({"source": str(path), "sha256": file_sha256(read_weights(path).path)} for path in paths)
-    return ImportedAdapter(deltas, tokens, tuple(skipped), trigger, sources)
+    return ImportedAdapter(deltas, tokens, tuple(skipped), trigger, tuple(sources))
 
 
 def as_concept(
@@ -121,10 +122,9 @@ def _contents(file: WeightFile, base: Base) -> tuple[dict[str, Delta], dict[str,
 
 
 def _is_embedding(file: WeightFile, base: Base) -> bool:
-    keys = set(file.tensors)
-    known = {*ONE_ENCODER, *_embedding_keys(base)}
-    single = len(keys) == 1 and not any(kind in next(iter(keys)) for kind in ("lora", ".diff"))
-    return bool(keys & known) or single
+    keys = list(file.tensors)
+    single = len(keys) == 1 and not any(kind in keys[0] for kind in ("lora", ".diff"))
+    return single or not {*ONE_ENCODER, *_embedding_keys(base)}.isdisjoint(keys)
 
 
 def _embedding_keys(base: Base) -> dict[str, str]:
@@ -160,8 +160,9 @@ def _deltas(file: WeightFile, base: Base) -> tuple[dict[str, Delta], list[str]]:
     layer_tensors = tensors_by_layer(tensors)
     for name, layer in layer_tensors.items():
         target = names.get(name)
-        if target is None or layer.unknown_keys or not _complete(layer):
-            unknown += layer.unknown_keys + [name] * bool(layer.tensors)
+        if target is None or layer.keys() - {"alpha"} not in ({"down", "up"}, {"diff"}):
+            other_keys = [kind for kind in layer if kind not in ENDINGS.values()]
+            unknown += other_keys + [name] * (len(other_keys) < len(layer))
             continue
         part, path = split_target(naming, target)
         deltas[target] = _delta(layer, file, part, path)
@@ -178,19 +179,14 @@ def _deltas(file: WeightFile, base: Base) -> tuple[dict[str, Delta], list[str]]:
     return deltas, unknown
 
 
-def _complete(layer: LayerTensors) -> bool:
-    kinds = layer.tensors.keys() - {"alpha"}
-    return kinds in ({"down", "up"}, {"diff"})
-
-
-def _delta(layer: LayerTensors, file: WeightFile, part: str, path: str) -> Delta:
-    if "diff" in layer.tensors:
-        return Dense(layer.tensors["diff"].flatten(1).clone())
-    up, down = layer.tensors["up"].flatten(1), layer.tensors["down"].flatten(1)
+def _delta(layer: Mapping[str, Tensor], file: WeightFile, part: str, path: str) -> Delta:
+    if "diff" in layer:
+        return Dense(layer["diff"].flatten(1).clone())
+    up, down = layer["up"].flatten(1), layer["down"].flatten(1)
     rank = down.shape[0]
     if up.shape[1] != rank:
         raise MnemonError(f"The factors of '{path}' in '{file.path}' do not fit together: the file is broken.")
-    alpha = layer.tensors["alpha"].item() if "alpha" in layer.tensors else alpha_in(file.adapter, part, path, rank)
+    alpha = layer["alpha"].item() if "alpha" in layer else alpha_in(file.adapter, part, path, rank)
     return LowRank(up.clone(), down.clone(), alpha / rank)
 
 

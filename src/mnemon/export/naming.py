@@ -11,6 +11,9 @@ from mnemon.errors import MnemonError
 from mnemon.models import Base
 
 KOHYA, DIFFUSERS, COMFY = "kohya", "diffusers", "comfy"
+EMBEDDING, FOLDER, CHECKPOINT = "embedding", "folder", "checkpoint"
+KINDS = (DIFFUSERS, KOHYA, COMFY, EMBEDDING, FOLDER, CHECKPOINT)
+"""The kinds of exports: three formats of LoRA files, the tokens alone, a whole pipeline, the model in one file."""
 CLIP = ("clip_l", "clip_g", "clip_h")
 LANGUAGE_MODEL = "language model"
 BY_WIDTH = {2560: "qwen3_4b", 3584: "qwen25_7b", 4096: "qwen3_8b", 5120: "mistral3_24b"}
@@ -104,6 +107,16 @@ def split_target(naming: Naming, target: str) -> tuple[str, str]:
 def placeholder_tokens(name: str, num_vectors: int) -> list[str]:
     """The tokenizer's tokens of a concept, one per vector, as diffusers numbers them: `<rex>`, `<rex>_1`, ..."""
     return [f"<{name}>_{index}" if index else f"<{name}>" for index in range(num_vectors)]
+
+
+def tokenizer_of(encoder: str) -> str:
+    """The pipeline's name of a text encoder's tokenizer."""
+    return encoder.replace("text_encoder", "tokenizer")
+
+
+def embedding_file(name: str) -> str:
+    """The path of a token's file in an export; its stem is the trigger in ComfyUI and A1111."""
+    return f"embeddings/{name}.safetensors"
 
 
 def embedding_key(naming: Naming, encoder: str, width: int) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mnemon.adapters import merge
 from mnemon.errors import MnemonError
-from mnemon.export.naming import placeholder_tokens
+from mnemon.export.naming import placeholder_tokens, tokenizer_of
 from mnemon.export.selection import Selection
 from mnemon.models.layers import every_layer
 from mnemon.models.loading import without_bars
@@ -26,22 +26,20 @@ def write_pipeline(selection: Selection, folder: Path, dtype: torch.dtype) -> No
     Raises:
         MnemonError: the base is no diffusers pipeline that can be written, or a tokenizer has the token already.
     """
-    with merge(every_layer(selection.base), selection.deltas):
-        pipeline = _pipeline(selection)
+    base: Any = selection.base
+    if not hasattr(base, "pipeline"):
+        raise MnemonError(f"The base '{base.name}' is no diffusers pipeline: it cannot be written as one.")
+    with merge(every_layer(base), selection.deltas):
+        pipeline = base.pipeline()
         for encoder, vectors in _by_encoder(selection).items():
             tokenizer, model = _with_tokens(pipeline, encoder, vectors)
-            pipeline.register_modules(**{encoder: model, _tokenizer_of(encoder): tokenizer})
+            pipeline.register_modules(**{encoder: model, tokenizer_of(encoder): tokenizer})
         if dtype != torch.float32:
-            pipeline.register_modules(**{part: copy.deepcopy(module) for part, module in _modules(pipeline).items()})
+            modules = {part: one for part, one in pipeline.components.items() if isinstance(one, torch.nn.Module)}
+            pipeline.register_modules(**copy.deepcopy(modules))
             pipeline.to(dtype=dtype)
         with without_bars():
             pipeline.save_pretrained(str(folder))
-
-
-def _pipeline(selection: Selection) -> Any:
-    if not hasattr(selection.base, "pipeline"):
-        raise MnemonError(f"The base '{selection.base.name}' is no diffusers pipeline: it cannot be written as one.")
-    return selection.base.pipeline()
 
 
 def _by_encoder(selection: Selection) -> dict[str, dict[str, Tensor]]:
@@ -56,7 +54,7 @@ def _by_encoder(selection: Selection) -> dict[str, dict[str, Tensor]]:
 
 def _with_tokens(pipeline: Any, encoder: str, vectors: dict[str, Tensor]) -> tuple[Any, Any]:
     """Copies of the tokenizer and its text encoder with the tokens added."""
-    reader, model = (copy.deepcopy(getattr(pipeline, part)) for part in (_tokenizer_of(encoder), encoder))
+    reader, model = (copy.deepcopy(getattr(pipeline, part)) for part in (tokenizer_of(encoder), encoder))
     tokenizer = getattr(reader, "tokenizer", reader)  # of a processor of text and images
     taken = sorted(set(vectors) & set(tokenizer.get_vocab()))
     if taken:
@@ -81,11 +79,3 @@ def _set_eos_token(tokenizer: Any, model: Any) -> None:
     config = getattr(model.config, "text_config", model.config)
     if getattr(config, "eos_token_id", None) == 2:
         config.eos_token_id = tokenizer.eos_token_id
-
-
-def _tokenizer_of(encoder: str) -> str:
-    return encoder.replace("text_encoder", "tokenizer")
-
-
-def _modules(pipeline: Any) -> dict[str, torch.nn.Module]:
-    return {part: module for part, module in pipeline.components.items() if isinstance(module, torch.nn.Module)}

@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from torch import Tensor
+from diffusers.loaders import TextualInversionLoaderMixin
 
 from mnemon.adapters import Delta
 from mnemon.errors import MnemonError
+from mnemon.export.naming import DIFFUSERS, FOLDER, Naming, naming_of, placeholder_tokens
 from mnemon.library import Library
 from mnemon.methods.base import Method, TrainedConcept
 from mnemon.models import Base, Tokens
@@ -14,15 +15,18 @@ from mnemon.models import Base, Tokens
 
 @dataclass(frozen=True)
 class Selection:
-    """Concepts of a library, composed by its method as if there were no others.
+    """Concepts of a library, composed by its method as if there were no others, for an export of one kind.
 
     Attributes:
+        naming: what other tools call the parts of the base.
         deltas: the composed change by target module.
         tokens: each concept's vectors (vectors, width) by text encoder.
     """
 
     library: Library
     base: Base
+    naming: Naming
+    kind: str
     learned: tuple[TrainedConcept, ...]
     deltas: Mapping[str, Delta]
     tokens: Mapping[str, Tokens]
@@ -40,14 +44,30 @@ class Selection:
         (class_noun,) = (concept.class_noun for concept in self.learned if concept.name == name)
         return self.library.method.prompt_name(name, class_noun)
 
+    @property
+    def expands_tokens(self) -> bool:
+        """Whether the family's pipeline loads textual inversions and expands tokens of several vectors."""
+        return issubclass(getattr(self.base, "pipeline_class", object), TextualInversionLoaderMixin)
 
-def select(library: Library, base: Base, names: Sequence[str] = ()) -> Selection:
+    def trigger(self, name: str) -> str:
+        """What to write in a prompt: for diffusers "<rex> dog", or "<rex> <rex>_1 dog" where its pipeline does not
+        expand tokens of several vectors; elsewhere "rex dog", since there the embedding file's name is the trigger."""
+        words = [name]
+        if self.kind in (DIFFUSERS, FOLDER):
+            num_vectors = max(len(rows) for rows in self.tokens[name].values())
+            words = placeholder_tokens(name, 1 if self.expands_tokens else num_vectors)
+        return self.prompt_name(name).replace(f"<{name}>", " ".join(words))
+
+
+def select(library: Library, base: Base, names: Sequence[str] = (), kind: str = DIFFUSERS) -> Selection:
     """The concepts `names`, by default all, in the order in which they were learned.
 
     Raises:
-        MnemonError: the base is another one, a concept is unknown, there is none, or other tools have no format for it:
-            concepts that are combined per prompt, or tokens with vectors per layer.
+        MnemonError: the base is another one, or of a family without names in other tools; a concept is unknown, or
+            there is none; or other tools have no format for it: concepts that are combined per prompt, or tokens with
+            vectors per layer.
     """
+    naming = naming_of(base)
     library.check_base(base)
     known = library.names()
     for name in names:
@@ -57,9 +77,16 @@ def select(library: Library, base: Base, names: Sequence[str] = ()) -> Selection
     if not learned:
         raise MnemonError(f"{library.path} has no concept yet: there is nothing to export.")
     tokens = library.method.tokens(learned)
-    _refuse_layerwise(tokens)
-    kept = library.fused() if len(learned) == len(known) else None
-    return Selection(library, base, learned, kept or _compose(library.method, base, learned), tokens)
+    for name, vectors in tokens.items():
+        if any(tensor.ndim != 2 for tensor in vectors.values()):
+            raise MnemonError(
+                f"The token <{name}> has vectors of its own for every layer of the base. No file of another tool can "
+                "hold that: an embedding is one set of vectors for all layers. It can be sampled with mnemon only, "
+                "or learned again by a method with ordinary tokens."
+            )
+    fused = library.fused() if len(learned) == len(known) else None
+    deltas = fused or _compose(library.method, base, learned)
+    return Selection(library, base, naming, kind, learned, deltas, tokens)
 
 
 def _compose(method: Method, base: Base, concepts: Sequence[TrainedConcept]) -> dict[str, Delta]:
@@ -84,13 +111,3 @@ def compose_branches(method: Method, base: Base, concepts: Sequence[TrainedConce
         if not method.per_prompt:
             return [method.compose(base, concepts)]
         return method.branches(base, concepts, method.prompt_name(concepts[0].name, concepts[0].class_noun))
-
-
-def _refuse_layerwise(tokens: Mapping[str, Mapping[str, Tensor]]) -> None:
-    for name, vectors in tokens.items():
-        if any(tensor.ndim != 2 for tensor in vectors.values()):
-            raise MnemonError(
-                f"The token <{name}> has vectors of its own for every layer of the base. No file of another tool can "
-                "hold that: an embedding is one set of vectors for all layers. It can be sampled with mnemon only, "
-                "or learned again by a method with ordinary tokens."
-            )
