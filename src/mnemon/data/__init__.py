@@ -3,15 +3,6 @@
 from mnemon.data.concept import Concept, Photo
 from mnemon.data.layouts import concept_from_folder, concept_from_imagefolder
 from mnemon.data.listing import concepts_from_list
-from mnemon.data.reading import MAX_PIXELS
 from mnemon.data.tensors import photos_tensor
 
-__all__ = [
-    "MAX_PIXELS",
-    "Concept",
-    "Photo",
-    "concept_from_folder",
-    "concept_from_imagefolder",
-    "concepts_from_list",
-    "photos_tensor",
-]
+__all__ = ["Concept", "Photo", "concept_from_folder", "concept_from_imagefolder", "concepts_from_list", "photos_tensor"]

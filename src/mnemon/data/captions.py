@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from mnemon.world.backgrounds import BACKGROUNDS
+from mnemon.world.captions import with_article
 from mnemon.world.looks import COLOURS, PATTERNS
 from mnemon.world.things import NOUNS
 
@@ -37,8 +38,12 @@ def diverse_captions(single_token_words: SingleTokenWords, count: int, seed: int
         ValueError: none of the things is a single token of the base.
     """
     rng = np.random.default_rng((seed, 41))
-    parts = _vocabulary(single_token_words)
-    return [_caption(*(str(rng.choice(words)) for words in parts)) for _ in range(count)]
+    vocabulary = _vocabulary(single_token_words)
+    captions = []
+    for _ in range(count):
+        opening, quality, thing, place = (str(rng.choice(words)) for words in vocabulary)
+        captions.append(f"{opening}{_thing(quality, thing)} {place}".strip())
+    return captions
 
 
 def captions_of_two(single_token_words: SingleTokenWords, count: int, seed: int) -> list[str]:
@@ -64,10 +69,5 @@ def _vocabulary(single_token_words: SingleTokenWords) -> tuple[list[str], list[s
     return [phrase for phrase in OPENINGS if known(phrase)], qualities, things, ["", *filter(known, PLACES)]
 
 
-def _caption(opening: str, quality: str, thing: str, place: str) -> str:
-    return f"{opening}{_thing(quality, thing)} {place}".strip()
-
-
 def _thing(quality: str, thing: str) -> str:
-    words = f"{quality} {thing}".strip()
-    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
+    return with_article(f"{quality} {thing}".strip())

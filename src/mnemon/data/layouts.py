@@ -135,23 +135,21 @@ def _caption_beside(image: Path, name: str) -> str | None:
 def _records(metadata: Path) -> Iterator[tuple[str, str, str]]:
     """(where, file name, text) of each line that is not blank; `where` is for errors."""
     for number, line in enumerate(read_text(metadata).splitlines(), start=1):
-        if line.strip():
-            where = f"line {number} of '{metadata}'"
-            yield where, *_fields(line, where)
-
-
-def _fields(line: str, where: str) -> tuple[str, str]:
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError:
-        record = None
-    match record:
-        case {"file_name": str(file_name), "text": str(text)}:
-            return file_name, text
-    raise MnemonError(
-        f"Malformed metadata in {where}: each line is one JSON object "
-        'like {"file_name": "0.jpg", "text": "a photo of <rex>"}.'
-    )
+        if not line.strip():
+            continue
+        where = f"line {number} of '{metadata}'"
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            record = None
+        match record:
+            case {"file_name": str(file_name), "text": str(text)}:
+                yield where, file_name, text
+            case _:
+                raise MnemonError(
+                    f"Malformed metadata in {where}: each line is one JSON object "
+                    'like {"file_name": "0.jpg", "text": "a photo of <rex>"}.'
+                )
 
 
 def _inside(folder: Path, file_name: str, where: str) -> Path:

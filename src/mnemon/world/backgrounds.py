@@ -4,18 +4,11 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ImageDraw
+from PIL import Image, ImageDraw
 
 from mnemon.world.looks import RGB
 
 Draw = ImageDraw.ImageDraw
-
-
-def _gradient(size: int, top: RGB, bottom: RGB) -> NDArray[np.float32]:
-    """A (size, size, 3) image, 0..1, going from one colour at the top to another at the bottom."""
-    weight = np.linspace(0, 1, size, dtype=np.float32)[:, None, None]
-    rows = np.array(top, np.float32) * (1 - weight) + np.array(bottom, np.float32) * weight
-    return np.repeat(rows, size, axis=1)
 
 
 def _blobs(
@@ -101,12 +94,12 @@ BACKGROUNDS: dict[str, tuple[RGB, RGB, Callable[[Draw, np.random.Generator, int]
 }
 
 
-def paint(image_draw: Draw, name: str, rng: np.random.Generator, size: int) -> None:
-    """Paint the details of background `name` over its gradient."""
-    BACKGROUNDS[name][2](image_draw, rng, size)
-
-
-def sky(name: str, size: int) -> NDArray[np.float32]:
-    """The gradient under background `name`, (size, size, 3) in 0..1."""
-    top, bottom, _ = BACKGROUNDS[name]
-    return _gradient(size, top, bottom)
+def paint_background(name: str, rng: np.random.Generator, size: int) -> NDArray[np.float32]:
+    """The place `name`, (size, size, 3), about 0..1: details over a gradient from top to bottom, in random light."""
+    top, bottom, paint_details = BACKGROUNDS[name]
+    weight = np.linspace(0, 1, size, dtype=np.float32)[:, None, None]
+    rows = np.array(top, np.float32) * (1 - weight) + np.array(bottom, np.float32) * weight
+    image = Image.fromarray((np.repeat(rows, size, axis=1) * 255).astype(np.uint8))
+    paint_details(ImageDraw.Draw(image), rng, size)
+    light = np.float32(rng.uniform(0.94, 1.06))
+    return (np.asarray(image, np.float32) / 255 * light).astype(np.float32)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from mnemon.world.backgrounds import BACKGROUNDS, paint, sky
+from mnemon.world.backgrounds import BACKGROUNDS, paint_background
 from mnemon.world.looks import Look, free_look, palette_look
 from mnemon.world.styles import Style, apply_style
 from mnemon.world.things import NOUNS, OUTLINES, ROLES
@@ -81,7 +81,7 @@ def random_scene(
 def render(scene: Scene) -> Render:
     """Draw `scene`. The same scene gives the same pixels."""
     size = SIZE * _OVER
-    canvas = _background(scene, size)
+    canvas = paint_background(scene.background, np.random.default_rng(scene.seed), size)
     masks, boxes = [], []
     for look, pose in zip(scene.looks, scene.poses, strict=True):
         roles = _draw_roles(look, pose, size)
@@ -94,14 +94,6 @@ def render(scene: Scene) -> Render:
         image = apply_style(image, scene.style)
     pixels = (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
     return Render(pixels, tuple(masks), tuple(boxes))
-
-
-def _background(scene: Scene, size: int) -> NDArray[np.float32]:
-    rng = np.random.default_rng(scene.seed)
-    image = Image.fromarray((sky(scene.background, size) * 255).astype(np.uint8))
-    paint(ImageDraw.Draw(image), scene.background, rng, size)
-    light = np.float32(rng.uniform(0.94, 1.06))
-    return (np.asarray(image, np.float32) / 255 * light).astype(np.float32)
 
 
 def _draw_roles(look: Look, pose: Pose, size: int) -> NDArray[np.uint8]:
