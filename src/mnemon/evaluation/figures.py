@@ -89,8 +89,8 @@ _AVERAGE = MATRIX_FIGURES["final_average"].formula
 FIGURES: dict[str, Figure] = {
     "identity_alignment": Figure(
         "Identity", f"{_AVERAGE},  R = mean_{{i,k}} ⟨x_i, y_k⟩",
-        f"Does it show this very instance? {_END} Identity features: DINO for photographs, the identity encoder on the built-in base. Ranks the "
-        "table.",
+        f"Does it show this very instance? {_END} Identity features: DINO for photographs, the identity encoder on the "
+        "built-in base. Ranks the table.",
     ),
     "image_alignment": Figure(
         "Image", f"{_AVERAGE},  R = mean_{{i,k}} ⟨x_i, y_k⟩",

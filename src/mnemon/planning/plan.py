@@ -208,6 +208,8 @@ def _set_resolution(base: Base, side: int) -> None:
     vae_scale = base.resolution // base.latent_shape()[1]
     multiple = vae_scale * 2 ** (len(unet.config.block_out_channels) - 1)
     if side < multiple or side % multiple:
-        raise MnemonError(f"A {base.family} base generates images of a multiple of {multiple} pixels a side, not {side}.")
+        raise MnemonError(
+            f"A {base.family} base generates images of a multiple of {multiple} pixels a side, not {side}."
+        )
     unet.register_to_config(sample_size=side // vae_scale)
     base.resolution = side
