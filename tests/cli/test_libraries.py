@@ -181,7 +181,7 @@ def test_regions_say_what_is_heard_where(mnemon: Command, taught: Path, tmp_path
         (["--region", "0,0,2,1:<sip>"], "not inside the image"),
         (["--region", "0,0,1,1:<rex>"], "<rex>"),
         (["--region", "0,0,1,1:<sip>", "--auto"], "--auto"),
-        (["--apart"], "say what is where"),
+        (["--apart"], "give regions, or use auto_layout"),
     ):
         result = mnemon("generate", "a mug", "--steps", 1, *wrong, *LIB)
         assert result.code == 1 and said in result.err
