@@ -1,7 +1,7 @@
 import torch
 
+from mnemon.methods import Start
 from mnemon.methods.cidm import Cidm
-from mnemon.methods.ed_lora import init_tokens
 from tests.contract.table import learn
 from tests.tiny import tiny_sd_base, tiny_sdxl_base
 
@@ -12,12 +12,13 @@ def generator() -> torch.Generator:
 
 def test_a_token_is_a_random_vector_and_the_noun_for_every_layer() -> None:
     base = tiny_sdxl_base()
-    start, class_noun = init_tokens(base, "dog", generator()), base.word_embeddings("dog")
+    start = Cidm().init_embeddings(Start("rex", "dog", base, [], generator()))
+    class_noun = base.word_embeddings("dog")
     for encoder, (width, *_) in base.embedding_statistics().items():
         assert start[encoder].shape == (len(base.cross_attention_layers()), 2, width)
         assert torch.equal(start[encoder][:, 1], class_noun[encoder].expand(len(base.cross_attention_layers()), -1))
         assert not torch.allclose(start[encoder][0, 0], class_noun[encoder], atol=1e-3)
-    nameless = init_tokens(base, None, generator())
+    nameless = Cidm().init_embeddings(Start("rex", None, base, [], generator()))
     assert torch.equal(nameless["text_encoder"][:, 0], start["text_encoder"][:, 0])
     assert not torch.equal(nameless["text_encoder"][:, 1], start["text_encoder"][:, 1])
 

@@ -74,7 +74,7 @@ def test_a_fused_model_hears_each_concept_as_its_own_model_does(base: Base, two:
     with Composed(base, method, two):
         fused = method.compose(base, two)
         for one in two:
-            layers = own_features(base, one)
+            layers = own_features(base, f"<{one.name}>")
             assert len(layers) == len(base.cross_attention_layers()) and not torch.allclose(layers[0], layers[1])
             for target, delta in fused.items():
                 (index,) = [

@@ -11,16 +11,18 @@ from torch import Tensor, nn
 
 from mnemon.adapters import Delta, sum_deltas
 from mnemon.errors import MnemonError
-from mnemon.methods.parts import Token
+from mnemon.methods import parts
 from mnemon.models.base import Base, Tokens
 from mnemon.models.conditioning import Conditioning
 from mnemon.models.tokens import concepts_in
-from mnemon.settings import NonNegativeInt, PositiveInt, check_settings
+from mnemon.settings import NonNegativeInt, PositiveFloat, PositiveInt, check_settings
 
 Losses = Callable[[torch.Generator], Tensor]
 """The denoising loss (a scalar, differentiable) of one image, timestep and noise, sampled anew in each call."""
 Over = Literal["prompted", "all"]
 """The active concepts of a prompt: those that it names, or all of them."""
+TokenInit = Literal["class_noun", "random"]
+"""Where a token's embeddings start."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class Step:
 class Learner(nn.Module, ABC):
     """One concept while it is trained. The training loop owns everything else."""
 
-    def __init__(self, start: Start, token: Token, token_lr: float) -> None:
+    def __init__(self, start: Start, token: parts.Token, token_lr: float) -> None:
         super().__init__()
         self.name, self.class_noun = start.name, start.class_noun
         self.token, self.token_lr = token, token_lr
@@ -168,13 +170,19 @@ class Method(ABC):
     needs a base whose text does not change from layer to layer (`Base.static_text_features`)."""
     num_replay_images = 0
     """Images of each earlier concept that the model generates before a new one is trained, as further training data."""
-    use_class_noun = True
-    """Put the class noun after the token in prompts."""
 
     steps: NonNegativeInt = 200
     """Training steps per concept."""
     batch_size: PositiveInt = 8
     """Images per step."""
+    num_vectors: PositiveInt = 1
+    """Number of embeddings per placeholder token."""
+    token_init: TokenInit = "random"
+    """Where they start: at the class noun's embedding (`class_noun`; at random where there is no noun), or at random."""
+    token_lr: PositiveFloat = 5e-3
+    """Learning rate of the token embeddings."""
+    use_class_noun: bool = True
+    """Put the class noun after the token in prompts."""
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -188,6 +196,11 @@ class Method(ABC):
     def order_matters(self) -> str | None:
         """Why `compose` differs if the same concepts stand in another order; None where it does not."""
         return None if self.can_remove else "its concepts share one change of the weights, kept with the first of them"
+
+    def init_embeddings(self, start: Start) -> dict[str, Tensor]:
+        """Where the token's embeddings start, (vectors, width) by text encoder."""
+        word = start.class_noun if self.token_init == "class_noun" else None
+        return parts.init_embeddings(start.base, word, self.num_vectors, start.generator)
 
     def check_base(self, base: Base) -> None:
         """Call before anything is trained or written.

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from mnemon.adapters import Sparse, sum_deltas
 from mnemon.errors import MnemonError
 from mnemon.methods import importance, parts
-from mnemon.methods.base import Learner, Losses, Method, Start, Step
+from mnemon.methods.base import Learner, Losses, Method, Start, Step, TokenInit
 from mnemon.methods.importance import Masks, Scope
 from mnemon.models.base import Base
 from mnemon.settings import NonNegativeFloat, PositiveFloat, Share
@@ -34,7 +34,7 @@ class CnsLearner(Learner):
 
     def __init__(self, method: "Cns", start: Start) -> None:
         base, generator = start.base, start.generator
-        token = parts.VectorToken(parts.init_embeddings(base, start.class_noun, 1, generator))
+        token = parts.VectorToken(method.init_embeddings(start))
         super().__init__(start, token, method.token_lr)
         self.method, self.base, self.earlier = method, base, start.earlier
         self.target_modules = base.target_modules()
@@ -213,8 +213,8 @@ class Cns(Method):
     """Learning rate of the entries."""
     token_lr: PositiveFloat = 1e-3
     """Learning rate of the token embedding."""
-    use_class_noun: bool = True
-    """Put the class noun after the token in prompts."""
+    token_init: TokenInit = "class_noun"
+    """Where the embeddings start: at the class noun's (`class_noun`; at random where there is no noun), or at random."""
 
     # Ablation switches
     score: Literal["wanda", "grad"] = "wanda"

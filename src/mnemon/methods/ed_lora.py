@@ -15,22 +15,7 @@ from mnemon.adapters import LowRank
 from mnemon.methods import parts
 from mnemon.methods.base import Method, Start
 from mnemon.methods.low_rank import LowRankLearner
-from mnemon.models.base import Base
 from mnemon.settings import PositiveFloat, PositiveInt
-
-VECTORS = 2
-"""V_rand and V_class."""
-
-
-def init_tokens(base: Base, class_noun: str | None, generator: torch.Generator) -> dict[str, Tensor]:
-    """V_rand V_class by text encoder, (layers, 2, width): a random vector, and the noun's embedding (random without a
-    noun). They start alike for every layer."""
-    random = parts.random_embeddings(base, VECTORS, generator)
-    if class_noun is not None:
-        nouns = parts.word_embeddings(base, class_noun, 1)
-        random = {encoder: torch.cat([both[:1], nouns[encoder]]) for encoder, both in random.items()}
-    layers = len(base.cross_attention_layers())
-    return {encoder: both.repeat(layers, 1, 1) for encoder, both in random.items()}
 
 
 class EdLoraLearner(LowRankLearner):
@@ -38,7 +23,7 @@ class EdLoraLearner(LowRankLearner):
 
     def __init__(self, method: "EdLora", start: Start, factors: Sequence[LowRank] | None = None) -> None:
         """`factors`: how the changes start, one for each target module; as LoRA's if not given."""
-        token = parts.VectorToken(init_tokens(start.base, start.class_noun, start.generator))
+        token = parts.VectorToken(method.init_embeddings(start))
         if factors is None:
             factors = parts.init_low_rank(start.base, method.rank, start.generator)
         super().__init__(start, token, method.token_lr, factors, method.learning_rate)
@@ -61,8 +46,17 @@ class EdLora(Method, ABC):
     """r, the rank of the factors."""
     learning_rate: PositiveFloat = 2e-3
     """Learning rate of the factors."""
-    token_lr: PositiveFloat = 5e-3
-    """Learning rate of the token embeddings."""
+    num_vectors: PositiveInt = 2
+    """Number of embeddings per placeholder token and layer."""
+    class_vector: bool = True
+    """Start the last of them at the class noun's embedding (V_class), whatever `token_init` says of the others."""
+    use_class_noun: bool = False
+    """Put the class noun after the token in prompts. The paper leaves it out."""
 
-    def prompt_name(self, name: str, class_noun: str | None) -> str:
-        return f"<{name}>"
+    def init_embeddings(self, start: Start) -> dict[str, Tensor]:
+        """(layers, vectors, width) by text encoder. They start alike for every layer."""
+        vectors, layers = super().init_embeddings(start), len(start.base.cross_attention_layers())
+        if self.class_vector and start.class_noun is not None:
+            nouns = parts.word_embeddings(start.base, start.class_noun, 1)
+            vectors = {encoder: torch.cat([rows[:-1], nouns[encoder]]) for encoder, rows in vectors.items()}
+        return {encoder: rows.repeat(layers, 1, 1) for encoder, rows in vectors.items()}

@@ -35,9 +35,8 @@ class FullRankLearner(Learner):
     """Delta_t of every target module, all entries free, and the token V*_t."""
 
     def __init__(self, method: "FullRankMethod", start: Start) -> None:
-        self.word = unused_word(start.earlier)
-        token = parts.VectorToken(parts.init_embeddings(start.base, self.word, 1, start.generator))
-        super().__init__(start, token, method.token_lr)
+        self.word = unused_word(start.earlier) if method.rare_words else None
+        super().__init__(start, parts.VectorToken(method.init_embeddings(start, self.word)), method.token_lr)
         self.learning_rate = method.learning_rate
         layers = start.base.target_modules()
         self.changes = nn.ParameterList(
@@ -73,10 +72,13 @@ class FullRankMethod(Method, ABC):
 
     learning_rate: PositiveFloat = 2e-4
     """Learning rate of the weights."""
-    token_lr: PositiveFloat = 5e-3
-    """Learning rate of the token embedding."""
-    use_class_noun: bool = True
-    """Put the class noun after the token in prompts."""
+    rare_words: bool = True
+    """Start the embeddings at a rare word that no earlier concept has taken, as long as there is one."""
+
+    def init_embeddings(self, start: Start, rare_word: str | None = None) -> dict[str, Tensor]:
+        if rare_word is None:
+            return super().init_embeddings(start)
+        return parts.init_embeddings(start.base, rare_word, self.num_vectors, start.generator)
 
     def begin(self, start: Start) -> Learner:
         return FullRankLearner(self, start)

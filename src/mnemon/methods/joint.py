@@ -33,6 +33,6 @@ class Joint(LoraMethod):
     def begin_together(self, starts: Sequence[Start]) -> list[Learner]:
         learners = [self.begin(starts[0])]
         for start in starts[1:]:
-            token = parts.VectorToken(parts.random_embeddings(start.base, self.num_vectors, start.generator))
+            token = parts.VectorToken(self.init_embeddings(start))
             learners.append(TokenLearner(start, token, self.token_lr))
         return learners

@@ -35,17 +35,17 @@ class LowRankLearner(Learner, ABC):
 
 
 class LoraLearner(LowRankLearner):
-    """As `LoraMethod` starts them: V*_t random, A_t zero, B_t random."""
+    """As `LoraMethod` starts them: A_t zero, B_t random."""
 
     def __init__(self, method: "LoraMethod", start: Start) -> None:
-        token = parts.VectorToken(parts.random_embeddings(start.base, method.num_vectors, start.generator))
+        token = parts.VectorToken(method.init_embeddings(start))
         factors = parts.init_low_rank(start.base, method.rank, start.generator)
         super().__init__(start, token, method.token_lr, factors, method.learning_rate)
 
 
 @dataclass(frozen=True)
 class LoraMethod(Method, ABC):
-    """Low-rank factors of the cross-attention keys and values, and a token that starts at random."""
+    """Low-rank factors of the cross-attention keys and values, and a token."""
 
     trains: ClassVar[str] = "low-rank factors of the cross-attention keys and values, and the token"
     stores: ClassVar[str] = "the factors and the token's vectors"
@@ -54,12 +54,6 @@ class LoraMethod(Method, ABC):
     """r, the rank of the factors."""
     learning_rate: PositiveFloat = 2e-3
     """Learning rate of the factors."""
-    token_lr: PositiveFloat = 5e-3
-    """Learning rate of the token embeddings."""
-    num_vectors: PositiveInt = 1
-    """Number of embeddings per placeholder token."""
-    use_class_noun: bool = True
-    """Put the class noun after the token in prompts."""
 
     def begin(self, start: Start) -> Learner:
         return LoraLearner(self, start)

@@ -18,7 +18,7 @@ from mnemon.methods.ed_lora import EdLora, EdLoraLearner
 from mnemon.models.base import Base
 from mnemon.settings import PositiveFloat
 
-PROMPTS = ("<{}>", "photo of a <{}>")
+PROMPTS = ("{}", "photo of a {}")
 """Prompts on which the fused weights have to agree with each concept's; the concept stands last."""
 
 
@@ -42,10 +42,11 @@ def fuse(changes: Sequence[Tensor], features: Sequence[Tensor], ridge: float) ->
 
 
 @torch.no_grad()
-def own_features(base: Base, one: TrainedConcept) -> Tensor:
-    """X_i^T of every layer, (layers, rows, D2) in fp64: the concept's own tokens and EOS, in both prompts."""
-    own = next(iter(one.tokens.values())).shape[-2] + 1
-    features = base.token_features([prompt.format(one.name) for prompt in PROMPTS])
+def own_features(base: Base, called: str) -> Tensor:
+    """X_i^T of every layer, (layers, rows, D2) in fp64: the own tokens of what the concept is `called`, and EOS, in both
+    prompts."""
+    features = base.token_features([prompt.format(called) for prompt in PROMPTS])
+    own = features[0].shape[-2]
     return torch.cat([words[..., -own:, :] for words in features], dim=-2).cpu().double()
 
 
@@ -83,7 +84,7 @@ class MixOfShow(EdLora):
     def compose(self, base: Base, learned: Sequence[TrainedConcept], prompt: str | None = None) -> dict[str, Delta]:
         if self.fusion == "weight":
             return dict(mean_deltas([one.deltas for one in learned]))
-        features = [own_features(base, one) for one in learned]
+        features = [own_features(base, self.prompt_name(one.name, one.class_noun)) for one in learned]
         fused: dict[str, Delta] = {}
         for index, layer in enumerate(base.cross_attention_layers()):
             here = [rows[index] for rows in features]

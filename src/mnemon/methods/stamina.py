@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mnemon.adapters import Delta, Dense, LowRank, MaskedLowRank, sum_deltas, zeros
 from mnemon.methods import parts
-from mnemon.methods.base import Learner, Method, Start, Step
+from mnemon.methods.base import Learner, Method, Start, Step, TokenInit
 from mnemon.methods.masks import MaskKind, MaskLogits, MaskParam, soft_gates, training_logits, training_mask
 from mnemon.settings import NonNegativeFloat, PositiveFloat, PositiveInt
 
@@ -81,7 +81,7 @@ class StaminaLearner(Learner):
 
     def __init__(self, method: "Stamina", start: Start) -> None:
         base, generator = start.base, start.generator
-        vectors = parts.init_embeddings(base, start.class_noun, method.num_vectors, generator)
+        vectors = method.init_embeddings(start)
         mlp = method.token == "mlp"
         token = parts.MlpToken(vectors, method.token_hidden, generator) if mlp else parts.VectorToken(vectors)
         super().__init__(start, token, method.token_lr)  # V*_t = MLP_t(1)
@@ -179,6 +179,8 @@ class Stamina(Method):
     """Temperature of the gates."""
     token_hidden: PositiveInt = 256
     """Hidden units of the token's MLP."""
+    token_init: TokenInit = "class_noun"
+    """Where the embeddings start: at the class noun's (`class_noun`; at random where there is no noun), or at random."""
     token_lr: PositiveFloat = 5e-3
     """How far a step moves the entries of the token embeddings; the MLP's learning rate follows from it."""
     num_vectors: PositiveInt = 3

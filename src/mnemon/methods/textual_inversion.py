@@ -6,9 +6,8 @@ from typing import Any, ClassVar
 
 from mnemon.adapters import Delta
 from mnemon.methods import parts
-from mnemon.methods.base import Learner, Method, Start, TrainedConcept
+from mnemon.methods.base import Learner, Method, Start, TokenInit, TrainedConcept
 from mnemon.models.base import Base
-from mnemon.settings import PositiveFloat, PositiveInt
 
 
 class TokenLearner(Learner):
@@ -42,15 +41,13 @@ class TextualInversion(Method):
     on_bare_base: ClassVar[bool] = True
     source: ClassVar[str] = "arXiv 2208.01618"
 
-    token_lr: PositiveFloat = 5e-3
-    """Learning rate of the token embeddings."""
-    num_vectors: PositiveInt = 1
-    """n, the number of embeddings per placeholder token."""
+    token_init: TokenInit = "class_noun"
+    """Where the embeddings start: at the class noun's (`class_noun`; at random where there is no noun), or at random."""
     use_class_noun: bool = False
     """Put the class noun after the token in prompts. The paper leaves it out, and starts the token there instead."""
 
     def begin(self, start: Start) -> TokenLearner:
-        vectors = parts.init_embeddings(start.base, start.class_noun, self.num_vectors, start.generator)
+        vectors = self.init_embeddings(start)
         return TokenLearner(start, parts.VectorToken(vectors), self.token_lr)
 
     def compose(self, base: Base, learned: Sequence[TrainedConcept], prompt: str | None = None) -> dict[str, Delta]:
