@@ -5,12 +5,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mnemon.benchmark.protocols import PAPER, method_by
 from mnemon.benchmark.sequences import ConceptSequence, shipped_sequences
 from mnemon.benchmark.sources import open_sequence
 from mnemon.errors import MnemonError
 from mnemon.evaluation import EvalSettings
 from mnemon.evaluation.run_folder import Progress, RunFolder
-from mnemon.methods import method_from, method_settings
+from mnemon.methods import method_settings, method_with
 from mnemon.methods.base import Method
 
 EVAL_SETTINGS, EVAL_AT = EvalSettings(batch_size=32), (1, 10, 25, 50)
@@ -23,10 +24,11 @@ class Job:
     Attributes:
         out: the results folder; on a cluster, one that all machines see.
         sequence: a name or path, for `open_sequence`.
-        settings: of the method; those not given keep their defaults.
+        settings: of the method; those not given are the protocol's.
         base: a base's name.
         eval_settings: how images for scores are sampled; the same for every job, so that scores compare.
         eval_at: numbers of concepts after which all of them are scored again; after the last one they always are.
+        protocol: one of `PROTOCOLS`; the same for every job, as the base and the scores are.
     """
 
     out: Path
@@ -38,6 +40,7 @@ class Job:
     base: str = "world"
     eval_settings: EvalSettings = EVAL_SETTINGS
     eval_at: tuple[int, ...] = EVAL_AT
+    protocol: str = PAPER
 
     @property
     def folder(self) -> Path:
@@ -52,12 +55,17 @@ class Job:
         return f"{self.method}, order {self.order}, seed {self.seed}"
 
     def made_method(self) -> Method:
-        return method_from(self.method, self.settings)
+        return method_with(method_by(self.protocol, self.method), self.settings)
+
+    def departures(self) -> dict[str, Any]:
+        """The settings that are not those of the protocol."""
+        own = method_settings(method_by(self.protocol, self.method))
+        return {key: value for key, value in method_settings(self.made_method()).items() if value != own[key]}
 
     def shared(self, sequence: ConceptSequence) -> dict[str, Any]:
         """What all jobs of a results folder have in common, so that their numbers compare."""
         score = {**self.eval_settings.to_json(), "points": self.full_evaluations(len(sequence.concepts))}
-        return {"sequence": sequence.name, "base": self.base, "score": score}
+        return {"sequence": sequence.name, "base": self.base, "protocol": self.protocol, "score": score}
 
     def to_json(self, sequence: ConceptSequence) -> dict[str, Any]:
         """What decides the outcome; the sequence by its name and concepts, wherever it lies."""
@@ -87,12 +95,13 @@ def plan(
     base: str = "world",
     eval_settings: EvalSettings = EVAL_SETTINGS,
     eval_at: tuple[int, ...] = EVAL_AT,
+    protocol: str = PAPER,
 ) -> list[Job]:
-    """The jobs for every method, order and seed; `settings` are by method.
+    """The jobs for every method, order and seed; `settings` are by method, and go before those of the protocol.
 
     Raises:
-        MnemonError: no or an unknown method, an unknown setting or sequence, more orders than there are, or a job in
-            `out` was begun in another way.
+        MnemonError: no or an unknown method, an unknown setting, sequence or protocol, more orders than there are, or a
+            job in `out` was begun in another way.
     """
     if min(eval_at, default=1) < 1:
         raise MnemonError("All concepts are scored after 1 or more of them: leave out what is below.")
@@ -106,7 +115,7 @@ def plan(
     opened.ordered(orders - 1)
     sequence, base = _settled(sequence, shipped_sequences()), _settled(base, ["world"])
     jobs = [
-        Job(out, sequence, method, order, seed, dict(given.get(method, {})), base, eval_settings, eval_at)
+        Job(out, sequence, method, order, seed, dict(given.get(method, {})), base, eval_settings, eval_at, protocol)
         for seed in range(seeds)
         for order in range(orders)
         for method in dict.fromkeys(methods)

@@ -74,7 +74,9 @@ class _Run:
                         self._score(state, memory)
 
     def _begin(self) -> None:
-        facts = {"versions": package_versions(), "machine": machine_facts(self.base.device)}
+        departures = self.job.departures()
+        facts = {"set": departures} if departures else {}
+        facts |= {"versions": package_versions(), "machine": machine_facts(self.base.device)}
         self.folder.begin({**self.job.to_json(self.sequence), **facts})
         scores, image = control_scores(self.job.out, self.base, self.encoders, self.job.eval_settings)
         self.folder.rows["0"] = {"concepts": {}, "general": scores}

@@ -28,8 +28,13 @@ def bench(
         "benchmark"
     ),
     base: Annotated[str, typer.Option(help="world, a diffusers folder or a hub id.")] = "world",
+    protocol: Annotated[
+        str,
+        typer.Option(help="paper: each method's own settings; level: the same token, steps, batch and rank for all."),
+    ] = "paper",
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="METHOD.KEY=VALUE", help="A setting, e.g. stamina.rank=8.")
+        list[str] | None,
+        typer.Option("--set", metavar="METHOD.KEY=VALUE", help="A setting, before the protocol's: stamina.rank=8."),
     ] = None,
     num_images: Annotated[
         int, typer.Option("--num-images", "--pictures", min=1, help="Images of a concept in each cell of the matrix.")
@@ -63,7 +68,7 @@ def bench(
 
     scores = EvalSettings(num_images, num_inference_steps=num_inference_steps, batch_size=batch_size)
     settings, numbers = _settings(set_ or []), _eval_at(eval_at)
-    jobs = plan(to.resolve(), sequence, _methods(methods), orders, seeds, settings, base, scores, numbers)
+    jobs = plan(to.resolve(), sequence, _methods(methods), orders, seeds, settings, base, scores, numbers, protocol)
     chosen = engine_named(engine, workers, address)
     with progress("starting") as bar:
         ended = run_bench(jobs, chosen, _Watch(bar, len(jobs)))

@@ -7,7 +7,7 @@ from typing import Any
 
 from mnemon.errors import MnemonError
 from mnemon.evaluation.run_folder import RunFolder
-from mnemon.evaluation.run_record import Failure, RunRecord, current_names
+from mnemon.evaluation.run_record import Failure, RunRecord, comparable_settings
 
 _RUN_FOLDERS = "*/order-*-seed-*"
 
@@ -76,11 +76,12 @@ def _read(folder: Path) -> RunRecord | Problem:
 def _check_comparable(records: list[RunRecord]) -> None:
     _check_same(records, "sequence", lambda record: record.sequence)
     _check_same(records, "base", lambda record: record.base)
+    _check_same(records, "protocol", lambda record: record.protocol)
     _check_same(records, "concepts", lambda record: sorted(record.names))
     _check_same(records, "score settings", lambda record: dict(record.score))
     for method in {record.method for record in records}:
         of_method = [record for record in records if record.method == method]
-        _check_same(of_method, "method settings", lambda record: current_names(record.settings))
+        _check_same(of_method, "method settings", lambda record: comparable_settings(record.method, record.settings))
 
 
 def _check_same(records: list[RunRecord], what: str, fact: Callable[[RunRecord], Any]) -> None:

@@ -29,8 +29,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mnemon.errors import MnemonError
-from mnemon.evaluation.run_record import Failure, RunRecord, current_names
+from mnemon.evaluation.run_record import Failure, RunRecord, comparable_settings
 from mnemon.files import write_json, write_png, write_safetensors
+
+FORMER_PROTOCOL = "paper"
+"""Of a run whose job.json names none."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +63,11 @@ class RunFolder:
         """Raises:
         MnemonError: the run was begun with another value of one of these entries of job.json.
         """
-        begun = _comparable(self._json("job").value)
-        for key, value in _comparable(asked).items() if begun else ():
+        begun = self._json("job").value
+        if not begun:
+            return
+        begun = _comparable({"protocol": FORMER_PROTOCOL, **begun})
+        for key, value in _comparable(asked).items():
             if begun.get(key) != value:
                 raise MnemonError(
                     f"{self.path} was begun with another value of '{key}'{_difference(begun.get(key), value)}: "
@@ -136,8 +142,10 @@ class RunFolder:
             folder=self.path,
             sequence=job.need("sequence", str),
             base=str(job.value.get("base", "")),
+            protocol=str(job.value.get("protocol", FORMER_PROTOCOL)),
             method=job.need("method", str),
             settings=job.need("settings", dict),
+            departures=job.value.get("set") or {},
             order=job.need("order", int),
             seed=job.need("seed", int),
             names=tuple(one["name"] for one in concepts),
@@ -220,9 +228,11 @@ _KINDS: dict[Any, str] = {
 
 
 def _comparable(job: Mapping[str, Any]) -> dict[str, Any]:
-    """As JSON reads it, the method's settings under the names of now."""
+    """As JSON reads it; the method's settings as `comparable_settings`."""
     value: dict[str, Any] = json.loads(json.dumps(job))
-    return {**value, "settings": current_names(value["settings"])} if "settings" in value else value
+    if "settings" not in value:
+        return value
+    return {**value, "settings": comparable_settings(str(value.get("method")), value["settings"])}
 
 
 def _difference(begun: Any, asked: Any) -> str:

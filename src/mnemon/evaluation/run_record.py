@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from mnemon.errors import MnemonError
 from mnemon.evaluation.matrix import ScoreMatrix
+from mnemon.methods import method_of_record, method_settings
 from mnemon.settings import RENAMED
 
 SCORES = ("identity_alignment", "image_alignment", "text_alignment", "clip_score")
@@ -18,9 +20,12 @@ Row = Mapping[str, Any]
 """`EvalRow.scores` of `mnemon.evaluation.evaluate`."""
 
 
-def current_names(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """A method's settings under the names of now, to be compared; records keep those of their time."""
-    return {RENAMED.get(key, key): value for key, value in settings.items()}
+def comparable_settings(method: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A method's settings to be compared: under the names of now, and with those that the record does not mention."""
+    try:
+        return method_settings(method_of_record(method, settings))
+    except MnemonError:  # the method or a setting is no more
+        return {RENAMED.get(key, key): value for key, value in settings.items()}
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,8 @@ class RunRecord:
 
     Attributes:
         base: its name, "" if the job does not say.
+        protocol: "paper", also where the job is older than protocols, or "level".
+        departures: the settings that are not those of the protocol, as far as the job says.
         names: of the concepts, in the order in which they were learned; concept j = 1..N is `names[j - 1]`.
         not_held_out: names of the concepts whose references were also trained on.
         score: how images for scores were sampled, with "points": after which concepts all of them were scored.
@@ -55,8 +62,10 @@ class RunRecord:
     folder: Path
     sequence: str
     base: str
+    protocol: str
     method: str
     settings: Mapping[str, Any]
+    departures: Mapping[str, Any]
     order: int
     seed: int
     names: tuple[str, ...]

@@ -41,7 +41,7 @@ from mnemon.library.garbage import clear_garbage
 from mnemon.library.hashed import CHECKSUM
 from mnemon.library.header import is_library, read_header, write_header
 from mnemon.library.lock import exclusive
-from mnemon.methods import method_from
+from mnemon.methods import method_of_record
 from mnemon.methods.base import Method, TrainedConcept
 from mnemon.models.base import Base
 
@@ -61,7 +61,7 @@ class Library:
         self.base_name: str = header["base"]["name"]
         self.family: str = header["base"]["family"]
         self.fingerprint: str = header["base"]["fingerprint"]
-        self.method: Method = method_from(header["method"]["name"], header["method"]["settings"])
+        self.method: Method = method_of_record(header["method"]["name"], header["method"]["settings"])
         self._root: str = header[CHECKSUM]
         self._at = at
         self._locked = False

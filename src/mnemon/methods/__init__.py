@@ -24,7 +24,7 @@ from mnemon.methods.replay import Replay
 from mnemon.methods.single import Single
 from mnemon.methods.stamina import Stamina
 from mnemon.methods.textual_inversion import TextualInversion
-from mnemon.settings import current_names, nearest, settings_from_json
+from mnemon.settings import RENAMED, current_names, nearest, settings_from_json
 
 METHODS: dict[str, type[Method]] = {
     "lora": Lora,
@@ -47,6 +47,10 @@ METHODS: dict[str, type[Method]] = {
     "fl2t": Fl2t,
 }
 
+FORMER_DEFAULTS: dict[str, dict[str, Any]] = {}
+"""By method and setting: what a library, or the record of a run, did that does not mention the setting, where that is
+not its default now."""
+
 
 def method_from(name: str, settings: Mapping[str, Any] | None = None) -> Method:
     """The method `name` with `settings`; those not given keep their defaults.
@@ -57,6 +61,14 @@ def method_from(name: str, settings: Mapping[str, Any] | None = None) -> Method:
     if name not in METHODS:
         raise MnemonError(f"There is no method '{name}'{nearest(name, list(METHODS))}.")
     return settings_from_json(METHODS[name], settings or {}, f"The method '{name}'")
+
+
+def method_of_record(name: str, settings: Mapping[str, Any]) -> Method:
+    """The method as a library or the record of a run describes it, which may be older than some of the settings.
+    Raises as `method_from` does."""
+    mentioned = {*settings, *(RENAMED.get(key, key) for key in settings)}
+    former = {key: value for key, value in FORMER_DEFAULTS.get(name, {}).items() if key not in mentioned}
+    return method_from(name, {**settings, **former})
 
 
 def method_with(method: Method, settings: Mapping[str, Any]) -> Method:
@@ -79,6 +91,7 @@ __all__ = [
     "Step",
     "TrainedConcept",
     "method_from",
+    "method_of_record",
     "method_settings",
     "method_with",
 ]

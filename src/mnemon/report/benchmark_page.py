@@ -31,6 +31,12 @@ PROMPTED = (
     "clip_score", "noun_accuracy", "background_accuracy", "general_text_alignment", "general_attribute_accuracy",
 )  # fmt: skip
 SPREADS = ("identity_alignment", "image_alignment", "text_alignment", "forgetting", "zero_shot_drift")
+_PROTOCOLS = {
+    "paper": "Protocol paper: every method has its own settings, as its paper states them, where it does; so prompts name "
+    "a concept with its noun or without, as the method does.",
+    "level": "Protocol level: prompts, steps, batch, rank, and number, start and learning rate of the embeddings are "
+    "the same for every method; only the mechanism differs.",
+}
 _INTERVALS = (
     "Mean over runs; small: 95 % confidence interval of the mean, Student's t over runs (orders and seeds). Bold: "
     "best. A head sorts, its ƒ tells the formula."
@@ -80,7 +86,9 @@ def _remark(results: Results, method: str) -> str:
     runs, problems = len(results.of(method)), len(results.problems_of(method))
     if not runs:
         return f"failed, {problems} of {problems}"
-    return f"{runs} run{'s' if runs > 1 else ''}" + (f", {problems} more failed" if problems else "")
+    changed = ", ".join(f"{key}={value}" for key, value in results.of(method)[0].departures.items())
+    remark = f"{runs} run{'s' if runs > 1 else ''}" + (f", {problems} more failed" if problems else "")
+    return remark + (f", with {changed}" if changed else "")
 
 
 def facts(results: Results, numbers: Mapping[str, Sequence[Numbers]]) -> dict[str, str]:
@@ -93,6 +101,7 @@ def facts(results: Results, numbers: Mapping[str, Sequence[Numbers]]) -> dict[st
     bare = records[0].rows.get(0, {}).get("general", {}).get("text_alignment")
     return {
         "sequence": records[0].sequence,
+        "protocol": records[0].protocol,
         **({"base": records[0].base} if records[0].base else {}),
         "concepts": str(len(records[0].names)),
         "methods": str(len(results.methods)),
@@ -130,9 +139,12 @@ def _page(results: Results, numbers: dict[str, list[Numbers]], remarks: dict[str
 
 def _introduction(results: Results) -> str:
     text = (
-        "One concept after another, learned by every method on the same base, with the same photos, prompts, seeds and "
-        "scores. A run is one method on one order of the concepts with one seed."
+        "One concept after another, learned by every method on the same base, with the same photos, seeds and scores. "
+        "A run is one method on one order of the concepts with one seed."
     )
+    if results.records:
+        protocol = results.records[0].protocol
+        text += f" {_PROTOCOLS.get(protocol, protocol)}"
     seen = sorted({name for record in results.records for name in record.not_held_out})
     if seen:
         text += f" Scored against photos that were also trained on, for want of others: {', '.join(seen)}."

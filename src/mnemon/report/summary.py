@@ -1,5 +1,6 @@
 """A results folder's numbers as JSON: the summary, all figures, every matrix, settings and machines."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -93,8 +94,10 @@ def _settings(results: Results) -> dict[str, Any]:
     first = results.records[0] if results.records else None
     return {
         "sequence": first.sequence if first else None,
+        "protocol": first.protocol if first else None,
         "score": dict(first.score) if first else None,
         "methods": {method: dict(runs[0].settings) for method in results.methods if (runs := results.of(method))},
+        "set": {method: dict(changed) for method, changed in _departures(results).items()},
         "runs": [
             {"method": one.method, "order": one.order, "seed": one.seed, "concepts": list(one.names),
              "versions": dict(one.versions), "machine": dict(one.machine)}
@@ -102,3 +105,9 @@ def _settings(results: Results) -> dict[str, Any]:
         ],
         "failed": [asdict(one) for one in results.problems],
     }  # fmt: skip
+
+
+def _departures(results: Results) -> dict[str, Mapping[str, Any]]:
+    """By method the settings that are not those of the protocol, where there are some."""
+    of_first = {method: runs[0].departures for method in results.methods if (runs := results.of(method))}
+    return {method: changed for method, changed in of_first.items() if changed}
