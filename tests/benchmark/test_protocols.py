@@ -11,7 +11,7 @@ from mnemon.benchmark.protocols import PROTOCOLS, method_by
 from mnemon.errors import MnemonError
 from mnemon.evaluation.run_folder import RunFolder
 from mnemon.methods import METHODS, method_from, method_settings
-from tests.benchmark.conftest import SMALL, Planned
+from tests.benchmark.conftest import Planned
 
 RESULTS = Path(__file__).parents[2] / "results"
 
@@ -32,7 +32,7 @@ def test_on_level_ground_only_the_mechanism_differs() -> None:
 
 
 def test_a_setting_that_is_given_goes_before_the_protocol_and_all_records_say_so(planned: Planned) -> None:
-    (job,) = planned(["lora"], protocol="level", settings={"lora": {**SMALL, "batch": 8}})
+    (job,) = planned(["lora"], protocol="level", settings={"lora": {"steps": 2, "batch": 8}})
     assert run_bench([job], SerialExecutor()).failed == {}
     written = json.loads((job.folder / "job.json").read_text())
     assert written["protocol"] == "level" and written["set"] == {"steps": 2}

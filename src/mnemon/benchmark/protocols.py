@@ -24,9 +24,9 @@ PROTOCOLS: Mapping[str, Mapping[str, Any]] = {
 }
 """What a protocol sets, in every method that has the setting.
 
-`paper`: each method as its paper states, where it states it, else as chosen here: its defaults. `level`: prompts, steps,
-batch, rank, and number, start and learning rate of the embeddings are the same for all, and only the mechanism differs;
-the learning rates of a mechanism stay the method's own. (`joint` takes the steps for each of its concepts.)
+`paper`: each method as its paper states, where it states it, else as chosen here: its defaults. `level`: prompts,
+steps, batch, rank, and number, start and learning rate of the embeddings are the same for all, and only the mechanism
+differs; the learning rates of a mechanism stay the method's own. (`joint` takes the steps for each of its concepts.)
 """
 
 

@@ -32,8 +32,8 @@ PROMPTED = (
 )  # fmt: skip
 SPREADS = ("identity_alignment", "image_alignment", "text_alignment", "forgetting", "zero_shot_drift")
 _PROTOCOLS = {
-    "paper": "Protocol paper: every method has its own settings, as its paper states them, where it does; so prompts name "
-    "a concept with its noun or without, as the method does.",
+    "paper": "Protocol paper: every method has its own settings, as its paper states them, where it does; so prompts "
+    "name a concept with its noun or without, as the method does.",
     "level": "Protocol level: prompts, steps, batch, rank, and number, start and learning rate of the embeddings are "
     "the same for every method; only the mechanism differs.",
 }
