@@ -19,6 +19,8 @@ NonNegativeFloat = Annotated[float, NON_NEGATIVE]
 Share = Annotated[float, SHARE]
 _IN_RANGE = {POSITIVE: lambda x: x > 0, NON_NEGATIVE: lambda x: x >= 0, SHARE: lambda x: 0 < x <= 1}
 
+DEFAULT_METHOD = "stamina"
+"""Of a new library that is not given another."""
 RENAMED = {
     "rate": "learning_rate",
     "token_rate": "token_lr",

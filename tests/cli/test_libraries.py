@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from mnemon.api.opening import opened_or_created
 from mnemon.library import Library
 from mnemon.methods import METHODS
 from mnemon.sampling.images import read_metadata
@@ -123,11 +124,13 @@ def test_evaluate_has_nothing_to_say_of_an_emptied_library(mnemon: Command, taug
     assert mnemon("evaluate", *LIB).code == 0
 
 
-def test_methods(mnemon: Command) -> None:
+def test_methods_of_which_one_is_that_of_a_new_library(mnemon: Command, world_folder: Path) -> None:
     value = mnemon("methods", "--json").json
     assert [one["name"] for one in value] == list(METHODS)
-    keys = {"name", "trains", "stores", "fuses", "order_free", "can_remove", "source"}
+    keys = {"name", "trains", "stores", "fuses", "order_free", "can_remove", "source", "default"}
     assert all(one.keys() == keys for one in value)
+    with opened_or_created(Path("new"), str(world_folder), None) as (library, _):
+        assert [one["name"] for one in value if one["default"]] == [library.method.name]
     shown = mnemon("methods").out
     assert "can remove: yes" in shown and max(map(len, shown.splitlines())) <= 80
 

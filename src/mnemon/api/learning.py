@@ -43,7 +43,7 @@ def learn(
         library: the library's folder.
         concept: name, photos and class noun; several only for methods that are `concurrent`, with a commit for each.
         base: a base, or the name of one: "world" (the default), a diffusers folder or a hub id.
-        method: a method or its name; "stamina" by default.
+        method: a method or its name; `DEFAULT_METHOD` of `mnemon.settings` without.
         references: other photos of the concept, or of each of several, never trained on, to score against; the
             training photos without them.
         photos, training, score: settings; defaults are the method's and the base's own.

@@ -15,6 +15,7 @@ from mnemon.methods.base import Method
 from mnemon.models import Base, load_base
 from mnemon.models.quantization import PRECISIONS, Weights
 from mnemon.models.transformer import TransformerBase
+from mnemon.settings import DEFAULT_METHOD
 from mnemon.world import base_folder
 
 
@@ -72,7 +73,7 @@ def opened_or_created(
         _check_method(opened, method)
         yield opened, base_of(opened, base)
         return
-    chosen = method if isinstance(method, Method) else method_from(method or "stamina")
+    chosen = method if isinstance(method, Method) else method_from(method or DEFAULT_METHOD)
     found = base_named(base or "world")
     opened = Library.create(path, found, chosen)
     try:

@@ -7,6 +7,7 @@ import typer
 
 from mnemon.cli.options import DEFAULT_LIBRARY, At, Json, LibraryPath
 from mnemon.cli.printing import note, print_json, say
+from mnemon.settings import DEFAULT_METHOD
 
 if TYPE_CHECKING:
     from mnemon.export import ExportResult
@@ -85,7 +86,7 @@ def import_(
     ] = None,
     partial: Annotated[bool, typer.Option("--partial", help="Skip what cannot be imported.")] = False,
     base: Annotated[str | None, typer.Option(help="world, a diffusers folder or a hub id, for a new library.")] = None,
-    method: Annotated[str | None, typer.Option(help="For a new library; stamina by default.")] = None,
+    method: Annotated[str | None, typer.Option(help=f"For a new library; {DEFAULT_METHOD} by default.")] = None,
     json_output: Json = False,
 ) -> None:
     """Import a LoRA or an embedding trained elsewhere into the library as a concept.

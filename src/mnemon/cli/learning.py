@@ -9,6 +9,7 @@ from mnemon.cli import options
 from mnemon.cli.options import DEFAULT_LIBRARY, opened_base, setting_of, share_of
 from mnemon.cli.printing import note, out, print_json, progress, row_table, say
 from mnemon.errors import MnemonError
+from mnemon.settings import DEFAULT_METHOD
 
 if TYPE_CHECKING:
     from mnemon.api import LearnResult
@@ -121,7 +122,7 @@ def _method(name: str | None, pairs: list[str], own: Any) -> Any:
     settings = dict(setting_of(pair) for pair in pairs)
     if own is not None and name in (None, own.name):
         return method_with(own, settings) if settings else name
-    return method_from(name or "stamina", settings)
+    return method_from(name or DEFAULT_METHOD, settings)
 
 
 def _groups(concepts: list[Any], method: Any, together: int) -> list[list[Any]]:

@@ -10,6 +10,7 @@ from mnemon.cli.learning import learn
 from mnemon.cli.options import DEFAULT_LIBRARY, At, BaseAt, Json, LibraryPath, WeightsOption, opened_base
 from mnemon.cli.printing import fact, number, out, print_json, progress, row_table, say, table
 from mnemon.errors import MnemonError
+from mnemon.settings import DEFAULT_METHOD
 
 
 def add_to(app: typer.Typer) -> None:
@@ -205,12 +206,15 @@ def methods(json_output: Json = False) -> None:
     from mnemon.methods import METHODS
 
     keys = ("name", "trains", "stores", "fuses", "order_free", "can_remove", "source")
-    rows = [{key: getattr(method, key) for key in keys} for method in METHODS.values()]
+    rows: list[dict[str, Any]] = [
+        {**{key: getattr(method, key) for key in keys}, "default": name == DEFAULT_METHOD}
+        for name, method in METHODS.items()
+    ]
     if json_output:
         print_json(rows)
         return
     for row in rows:
-        say(row["name"])
+        say(f"{row['name']} (the default)" if row["default"] else row["name"])
         for key in keys[1:]:
             value = {True: "yes", False: "no"}.get(row[key], row[key])
             out.print(Padding(f"{key.replace('_', ' ') + ':'} {value}", (0, 0, 0, 2)), highlight=False, markup=False)

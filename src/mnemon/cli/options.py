@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from mnemon.errors import MnemonError
+from mnemon.settings import DEFAULT_METHOD
 
 DEFAULT_LIBRARY = Path("mnemon-library")
 LibraryPath = Annotated[Path, typer.Option("--library", "-l", help="The library's folder.")]
@@ -20,7 +21,7 @@ WeightsOption = Annotated[
     typer.Option(help="Precision of the base's weights; 4bit needs the extra quant."),
 ]
 NewBase = Annotated[str | None, typer.Option(help="world, a diffusers folder or a hub id, for a new library.")]
-NewMethod = Annotated[str | None, typer.Option(help="For a new library; stamina by default.")]
+NewMethod = Annotated[str | None, typer.Option(help=f"For a new library; {DEFAULT_METHOD} by default.")]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the method, e.g. rank=8.")
 ]

@@ -7,6 +7,7 @@ import typer
 
 from mnemon.cli.options import Json, WeightsOption, setting_of
 from mnemon.cli.printing import note, out, print_json, say, table
+from mnemon.settings import DEFAULT_METHOD
 
 if TYPE_CHECKING:
     from mnemon.planning import MemoryOptions, Plan
@@ -26,7 +27,7 @@ def plan(
         str,
         typer.Option(help="world, a diffusers folder, or sdxl, sd3.5-medium, flux2-klein-4b, z-image."),
     ] = "world",
-    method: Annotated[str, typer.Option(help="A method; see `mnemon methods`.")] = "stamina",
+    method: Annotated[str, typer.Option(help="A method; see `mnemon methods`.")] = DEFAULT_METHOD,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the method, e.g. rank=8.")
     ] = None,
