@@ -32,7 +32,7 @@ def test_on_level_ground_only_the_mechanism_differs() -> None:
 
 
 def test_a_setting_that_is_given_goes_before_the_protocol_and_all_records_say_so(planned: Planned) -> None:
-    (job,) = planned(["lora"], protocol="level", settings={"lora": {"steps": 2, "batch": 8}})
+    (job,) = planned(["lora"], protocol="level", settings={"lora": {"steps": 2, "batch": 8}}, alone=False)
     assert run_bench([job], SerialExecutor()).failed == {}
     written = json.loads((job.folder / "job.json").read_text())
     assert written["protocol"] == "level" and written["set"] == {"steps": 2}
@@ -45,7 +45,7 @@ def test_a_setting_that_is_given_goes_before_the_protocol_and_all_records_say_so
 
 def test_a_folder_has_one_protocol_and_an_older_one_has_that_of_the_papers(planned: Planned) -> None:
     for protocol, other in (("paper", "level"), ("level", "paper")):
-        (job,) = planned(["lora"], protocol, protocol=protocol)
+        (job,) = planned(["lora"], protocol, protocol=protocol, alone=False)
         run_bench([job], SerialExecutor())
         for method in ("lora", "ewc"):
             with pytest.raises(MnemonError, match=f"another value of 'protocol' \\({protocol}, not {other}\\)"):

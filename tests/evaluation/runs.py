@@ -47,8 +47,9 @@ def write_run(
     count: int = 4,
     points: Sequence[int] = (1, 2, 3, 4),
     strips: bool = True,
+    alone: float | None = 1.0,
 ) -> Path:
-    """A finished run of `count` concepts, in another succession in each order."""
+    """A finished run of `count` concepts, in another succession in each order; `alone` is what each reaches alone."""
     folder = out / method / f"order-{order}-seed-{seed}"
     names = concept_names(count)
     names = names[order % count :] + names[: order % count]
@@ -70,6 +71,8 @@ def write_run(
     write_json(folder / "rows.json", rows)
     write_safetensors(folder / "features.safetensors", features)
     write_json(folder / "costs.json", costs(names, seed))
+    if alone is not None:
+        write_json(folder / "alone.json", {name: {"identity_alignment": alone} for name in names})
     return folder
 
 

@@ -5,11 +5,12 @@ import statistics
 
 import pytest
 
-from mnemon.evaluation.figures import FIGURES, SUMMARY
+from mnemon.evaluation.figures import ALONE, FIGURES, SUMMARY
 from mnemon.evaluation.intervals import interval, t_quantile
 from mnemon.evaluation.numbers import figures_of, interval_of, multi_alignment, spread_over_orders
 from mnemon.evaluation.results import Results
 from mnemon.evaluation.run_folder import RunFolder
+from mnemon.files import write_json
 from mnemon.report.benchmark_page import write
 from mnemon.report.summary import figures_by_method, summary, write_numbers
 from tests.evaluation.runs import write_failure, write_run
@@ -42,6 +43,7 @@ def test_the_figures_of_a_run_by_hand(tmp_path):
         "general_attribute_accuracy": pytest.approx(0.8), "noun_accuracy": 0.75, "background_accuracy": 0.5,
         "parameters": 1000, "bytes": 4000, "seconds_per_concept": 10, "fusion_seconds": 0, "fusion_peak_bytes": 0,
         "draw_seconds_per_picture": 0.5, "peak_memory_bytes": 1e9,
+        "alone_identity_alignment": 1.0, "identity_of_alone": pytest.approx(0.75),
         "mmd_just_learned": pytest.approx(mmd(0.9), abs=1e-6), "kid": pytest.approx(mean_mmd(0.1, 3), abs=1e-6),
         "a_mmd": pytest.approx(mean_mmd(0.1, 2), abs=1e-6),
         "f_mmd": pytest.approx(sum(drift(0.9, last) for last in (0.6, 0.7, 0.8)) / 3, abs=1e-6),
@@ -111,11 +113,23 @@ def test_the_summary_has_the_promised_form(tmp_path):
     write_numbers(results, figures_by_method(results))
     methods = json.loads((tmp_path / "summary.json").read_text())["methods"]
     assert methods.keys() == {"lora", "fl2t"} and set(SUMMARY) == set(NAMES)
-    assert all(list(metrics) == list(SUMMARY) for metrics in methods.values())
+    assert all(list(metrics) == [*SUMMARY, *ALONE, "trials"] for metrics in methods.values())
+    assert methods["lora"]["alone_identity_alignment"]["mean"] == 1 and methods["lora"]["trials"] == 1
     found = methods["lora"]["learning_identity_first10"]
     assert found == {"mean": pytest.approx(0.8), "low": pytest.approx(0.8 - 0.2484, abs=1e-4),
                      "high": pytest.approx(0.8 + 0.2484, abs=1e-4), "runs": 3}  # fmt: skip
     assert methods["fl2t"]["identity_alignment"] == {"mean": None, "low": None, "high": None, "runs": 0}
+
+
+def test_what_concepts_reach_alone_is_in_the_summary_where_it_was_measured(tmp_path):
+    write_run(tmp_path, "lora", strips=False, alone=None)
+    write(tmp_path)
+    (found,) = json.loads((tmp_path / "summary.json").read_text())["methods"].values()
+    assert list(found) == [*SUMMARY, "trials"]
+    write_json(tmp_path / "lora" / "order-0-seed-0" / "alone.json", {"c01": {"identity_alignment": 0.9}})
+    write(tmp_path)
+    (found,) = json.loads((tmp_path / "summary.json").read_text())["methods"].values()
+    assert list(found) == [*SUMMARY, "trials"]  # one concept of four is no mean
 
 
 def test_matrices_settings_and_machine_lie_beside_the_summary(tmp_path):

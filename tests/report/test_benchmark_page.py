@@ -87,6 +87,13 @@ def test_the_leaderboard_ranks_by_identity_with_intervals_and_the_failed_last(pa
     assert board["fl2t"].startswith("failed, 1 of 1 – –") and not re.search(r"0\.\d", board["fl2t"])
 
 
+def test_the_own_bound_stands_beside_what_is_kept_of_it(page, out):
+    bound = rows(page, "Own bound")
+    assert re.match(r"2 runs 1\.000 .* 86 %", bound["stamina"]) and bound["stamina"].endswith(" 33")
+    assert bound["c_lora"].endswith(" –")  # of a name that the table of trials does not know
+    assert re.search(r"\| stamina \(2 runs\) \| 1\.000 .*\| 33 \|", (out / "report.md").read_text(encoding="utf-8"))
+
+
 def test_how_much_the_order_matters_is_shown_where_there_are_several(page):
     assert rows(page, "Spread over orders")["c_lora"].startswith("2 runs, 1 more failed 0.014 ")  # 0.65 and 0.63
 
@@ -146,7 +153,7 @@ def test_the_markdown_has_the_same_numbers(out):
     widths = {
         len(re.findall(r"(?<!\\)\|", line)) for line in text.splitlines() if line.startswith(("| stamina", "| fl2t ("))
     }
-    assert widths == {12, 6}  # a leaderboard of ten figures, a cost table of four
+    assert widths == {12, 5, 6}  # ten figures, two of the bound and the trials, four costs
 
 
 PROBE = """

@@ -37,7 +37,7 @@ def run_bench(
         count = len(open_sequence(jobs[0].sequence).concepts)
         open_jobs = []
         for job in jobs:
-            if RunFolder(job.folder).finished(count):
+            if RunFolder(job.folder).finished(count, job.alone):
                 on_progress(job, Progress(count, count, "done before"))
                 on_progress(job, None)
             else:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mnemon.benchmark.protocols import PAPER, method_by
+from mnemon.benchmark.protocols import LEVEL, PAPER, method_by
 from mnemon.benchmark.sequences import ConceptSequence, shipped_sequences
 from mnemon.benchmark.sources import open_sequence
 from mnemon.errors import MnemonError
@@ -29,6 +29,7 @@ class Job:
         eval_settings: how images for scores are sampled; the same for every job, so that scores compare.
         eval_at: numbers of concepts after which all of them are scored again; after the last one they always are.
         protocol: one of `PROTOCOLS`; the same for every job, as the base and the scores are.
+        alone: whether each concept is also scored alone, `mnemon.benchmark.alone`.
     """
 
     out: Path
@@ -41,6 +42,7 @@ class Job:
     eval_settings: EvalSettings = EVAL_SETTINGS
     eval_at: tuple[int, ...] = EVAL_AT
     protocol: str = PAPER
+    alone: bool = False
 
     @property
     def folder(self) -> Path:
@@ -96,8 +98,10 @@ def plan(
     eval_settings: EvalSettings = EVAL_SETTINGS,
     eval_at: tuple[int, ...] = EVAL_AT,
     protocol: str = PAPER,
+    alone: bool | None = None,
 ) -> list[Job]:
     """The jobs for every method, order and seed; `settings` are by method, and go before those of the protocol.
+    `alone` is so by default with the protocol "level".
 
     Raises:
         MnemonError: no or an unknown method, an unknown setting, sequence or protocol, more orders than there are, or a
@@ -111,11 +115,24 @@ def plan(
     stray = [name for name in given if name not in methods]
     if stray:
         raise MnemonError(f"There are settings for '{stray[0]}', which is not among the methods: {', '.join(methods)}.")
+    alone = protocol == LEVEL if alone is None else alone
     opened = open_sequence(sequence)
     opened.ordered(orders - 1)
     sequence, base = _settled(sequence, shipped_sequences()), _settled(base, ["world"])
     jobs = [
-        Job(out, sequence, method, order, seed, dict(given.get(method, {})), base, eval_settings, eval_at, protocol)
+        Job(
+            out,
+            sequence,
+            method,
+            order,
+            seed,
+            dict(given.get(method, {})),
+            base,
+            eval_settings,
+            eval_at,
+            protocol,
+            alone,
+        )
         for seed in range(seeds)
         for order in range(orders)
         for method in dict.fromkeys(methods)

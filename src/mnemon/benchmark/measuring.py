@@ -1,9 +1,10 @@
-"""What a run costs in memory, and on what it was made."""
+"""What a run costs in memory and time, and on what it was made."""
 
 import ctypes
 import os
 import platform
 import threading
+import time
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -69,6 +70,23 @@ class PeakMemory:
         on_gpu = self._device.type == "cuda"
         now = torch.cuda.max_memory_allocated(self._device) if on_gpu else self._process.memory_info().rss
         self._most = max(self._most, now)
+
+
+class StepClock:
+    """How long the steps took that were done before a kill, if they were like those done since."""
+
+    def __init__(self) -> None:
+        self._times: list[float] = []
+        self._steps = 0
+
+    def tick(self, steps: int) -> None:
+        self._times.append(time.monotonic())
+        self._steps = steps
+
+    @property
+    def missed(self) -> float:
+        seen = len(self._times)
+        return (self._times[-1] - self._times[0]) / (seen - 1) * (self._steps - seen) if seen > 1 else 0.0
 
 
 def parameter_count(parameter_groups: list[dict[str, Any]]) -> int:

@@ -9,7 +9,8 @@ only.
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from functools import cached_property, lru_cache
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,8 +18,9 @@ from PIL import Image
 from torch import Tensor
 
 from mnemon.api.opening import base_named, encoders_of
+from mnemon.benchmark.alone import scores_of_first, scores_of_other_orders
 from mnemon.benchmark.jobs import Job, OnProgress
-from mnemon.benchmark.measuring import PeakMemory, machine_facts, package_versions, parameter_count
+from mnemon.benchmark.measuring import PeakMemory, StepClock, machine_facts, package_versions, parameter_count
 from mnemon.benchmark.sequences import ConceptSpec
 from mnemon.benchmark.shared import calibration_set, control_scores
 from mnemon.benchmark.sources import open_sequence
@@ -32,7 +34,7 @@ from mnemon.methods import Start
 from mnemon.methods.base import Method, TrainedConcept
 from mnemon.models import Base
 from mnemon.sampling import Composed, image_strip
-from mnemon.training import Examples, TrainingSettings, discard_checkpoint, make_tasks, train
+from mnemon.training import TrainingSettings, discard_checkpoint, make_tasks, train
 
 TOGETHER = 5  # concepts that learn in the same steps, where a method lets them
 SHOWN = 4  # images in a strip; also images of each combination of concepts
@@ -72,6 +74,8 @@ class _Run:
                 for state in range(start + 1, start + len(group) + 1):
                     if not self.method.trains_jointly or state == len(self.members):
                         self._score(state, memory)
+            if self.job.alone:
+                self._score_alone()
 
     def _begin(self) -> None:
         departures = self.job.departures()
@@ -81,6 +85,7 @@ class _Run:
         scores, image = control_scores(self.job.out, self.base, self.encoders, self.job.eval_settings)
         self.folder.rows["0"] = {"concepts": {}, "general": scores}
         self.features["general/0/image"] = image
+        self.calibration = calibration_set(self.job.out, self.base, self.method)
         if "parameters" not in self.folder.costs:
             self.folder.costs |= {"parameters": self._parameters(), "peak_memory_bytes": 0}
             self.folder.costs |= {"fusion_seconds": 0.0, "fusion_peak_bytes": 0}
@@ -98,24 +103,28 @@ class _Run:
         if all(one.name in known for one in group):
             return
         self._now("learning " + " ".join(f"<{one.name}>" for one in group))
-        calibration = self._calibration
-        began, clock = time.monotonic(), _StepClock()
-        earlier, seed = self.learned[:start], self.job.seed
+        trained, seconds = self._train(group, self.learned[:start])
+        for one, learned in zip(group, trained, strict=True):
+            if one.name not in known:
+                self._commit(one, learned, seconds / len(group))
+        discard_checkpoint(self._training)
+        self.learned = self.library.learned()
+
+    def _train(
+        self, group: Sequence[ConceptSpec], earlier: Sequence[TrainedConcept]
+    ) -> tuple[list[TrainedConcept], float]:
+        """From the checkpoint, if there is one; also the seconds it takes, those before a kill included."""
+        began, clock, seed = time.monotonic(), StepClock(), self.job.seed
         photos = [one.photos().trained for one in group]
-        tasks = make_tasks(self.base, self.method, photos, earlier, seed=seed, calibration=calibration)
+        tasks = make_tasks(self.base, self.method, photos, earlier, seed=seed, calibration=self.calibration)
 
         def on_step(done: int, steps: int, logs: Mapping[str, float]) -> None:
             clock.tick(steps)
             self._now(self.doing, len(group) * done / steps)
 
-        folder = self.folder.path / "training"
-        trained = train(self.base, self.method, tasks, earlier, TrainingSettings(seed=seed), folder, on_step=on_step)
-        seconds = (time.monotonic() - began + clock.missed) / len(group)
-        for one, learned in zip(group, trained, strict=True):
-            if one.name not in known:
-                self._commit(one, learned, seconds)
-        discard_checkpoint(folder)
-        self.learned = self.library.learned()
+        settings = TrainingSettings(seed=seed)
+        trained = train(self.base, self.method, tasks, earlier, settings, self._training, on_step=on_step)
+        return trained, time.monotonic() - began + clock.missed
 
     def _commit(self, one: ConceptSpec, learned: TrainedConcept, seconds: float) -> None:
         photos = one.photos()
@@ -144,6 +153,24 @@ class _Run:
             costs |= {"fusion_seconds": fused, "fusion_peak_bytes": fusing.peak - fusing.start}
         costs |= self._kept()
         self.folder.write_row(count, row.scores(), self.features, strips)
+
+    def _score_alone(self) -> None:
+        """Score each concept with no other in the model, trained as if it were the first."""
+        known = scores_of_other_orders(self.job, self.sequence)
+        known |= scores_of_first(self.folder, self.method, self.members[0].name)
+        for one, learned in zip(self.members, self.learned, strict=True):
+            if one.name in self.folder.alone:
+                continue
+            scores = known.get(one.name)
+            if scores is None:
+                if not self.method.independent:
+                    self._now(f"learning <{one.name}> alone")
+                    learned = self._train([one], [])[0][0]
+                self._now(f"scoring <{one.name}> alone")
+                with Composed(self.base, self.method, [learned]) as composed:
+                    scores = self._evaluate(composed, [one], full=False)[0].concepts[one.name]
+            self.folder.write_alone(one.name, scores)
+            discard_checkpoint(self._training)
 
     def _evaluate(
         self, composed: Composed, members: Sequence[ConceptSpec], full: bool
@@ -193,32 +220,17 @@ class _Run:
             self.features |= {prefix + kind: value for kind, value in known.items()}
         return known
 
-    @cached_property
-    def _calibration(self) -> Examples | None:
-        return calibration_set(self.job.out, self.base, self.method)
-
     def _now(self, doing: str, learning: float = 0.0) -> None:
         """Tell what is done; `learning` are concepts' worth of training beyond those that are learned."""
         self.doing, count = doing, len(self.members)
-        scored = max((int(state) for state in self.folder.rows), default=0)
-        self.on_progress(Progress((len(self.learned) + learning + scored) / 2, count, doing))
-
-
-class _StepClock:
-    """How long the steps took that were done before a kill, if they were like those done since."""
-
-    def __init__(self) -> None:
-        self._times: list[float] = []
-        self._steps = 0
-
-    def tick(self, steps: int) -> None:
-        self._times.append(time.monotonic())
-        self._steps = steps
+        parts = [len(self.learned), max((int(state) for state in self.folder.rows), default=0)]
+        if self.job.alone:
+            parts.append(len(self.folder.alone))
+        self.on_progress(Progress((sum(parts) + learning) / len(parts), count, doing))
 
     @property
-    def missed(self) -> float:
-        seen = len(self._times)
-        return (self._times[-1] - self._times[0]) / (seen - 1) * (self._steps - seen) if seen > 1 else 0.0
+    def _training(self) -> Path:
+        return self.folder.path / "training"
 
 
 def groups(method: Method, members: Sequence[ConceptSpec]) -> list[tuple[int, Sequence[ConceptSpec]]]:

@@ -32,6 +32,12 @@ def bench(
         str,
         typer.Option(help="paper: each method's own settings; level: the same token, steps, batch and rank for all."),
     ] = "paper",
+    alone: Annotated[
+        bool | None,
+        typer.Option(
+            "--alone/--no-alone", help="Each method's own bound: every concept also alone. By default with level."
+        ),
+    ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="METHOD.KEY=VALUE", help="A setting, before the protocol's: stamina.rank=8."),
@@ -68,7 +74,9 @@ def bench(
 
     scores = EvalSettings(num_images, num_inference_steps=num_inference_steps, batch_size=batch_size)
     settings, numbers = _settings(set_ or []), _eval_at(eval_at)
-    jobs = plan(to.resolve(), sequence, _methods(methods), orders, seeds, settings, base, scores, numbers, protocol)
+    jobs = plan(
+        to.resolve(), sequence, _methods(methods), orders, seeds, settings, base, scores, numbers, protocol, alone
+    )
     chosen = engine_named(engine, workers, address)
     with progress("starting") as bar:
         ended = run_bench(jobs, chosen, _Watch(bar, len(jobs)))

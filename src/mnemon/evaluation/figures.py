@@ -212,7 +212,19 @@ FIGURES: dict[str, Figure] = {
     "peak_memory_bytes": Figure(
         "Peak memory", "max_τ m(τ), τ in the run", "Memory m of the GPU, else of the whole process.", "low", "bytes",
     ),
+    "alone_identity_alignment": Figure(
+        "Alone", "(1/N) Σ_j a_j,  a_j = mean_{i,k} ⟨x_i, y_k⟩",
+        "The method's own bound: each concept by the same recipe on the bare base, with no other in the model. "
+        "Identity features as in Identity.",
+    ),
+    "identity_of_alone": Figure(
+        "Kept of alone", "Σ_j R[N, j] / Σ_j a_j",
+        "Identity at the end against the method's own bound, so what the other concepts cost, in learning and in "
+        "forgetting.", "high", "share",
+    ),
 }  # fmt: skip
 """The figures of a run. The first fourteen are those of `summary.json` and `report.md`; their texts stay."""
 
 SUMMARY: tuple[str, ...] = tuple(FIGURES)[:14]
+ALONE: tuple[str, ...] = ("alone_identity_alignment", "identity_of_alone")
+"""In the summary too, where they were measured."""

@@ -23,7 +23,7 @@ def figures_of(record: RunRecord) -> Numbers:
     """Every figure of a finished run; None where the record lacks what it needs. What needs the features is known from
     before where they were left out."""
     figures = _alignments(record) | _distributions(record) | _multi(record) | _base(record) | _attributes(record)
-    figures |= _confusion(record) | _costs(record)
+    figures |= _confusion(record) | _costs(record) | _alone(record)
     known = {} if record.features else record.known_figures
     return {name: known.get(name) if figures[name] is None else figures[name] for name in FIGURES}
 
@@ -66,6 +66,13 @@ def _alignments(record: RunRecord) -> Numbers:
         "learning_identity_last10": identity["learning_accuracy_last10"],
         "identity_of_ceiling": _of_ceiling(record),
     }  # fmt: skip
+
+
+def _alone(record: RunRecord) -> Numbers:
+    alone = _mean(record.alone.get(name, {}).get("identity_alignment") for name in record.names)
+    end = _mean(record.cell(len(record.names), name).get("identity_alignment") for name in record.names)
+    kept = end / alone if alone and end is not None else None
+    return {"alone_identity_alignment": alone, "identity_of_alone": kept}
 
 
 def _of_ceiling(record: RunRecord) -> float | None:

@@ -47,8 +47,8 @@ class Progress:
 
 
 class RunFolder:
-    """What a run has written so far: `rows` and `costs` are read on opening, the rest when it is asked for. Every
-    writing leaves the old or the new file.
+    """What a run has written so far: `rows`, `costs` and `alone` are read on opening, the rest when it is asked for.
+    Every writing leaves the old or the new file.
 
     Raises:
         MnemonError: a file cannot be read; here and in all methods, which say the file and the entry.
@@ -58,6 +58,7 @@ class RunFolder:
         self.path = path
         self.rows: dict[str, dict[str, Any]] = dict(self._json("rows").value)
         self.costs: dict[str, Any] = dict(self._json("costs").value)
+        self.alone: dict[str, dict[str, Any]] = dict(self._json("alone").value)
 
     def check(self, asked: Mapping[str, Any]) -> None:
         """Raises:
@@ -79,9 +80,10 @@ class RunFolder:
         write_json(self.path / "job.json", job)
         (self.path / "failed.json").unlink(missing_ok=True)
 
-    def finished(self, count: int) -> bool:
-        """Whether all of `count` concepts are learned and scored."""
-        return str(count) in self.rows and bool(self.costs) and self.failure() is None
+    def finished(self, count: int, alone: bool = False) -> bool:
+        """Whether all of `count` concepts are learned and scored, and if asked for also scored `alone`."""
+        missing = alone and len(self.alone) < count
+        return str(count) in self.rows and bool(self.costs) and not missing and self.failure() is None
 
     def write_row(
         self, count: int, row: dict[str, Any], features: Mapping[str, Tensor], strips: Mapping[str, Image.Image]
@@ -96,6 +98,10 @@ class RunFolder:
 
     def write_costs(self) -> None:
         write_json(self.path / "costs.json", self.costs)
+
+    def write_alone(self, name: str, scores: Mapping[str, Any]) -> None:
+        self.alone[name] = dict(scores)
+        write_json(self.path / "alone.json", self.alone)
 
     def write_figures(self, figures: Mapping[str, float], confusion: Sequence[Sequence[float]] | None) -> None:
         """Keep what was worked out of the features, for when these are left out."""
@@ -154,6 +160,7 @@ class RunFolder:
             versions=job.value.get("versions") or {},
             machine=job.value.get("machine") or {},
             rows=self._checked_rows(),
+            alone=self.alone,
             features=self.features(),
             known_figures=figures.numbers("figures"),
             known_confusion=figures.value.get("confusion") or (),

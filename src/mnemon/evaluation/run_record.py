@@ -49,6 +49,7 @@ class RunRecord:
         score: how images for scores were sampled, with "points": after which concepts all of them were scored.
         rows: t -> row; the concept just learned is in every row, all of them at the points; 0, the bare base, has
             control prompts alone.
+        alone: the scores of each concept with no other in the model, by name; empty where that was not measured.
         features: "pictures/<t>/<name>/image|identity", "references/<name>/image|identity" and
             "general/<t>/image", each (n, d).
         known_figures, known_confusion: as worked out when the features were there; empty if they never were.
@@ -74,6 +75,7 @@ class RunRecord:
     versions: Mapping[str, Any]
     machine: Mapping[str, Any]
     rows: Mapping[int, Row]
+    alone: Mapping[str, Mapping[str, Any]]
     features: Mapping[str, Tensor] = field(repr=False)
     known_figures: Mapping[str, float] = field(repr=False)
     known_confusion: Sequence[Sequence[float]] = field(repr=False)

@@ -193,6 +193,11 @@ class Method(ABC):
         return self.trains_jointly or (self.on_bare_base and self.order_free)
 
     @property
+    def independent(self) -> bool:
+        """Whether a concept is trained as if there were no others, neither earlier ones nor any in the same steps."""
+        return self.on_bare_base and self.order_free
+
+    @property
     def order_matters(self) -> str | None:
         """Why `compose` differs if the same concepts stand in another order; None where it does not."""
         return None if self.can_remove else "its concepts share one change of the weights, kept with the first of them"

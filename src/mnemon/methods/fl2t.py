@@ -271,6 +271,10 @@ class Fl2t(Elastic):
     """The positive of S_i in R3, with the others' as negatives: `itself`, as printed, so that R3 only repels; its
     `embedding` C_i; or its `proxy` P'_i."""
 
+    @property
+    def independent(self) -> bool:
+        return False  # step 2 relates the concepts to one another
+
     def begin(self, start: Start) -> Learner:
         return self.begin_together([start])[0]
 

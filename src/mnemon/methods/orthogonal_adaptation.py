@@ -92,6 +92,10 @@ class OrthogonalAdaptation(EdLora):
     """Give each concept the first r columns that are free, instead of random ones. Concepts that are to be used
     together have to be learned into one library then, one after another or in one run."""
 
+    @property
+    def independent(self) -> bool:
+        return super().independent and not self.disjoint
+
     def begin(self, start: Start) -> OrthogonalLearner:
         return OrthogonalLearner(self, start)
 

@@ -14,8 +14,9 @@ from mnemon.report import charts, images
 from mnemon.report.formatting import shown
 from mnemon.report.matrices import run_matrices
 from mnemon.report.rendering import write_page
-from mnemon.report.summary import figures_by_method, write_numbers
+from mnemon.report.summary import alone_names, figures_by_method, summary_names, write_numbers
 from mnemon.report.tables import Cell, Column, NumberTable, figure_columns, sortable
+from mnemon.report.trials import trials_of
 
 QUALITY, COST = SUMMARY[:10], SUMMARY[10:]
 COSTS = (
@@ -40,6 +41,10 @@ _PROTOCOLS = {
 _INTERVALS = (
     "Mean over runs; small: 95 % confidence interval of the mean, Student's t over runs (orders and seeds). Bold: "
     "best. A head sorts, its ƒ tells the formula."
+)
+_BOUND = (
+    "Alone: each concept by the method's own recipe on the bare base, with no other in the model. Settings tried: "
+    "before the method's own were chosen, by the lab log."
 )
 _FORMULAS = (
     "One word, several formulas, whose numbers differ several times over. – : needs scores that these runs do not have."
@@ -67,7 +72,8 @@ def write(out: str | Path) -> Path:
         leaderboard=sortable("", remarks, figure_columns(numbers, QUALITY)),
         cost=sortable("", remarks, figure_columns(numbers, COST)),
         problems=results.problems,
-        figures=[FIGURES[name] for name in SUMMARY],
+        bound=sortable("", remarks, _bound(numbers)),
+        figures=[FIGURES[name] for name in summary_names(numbers)],
     )
     return write_page(results.folder / "report.html", "benchmark.html", **_page(results, numbers, remarks), facts=known)
 
@@ -156,6 +162,7 @@ def _tables(results: Results, numbers: dict[str, list[Numbers]], remarks: dict[s
     plain = "Mean over runs, as above."
     columns = {
         "Leaderboard": (_INTERVALS, figure_columns(numbers, QUALITY)),
+        "Own bound": (_BOUND, _bound(numbers)),
         "Cost": (plain, figure_columns(numbers, COSTS)),
         "Forgetting in every formula": (_FORMULAS, figure_columns(numbers, FORGETTING)),
         _TOGETHER: (
@@ -172,6 +179,14 @@ def _tables(results: Results, numbers: dict[str, list[Numbers]], remarks: dict[s
         for heading, (caption, of) in columns.items()
         if of
     }
+
+
+def _bound(numbers: Mapping[str, Sequence[Numbers]]) -> list[Column]:
+    """What each method reaches alone, where that was measured, and how many settings of it were tried."""
+    counts = [trials_of(method).count for method in numbers]
+    trials = [Cell("–" if count is None else str(count), count) for count in counts]
+    known = any(count is not None for count in counts)
+    return figure_columns(numbers, alone_names(numbers)) + ([Column("Settings tried", trials)] if known else [])
 
 
 def _spreads(results: Results, numbers: Mapping[str, Sequence[Numbers]]) -> list[Column]:

@@ -1,17 +1,18 @@
 """A results folder's numbers as JSON: the summary, all figures, every matrix, settings and machines."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
-from mnemon.evaluation.figures import FIGURES, SUMMARY
+from mnemon.evaluation.figures import ALONE, FIGURES, SUMMARY
 from mnemon.evaluation.numbers import Numbers, confusion_of, figures_of, interval_of, spread_over_orders
 from mnemon.evaluation.results import Results
 from mnemon.evaluation.run_folder import RunFolder
 from mnemon.evaluation.run_record import SCORES, RunRecord
 from mnemon.files import write_json
+from mnemon.report.trials import trials_of
 
 DIGITS = 6  # of numbers in matrices
 
@@ -21,17 +22,25 @@ def figures_by_method(results: Results) -> dict[str, list[Numbers]]:
     return {method: [figures_of(record) for record in results.of(method)] for method in results.methods}
 
 
-def summary(numbers: dict[str, list[Numbers]]) -> dict[str, Any]:
-    """{"methods": {method: {figure: {"mean", "low", "high", "runs"}}}} of the figures in `SUMMARY`.
+def summary(numbers: Mapping[str, Sequence[Numbers]]) -> dict[str, Any]:
+    """{"methods": {method: {figure: {"mean", "low", "high", "runs"}, "trials"}}} of the figures in `summary_names`.
 
     low and high bound the mean with 95 % confidence (t interval over runs), null for fewer than two runs; a method
-    without any finished run has runs 0 and null for the rest.
+    without any finished run has runs 0 and null for the rest. trials is null where the number is not known.
     """
-    return {
-        "methods": {
-            method: {name: asdict(interval_of(runs, name)) for name in SUMMARY} for method, runs in numbers.items()
-        }
-    }
+    names = summary_names(numbers)
+    figures = {method: {name: asdict(interval_of(runs, name)) for name in names} for method, runs in numbers.items()}
+    return {"methods": {method: found | {"trials": trials_of(method).count} for method, found in figures.items()}}
+
+
+def summary_names(numbers: Mapping[str, Sequence[Numbers]]) -> tuple[str, ...]:
+    """The figures of the summary: `SUMMARY`, and those of `ALONE` that were measured."""
+    return SUMMARY + alone_names(numbers)
+
+
+def alone_names(numbers: Mapping[str, Sequence[Numbers]]) -> tuple[str, ...]:
+    """The figures of `ALONE` that a run has."""
+    return tuple(name for name in ALONE if any(one[name] is not None for runs in numbers.values() for one in runs))
 
 
 def write_numbers(results: Results, numbers: dict[str, list[Numbers]]) -> None:
