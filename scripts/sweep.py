@@ -2,8 +2,8 @@
 
     python -m scripts.sweep --protocol level lora stamina "stamina mask=none" "stamina forget=none"
 
-The default concepts are development concepts, two nouns twice and two styles: settings are chosen on such, never on those
-that results report. Every row is kept under the command that makes it again.
+The default concepts are development concepts, two nouns twice and two styles: settings are chosen on such, never on
+those that results report. Every row is kept under the command that makes it again.
 """
 
 import argparse
