@@ -78,6 +78,10 @@ def test_options_of_shown_commands_exist(page):
     root = typer.main.get_command(app)
     unknown = []
     for name, options in commands(page):
-        known = {option for parameter in root.commands[name].params for option in parameter.opts}
+        known = {
+            option
+            for parameter in root.commands[name].params
+            for option in (*parameter.opts, *parameter.secondary_opts)
+        }
         unknown += [f"{name} {option}" for option in options if option not in known]
     assert not unknown

@@ -7,7 +7,7 @@ from PIL import Image
 
 from mnemon.benchmark import ConceptSequence, open_sequence, shipped_sequences
 from mnemon.benchmark.sequences import ConceptSpec
-from mnemon.benchmark.sources import CIFC
+from mnemon.benchmark.sources import CIFC, templates_from
 from mnemon.errors import MnemonError
 from mnemon.evaluation.prompts import PROMPTS, EvalPrompts, combinations, combined_prompts, concept_prompts
 from mnemon.methods import method_from
@@ -154,3 +154,24 @@ def test_things_and_styles_are_asked_for_as_such() -> None:
         together = combined_prompts({name: f"<{name}>" for name in nouns}, nouns, world, 1)[sets[0]]
         assert together.prompts[0].count("<") == size and "<" not in together.words[0]
     assert combinations({"dog1": "dog"}, 2) == []
+
+
+def test_all_photos_are_trained_on_and_scored_against_where_that_is_asked_for(three: Path) -> None:
+    held, every = (open_sequence(str(three), hold_out) for hold_out in (True, False))
+    for kept, whole in zip(held.concepts, every.concepts, strict=True):
+        trained, references, held_out = whole.photos()
+        assert trained is references and not held_out
+        assert (whole.name, whole.class_noun, whole.kind) == (kept.name, kept.class_noun, kept.kind)
+    assert [len(one.photos().trained.photos) for one in every.concepts] == [6, 2, 2]
+    assert len(open_sequence("world-6", hold_out=False).concepts[0].photos().references.photos) == 5 + 16
+
+
+def test_prompts_of_a_file_are_one_a_line(tmp_path: Path) -> None:
+    file = tmp_path / "prompts.txt"
+    file.write_text("A <TOK>, in the forest\n\n  a {} in the snow \n")
+    assert templates_from(file) == ("A {}, in the forest", "a {} in the snow")
+    with pytest.raises(MnemonError, match="There is no file"):
+        templates_from(tmp_path / "other.txt")
+    file.write_text("\n")
+    with pytest.raises(MnemonError, match="holds no evaluation prompt"):
+        templates_from(file)

@@ -27,5 +27,7 @@ def test_mistakes_are_told_before_anything_runs(mnemon: Command) -> None:
     assert "names no method" in mnemon("bench", "--set", "rank=4").err
     assert "write them as '--eval-at 1,10,25'" in mnemon("bench", "--points", "some").err
     assert "There is no method 'loraa'; did you mean 'lora'?" in mnemon("bench", "--methods", "loraa").err
+    assert "There is no protocol 'fair'" in mnemon("bench", "--protocol", "fair").err
+    assert "no file of evaluation prompts" in mnemon("bench", "--eval-prompts", "mine.txt").err
     assert "There is no engine 'slurm'" in mnemon("bench", "--engine", "slurm").err
     assert not Path("benchmark").exists()

@@ -132,6 +132,8 @@ def test_bad_settings_are_refused():
         EvalSettings(num_inference_steps=0)
     with pytest.raises(MnemonError, match="at least 1"):
         EvalSettings(num_images=0)
+    with pytest.raises(MnemonError, match="'a mug' names no concept"):
+        EvalSettings(templates=("a {}", "a mug"))
 
 
 def test_rows_of_a_run_become_its_matrix(row):

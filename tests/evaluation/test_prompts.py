@@ -39,6 +39,9 @@ def test_settings_are_written_with_the_keys_of_rows_that_exist():
     assert EvalSettings().to_row_json("world") == row
     job = {"pictures": 16, "steps": 20, "guidance": 4.0, "batch": 16, "first_seed": 1000}
     assert EvalSettings().to_json() == job
+    rare = {"scheduler": "DPMSolverMultistep", "negative": "blur", "templates": ["a {} on a rug"]}
+    settings = EvalSettings(scheduler="DPMSolverMultistep", negative_prompt="blur", templates=("a {} on a rug",))
+    assert settings.to_json() == job | rare and settings.to_row_json("world") == row | rare | {"seeds_per_prompt": 16}
 
 
 def test_unknown_prompts_are_refused():

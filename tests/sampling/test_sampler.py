@@ -1,7 +1,10 @@
 """Drawing: the numbers of diffusers' own pipelines, and images that depend on their own prompt and seed alone."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from diffusers import DPMSolverMultistepScheduler
 
 from mnemon.errors import MnemonError
 from mnemon.models.base import Base
@@ -48,6 +51,18 @@ def test_images_are_those_of_the_sdxl_pipeline(negative_prompt: str, guidance_sc
     expected = images_of(tiny_sdxl(), base, negative_prompt or None, guidance_scale)
     drawn = sample(base, PROMPTS, SEEDS, SamplingSettings(guidance_scale, 4, negative_prompt))
     torch.testing.assert_close(drawn, expected, atol=1e-4, rtol=0)
+
+
+def test_dpm_solver_gives_the_images_of_the_pipeline() -> None:
+    base, pipeline = tiny_sd_base(), tiny_sd()
+    pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
+    generators = [torch.Generator().manual_seed(seed) for seed in SEEDS]
+    options = {"num_inference_steps": 6, "guidance_scale": 5.0, "negative_prompt": ["a blue car"] * 3}
+    expected = pipeline(PROMPTS, generator=generators, output_type="pt", **options).images
+    settings = SamplingSettings(5.0, 6, "a blue car", scheduler="DPMSolverMultistep")
+    drawn = sample(base, PROMPTS, SEEDS, settings)
+    torch.testing.assert_close(drawn, expected, atol=1e-4, rtol=0)
+    assert not torch.allclose(drawn, sample(base, PROMPTS, SEEDS, replace(settings, scheduler="DDIM")), atol=1e-3)
 
 
 def test_a_image_does_not_depend_on_its_batch(base: Base) -> None:
@@ -101,6 +116,8 @@ def test_bad_requests_are_refused(base: Base) -> None:
             sample(base, PROMPTS, SEEDS, SamplingSettings(4, num_inference_steps))
     with pytest.raises(MnemonError, match="batch of 0"):
         sample(base, PROMPTS, SEEDS, SamplingSettings(4, 2, batch_size=0))
+    with pytest.raises(MnemonError, match="not sampled with 'Euler': choose from DDIM, DPMSolverMultistep"):
+        sample(base, PROMPTS, SEEDS, SamplingSettings(4, 2, scheduler="Euler"))
     with pytest.raises(MnemonError, match="<rex>"):
         sample(base, ["a photo of <rex>"], [1], SamplingSettings(4, 2))
 

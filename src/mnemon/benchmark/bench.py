@@ -7,7 +7,6 @@ from pathlib import Path
 from mnemon.benchmark.engines import Engine, OnJobProgress
 from mnemon.benchmark.jobs import Job
 from mnemon.benchmark.runner import run_job
-from mnemon.benchmark.sources import open_sequence
 from mnemon.evaluation.run_folder import Progress, RunFolder
 from mnemon.library.lock import exclusive
 from mnemon.report import benchmark_page as report
@@ -34,7 +33,7 @@ def run_bench(
     out = jobs[0].out
     out.mkdir(parents=True, exist_ok=True)
     with exclusive(out / "lock"):
-        count = len(open_sequence(jobs[0].sequence).concepts)
+        count = len(jobs[0].opened().concepts)
         open_jobs = []
         for job in jobs:
             if RunFolder(job.folder).finished(count, job.alone):

@@ -30,6 +30,7 @@ class Job:
         eval_at: numbers of concepts after which all of them are scored again; after the last one they always are.
         protocol: one of `PROTOCOLS`; the same for every job, as the base and the scores are.
         alone: whether each concept is also scored alone, `mnemon.benchmark.alone`.
+        hold_out: whether some photos of each concept are kept for the scores, where it has enough.
     """
 
     out: Path
@@ -43,6 +44,10 @@ class Job:
     eval_at: tuple[int, ...] = EVAL_AT
     protocol: str = PAPER
     alone: bool = False
+    hold_out: bool = True
+
+    def opened(self) -> ConceptSequence:
+        return open_sequence(self.sequence, self.hold_out)
 
     @property
     def folder(self) -> Path:
@@ -67,7 +72,8 @@ class Job:
     def shared(self, sequence: ConceptSequence) -> dict[str, Any]:
         """What all jobs of a results folder have in common, so that their numbers compare."""
         score = {**self.eval_settings.to_json(), "points": self.full_evaluations(len(sequence.concepts))}
-        return {"sequence": sequence.name, "base": self.base, "protocol": self.protocol, "score": score}
+        shared = {"sequence": sequence.name, "base": self.base, "protocol": self.protocol, "score": score}
+        return shared if self.hold_out else {**shared, "hold_out": False}
 
     def to_json(self, sequence: ConceptSequence) -> dict[str, Any]:
         """What decides the outcome; the sequence by its name and concepts, wherever it lies."""
@@ -99,6 +105,7 @@ def plan(
     eval_at: tuple[int, ...] = EVAL_AT,
     protocol: str = PAPER,
     alone: bool | None = None,
+    hold_out: bool = True,
 ) -> list[Job]:
     """The jobs for every method, order and seed; `settings` are by method, and go before those of the protocol.
     `alone` is so by default with the protocol "level".
@@ -116,7 +123,7 @@ def plan(
     if stray:
         raise MnemonError(f"There are settings for '{stray[0]}', which is not among the methods: {', '.join(methods)}.")
     alone = protocol == LEVEL if alone is None else alone
-    opened = open_sequence(sequence)
+    opened = open_sequence(sequence, hold_out)
     opened.ordered(orders - 1)
     sequence, base = _settled(sequence, shipped_sequences()), _settled(base, ["world"])
     jobs = [
@@ -130,9 +137,10 @@ def plan(
             base,
             eval_settings,
             eval_at,
-            protocol,
-            alone,
-        )
+            protocol=protocol,
+            alone=alone,
+            hold_out=hold_out,
+        )  # fmt: skip
         for seed in range(seeds)
         for order in range(orders)
         for method in dict.fromkeys(methods)

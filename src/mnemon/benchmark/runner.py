@@ -23,7 +23,6 @@ from mnemon.benchmark.jobs import Job, OnProgress
 from mnemon.benchmark.measuring import PeakMemory, StepClock, machine_facts, package_versions, parameter_count
 from mnemon.benchmark.sequences import ConceptSpec
 from mnemon.benchmark.shared import calibration_set, control_scores
-from mnemon.benchmark.sources import open_sequence
 from mnemon.data import photos_tensor
 from mnemon.errors import MnemonError
 from mnemon.evaluation import Encoders, EvalRow, evaluate, reference_features
@@ -58,7 +57,7 @@ class _Run:
     def __init__(self, job: Job, folder: RunFolder, on_progress: OnProgress) -> None:
         self.job, self.folder, self.on_progress, self.doing = job, folder, on_progress, "beginning"
         self.base, self.encoders = _opened(job.base)
-        self.sequence = open_sequence(job.sequence)
+        self.sequence = job.opened()
         self.members = self.sequence.ordered(job.order).concepts
         self.method = job.made_method()
         self.features = folder.features()
@@ -192,9 +191,9 @@ class _Run:
         return row, strips
 
     def _prompts(self, one: ConceptSpec) -> EvalPrompts:
-        name, count = self.method.prompt_name(one.name, one.class_noun), self.job.eval_settings.num_images
-        chosen = prompt_set(self.encoders.prompts)
-        return concept_prompts(name, one.class_noun, chosen, count, kind=one.kind, templates=one.templates)
+        name, settings = self.method.prompt_name(one.name, one.class_noun), self.job.eval_settings
+        chosen, templates = prompt_set(self.encoders.prompts), settings.templates or one.templates
+        return concept_prompts(name, one.class_noun, chosen, settings.num_images, kind=one.kind, templates=templates)
 
     def _combined(self, members: Sequence[ConceptSpec]) -> dict[tuple[str, ...], EvalPrompts]:
         """Prompts that name several of the objects."""

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -22,6 +23,8 @@ from mnemon.training.generated import calibration_images
 def control_scores(out: Path, base: Base, encoders: Encoders, settings: EvalSettings) -> tuple[dict[str, Any], Tensor]:
     """Scores and image features of the control prompts on the bare base, sampled once for all jobs."""
     how = f"{settings.num_inference_steps}-{settings.guidance_scale}-{settings.first_seed}"
+    if uncommon := {key: value for key, value in settings.uncommon.items() if key != "templates"}:
+        how += "-" + sha256(json.dumps(uncommon, sort_keys=True).encode()).hexdigest()[:12]
     path = out / "shared" / f"general-{base.fingerprint[:12]}-{how}.safetensors"
     if not path.exists():
         with Composed(base, method_from("lora"), []) as bare:

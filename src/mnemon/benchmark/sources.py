@@ -38,12 +38,21 @@ _LIVE = ("cat", "dog")  # DreamBooth's classes with the prompts for live subject
 _MARKS = re.compile(r"<TOK>|\{0\}|\{\}")
 
 
-def open_sequence(what: str) -> ConceptSequence:
-    """The shipped sequence of this name, or the concepts in a folder or list file at this path.
+def open_sequence(what: str, hold_out: bool = True) -> ConceptSequence:
+    """The shipped sequence of this name, or the concepts in a folder or list file at this path. Without `hold_out` each
+    is trained on all its photos, and scored against the same.
 
     Raises:
         MnemonError: there is neither, or the folder holds no concepts.
     """
+    sequence = _opened(what)
+    if hold_out:
+        return sequence
+    concepts = [replace(one, photos=cache(partial(_all_photos, one))) for one in sequence.concepts]
+    return replace(sequence, concepts=tuple(concepts))
+
+
+def _opened(what: str) -> ConceptSequence:
     if what in shipped_sequences():
         return shipped_sequence(what)
     if Path(what).expanduser().exists():
@@ -89,6 +98,12 @@ def split(concept: Concept) -> Photos:
     return Photos(
         replace(concept, photos=concept.photos[:trained]), replace(concept, photos=concept.photos[trained:]), True
     )
+
+
+def _all_photos(one: ConceptSpec) -> Photos:
+    trained, references, held_out = one.photos()
+    every = replace(trained, photos=trained.photos + references.photos) if held_out else trained
+    return Photos(every, every, held_out=False)
 
 
 def _own(path: Path) -> Iterable[ConceptSpec]:
@@ -174,6 +189,20 @@ def _captioned(photo: Photo, captions: Path, token: str, class_noun: str) -> Pho
     file = captions / f"{Path(photo.source).stem}.txt"
     text = " ".join(read_text(file).split()) if file.is_file() else ""
     return replace(photo, caption=text.replace(class_noun, f"{token} {class_noun}", 1)) if class_noun in text else photo
+
+
+def templates_from(file: Path) -> tuple[str, ...]:
+    """The evaluation prompts in a text file, one a line, with `{}` in the place of `<TOK>` or `{0}` for the concept.
+
+    Raises:
+        MnemonError: the file cannot be read, or is empty.
+    """
+    if not file.is_file():
+        raise MnemonError(f"There is no file of evaluation prompts at {file}.")
+    templates = tuple(_MARKS.sub("{}", line.strip()) for line in read_text(file).splitlines() if line.strip())
+    if not templates:
+        raise MnemonError(f"{file} holds no evaluation prompt: write one a line, with {{}} where the concept stands.")
+    return templates
 
 
 def _templates(lines: Iterable[str]) -> tuple[str, ...]:

@@ -54,6 +54,20 @@ def bench(
     num_inference_steps: Annotated[
         int, typer.Option("--num-inference-steps", "--draw-steps", min=1, help="Denoising steps of an image.")
     ] = 20,
+    guidance_scale: Annotated[float, typer.Option(help="Of classifier-free guidance; 1 switches it off.")] = 4.0,
+    scheduler: Annotated[
+        str | None, typer.Option(help="DDIM or DPMSolverMultistep; Euler for flows. The base's default without.")
+    ] = None,
+    negative_prompt: Annotated[str, typer.Option(help="What should not be in the images.")] = "",
+    first_seed: Annotated[
+        int, typer.Option(min=0, help="Seed of each concept's first image; the next count on.")
+    ] = 1000,
+    eval_prompts: Annotated[
+        Path | None, typer.Option(help="A text file of prompts for every concept, one a line, with {} in its place.")
+    ] = None,
+    hold_out: Annotated[
+        bool, typer.Option("--hold-out/--no-hold-out", help="Keep photos for the scores; else train and score on all.")
+    ] = True,
     batch_size: Annotated[int, typer.Option("--batch-size", "--batch", min=1, help="Images sampled at once.")] = 32,
     engine: Annotated[
         str, typer.Option(help="here (this process), processes (of this machine) or ray (a cluster; extra: cluster).")
@@ -70,13 +84,18 @@ def bench(
     Example: mnemon bench --sequence world-10 --methods stamina,lora --orders 3 --out runs/first
     """
     from mnemon.benchmark import engine_named, plan, run_bench
+    from mnemon.benchmark.sources import templates_from
     from mnemon.evaluation import EvalSettings
 
-    scores = EvalSettings(num_images, num_inference_steps=num_inference_steps, batch_size=batch_size)
+    templates = templates_from(eval_prompts) if eval_prompts else ()
+    scores = EvalSettings(
+        num_images, first_seed, guidance_scale, num_inference_steps, batch_size, scheduler, negative_prompt, templates
+    )
     settings, numbers = _settings(set_ or []), _eval_at(eval_at)
     jobs = plan(
-        to.resolve(), sequence, _methods(methods), orders, seeds, settings, base, scores, numbers, protocol, alone
-    )
+        to.resolve(), sequence, _methods(methods), orders, seeds, settings, base, scores, numbers,
+        protocol=protocol, alone=alone, hold_out=hold_out,
+    )  # fmt: skip
     chosen = engine_named(engine, workers, address)
     with progress("starting") as bar:
         ended = run_bench(jobs, chosen, _Watch(bar, len(jobs)))

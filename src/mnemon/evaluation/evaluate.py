@@ -119,10 +119,11 @@ def evaluate_library(
 
 
 def default_prompts(composed: Composed, encoders: Encoders, settings: EvalSettings) -> dict[str, EvalPrompts]:
-    """Of every concept composed, by the encoders' prompt set."""
+    """Of every concept composed, by the settings' templates or the encoders' prompt set."""
     chosen, name_of = prompt_set(encoders.prompts), composed.method.prompt_name
+    templates, count = settings.templates, settings.num_images
     return {
-        one.name: concept_prompts(name_of(one.name, one.class_noun), one.class_noun, chosen, settings.num_images)
+        one.name: concept_prompts(name_of(one.name, one.class_noun), one.class_noun, chosen, count, templates=templates)
         for one in composed.learned
     }
 

@@ -32,8 +32,8 @@ from mnemon.errors import MnemonError
 from mnemon.evaluation.run_record import Failure, RunRecord, comparable_settings
 from mnemon.files import write_json, write_png, write_safetensors
 
-FORMER_PROTOCOL = "paper"
-"""Of a run whose job.json names none."""
+UNSAID = {"protocol": "paper", "hold_out": True}
+"""What holds of a run whose job.json does not say."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class RunFolder:
         begun = self._json("job").value
         if not begun:
             return
-        begun = _comparable({"protocol": FORMER_PROTOCOL, **begun})
+        begun = _comparable(begun)
         for key, value in _comparable(asked).items():
             if begun.get(key) != value:
                 raise MnemonError(
@@ -148,13 +148,14 @@ class RunFolder:
             folder=self.path,
             sequence=job.need("sequence", str),
             base=str(job.value.get("base", "")),
-            protocol=str(job.value.get("protocol", FORMER_PROTOCOL)),
+            protocol=str({**UNSAID, **job.value}["protocol"]),
             method=job.need("method", str),
             settings=job.need("settings", dict),
             departures=job.value.get("set") or {},
             order=job.need("order", int),
             seed=job.need("seed", int),
             names=tuple(one["name"] for one in concepts),
+            hold_out=bool({**UNSAID, **job.value}["hold_out"]),
             not_held_out=tuple(one["name"] for one in concepts if not one.get("held_out", True)),
             score=job.need("score", dict),
             versions=job.value.get("versions") or {},
@@ -236,7 +237,7 @@ _KINDS: dict[Any, str] = {
 
 def _comparable(job: Mapping[str, Any]) -> dict[str, Any]:
     """As JSON reads it; the method's settings as `comparable_settings`."""
-    value: dict[str, Any] = json.loads(json.dumps(job))
+    value: dict[str, Any] = UNSAID | json.loads(json.dumps(job))
     if "settings" not in value:
         return value
     return {**value, "settings": comparable_settings(str(value.get("method")), value["settings"])}

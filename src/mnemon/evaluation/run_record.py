@@ -45,6 +45,7 @@ class RunRecord:
         protocol: "paper", also where the job is older than protocols, or "level".
         departures: the settings that are not those of the protocol, as far as the job says.
         names: of the concepts, in the order in which they were learned; concept j = 1..N is `names[j - 1]`.
+        hold_out: whether photos were to be kept for the scores, where a concept has enough.
         not_held_out: names of the concepts whose references were also trained on.
         score: how images for scores were sampled, with "points": after which concepts all of them were scored.
         rows: t -> row; the concept just learned is in every row, all of them at the points; 0, the bare base, has
@@ -70,6 +71,7 @@ class RunRecord:
     order: int
     seed: int
     names: tuple[str, ...]
+    hold_out: bool
     not_held_out: tuple[str, ...]
     score: Mapping[str, Any]
     versions: Mapping[str, Any]

@@ -18,9 +18,12 @@ class EvalSettings:
         guidance_scale: scale of classifier-free guidance.
         num_inference_steps: sampling steps.
         batch_size: images at a time; changes them by rounding only.
+        scheduler: of the sampling, by its name; the base's default without.
+        negative_prompt: the prompt of the unconditional prediction.
+        templates: evaluation prompts of every concept with one `{}` for it, in place of its own or the encoders' set.
 
     Raises:
-        MnemonError: a number is below 1.
+        MnemonError: a number is below 1, or a template has no `{}`.
     """
 
     num_images: int = 16
@@ -28,17 +31,30 @@ class EvalSettings:
     guidance_scale: float = 4.0
     num_inference_steps: int = 20
     batch_size: int = 16
+    scheduler: str | None = None
+    negative_prompt: str = ""
+    templates: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if min(self.num_images, self.num_inference_steps, self.batch_size) < 1:
             raise MnemonError("For scores, num_images, num_inference_steps and batch_size must each be at least 1.")
+        if stray := [template for template in self.templates if "{}" not in template]:
+            raise MnemonError(f"The evaluation prompt '{stray[0]}' names no concept: write {{}} where it stands.")
 
     def seeds(self, count: int) -> list[int]:
         return list(range(self.first_seed, self.first_seed + count))
 
     @property
     def sampling(self) -> SamplingSettings:
-        return SamplingSettings(self.guidance_scale, self.num_inference_steps, batch_size=self.batch_size)
+        return SamplingSettings(
+            self.guidance_scale, self.num_inference_steps, self.negative_prompt, self.batch_size, self.scheduler
+        )
+
+    @property
+    def uncommon(self) -> dict[str, Any]:
+        """Those that results rarely have, as JSON: only what is not the default."""
+        values = {"scheduler": self.scheduler, "negative": self.negative_prompt, "templates": list(self.templates)}
+        return {key: value for key, value in values.items() if value}
 
     def to_json(self) -> dict[str, Any]:
         """With the keys of results that exist."""
@@ -48,11 +64,12 @@ class EvalSettings:
             "guidance": self.guidance_scale,
             "batch": self.batch_size,
             "first_seed": self.first_seed,
+            **self.uncommon,
         }
 
     def to_row_json(self, prompts: str) -> dict[str, Any]:
         """As a library's rows say it, which count seeds for each template of the prompt set `prompts`."""
-        count = len(prompt_set(prompts).templates)
+        count = len(self.templates or prompt_set(prompts).templates)
         each, rest = divmod(self.num_images, count)
         return {
             "prompts": prompts,
@@ -61,4 +78,5 @@ class EvalSettings:
             "guidance": self.guidance_scale,
             "steps": self.num_inference_steps,
             "batch": self.batch_size,
+            **self.uncommon,
         }

@@ -9,11 +9,11 @@ Diffusion (Ho et al., arXiv 2006.11239): α_t = √ᾱ_t, σ_t = √(1 - ᾱ_t);
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, FlowMatchEulerDiscreteScheduler
+from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
 from mnemon.errors import MnemonError
@@ -30,9 +30,11 @@ class NoiseSchedule(ABC):
 
     Attributes:
         num_train_timesteps: timesteps run from 0 to this, noisier with each.
+        samplers: the schedulers it can be sampled with, by diffusers' names; the first is the default.
     """
 
     num_train_timesteps: int
+    samplers: ClassVar[tuple[str, ...]]
 
     @abstractmethod
     def alpha_sigma(self, timesteps: Tensor) -> Coefficients:
@@ -46,9 +48,19 @@ class NoiseSchedule(ABC):
     def sample_timesteps(self, batch_size: int, generator: torch.Generator) -> Tensor:
         """Training timesteps (batch,), uniform over the schedule, on the generator's device."""
 
+    def sampling_scheduler(self, name: str | None = None) -> Any:
+        """A fresh diffusers scheduler for sampling, one of `samplers`; the first of them without a name.
+
+        Raises:
+            MnemonError: it is not for this schedule.
+        """
+        if name is not None and name not in self.samplers:
+            raise MnemonError(f"This base is not sampled with '{name}': choose from {', '.join(self.samplers)}.")
+        return self._scheduler_named(name or self.samplers[0])
+
     @abstractmethod
-    def sampling_scheduler(self) -> Any:
-        """A fresh diffusers scheduler for sampling: DDIM for diffusion, Euler for flows."""
+    def _scheduler_named(self, name: str) -> Any:
+        """A fresh one of `samplers`."""
 
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """x_t, shaped as the latents (batch, channels, height, width)."""
@@ -82,6 +94,8 @@ class Diffusion(NoiseSchedule):
         MnemonError: an unknown prediction type.
     """
 
+    samplers = ("DDIM", "DPMSolverMultistep")
+
     def __init__(self, config: Any) -> None:
         self._config = config
         scheduler = DDPMScheduler.from_config(config, clip_sample=False)
@@ -106,7 +120,9 @@ class Diffusion(NoiseSchedule):
     def sample_timesteps(self, batch_size: int, generator: torch.Generator) -> Tensor:
         return torch.randint(self.num_train_timesteps, (batch_size,), generator=generator, device=generator.device)
 
-    def sampling_scheduler(self) -> Any:
+    def _scheduler_named(self, name: str) -> Any:
+        if name == "DPMSolverMultistep":  # DPM-Solver++ (arXiv 2211.01095)
+            return DPMSolverMultistepScheduler.from_config(self._config)
         # DDIM clips the predicted image to ±1 by default: right for pixels, wrong for latents.
         given = "clip_sample" not in self._config.get("_use_default_values", ())
         return DDIMScheduler.from_config(self._config, clip_sample=bool(given and self._config.get("clip_sample")))
@@ -124,6 +140,8 @@ class Flow(NoiseSchedule):
         linear_sigmas: whether sampling starts from the σ 1, 1 - 1/n, ..., 1/n before the shift; otherwise the scheduler
             chooses.
     """
+
+    samplers = ("Euler",)
 
     def __init__(self, config: Any, shift: Shift | None = None, linear_sigmas: bool = False) -> None:
         self._config, self._shift, self._linear_sigmas = config, shift, linear_sigmas
@@ -146,7 +164,7 @@ class Flow(NoiseSchedule):
         shift = self._scheduler.config.shift
         return shift * sigma / (1 + (shift - 1) * sigma) * self.num_train_timesteps
 
-    def sampling_scheduler(self) -> Any:
+    def _scheduler_named(self, name: str) -> Any:
         scheduler = FlowScheduler.from_config(self._config)
         scheduler.shift_of_steps, scheduler.linear_sigmas = self._shift, self._linear_sigmas
         return scheduler

@@ -110,6 +110,7 @@ def facts(results: Results, numbers: Mapping[str, Sequence[Numbers]]) -> dict[st
         "protocol": records[0].protocol,
         **({"base": records[0].base} if records[0].base else {}),
         "concepts": str(len(records[0].names)),
+        **({} if records[0].hold_out else {"photos": "all trained on and scored against"}),
         "methods": str(len(results.methods)),
         "orders": str(len({record.order for record in records})),
         "seeds": str(len({record.seed for record in records})),
@@ -152,7 +153,9 @@ def _introduction(results: Results) -> str:
         protocol = results.records[0].protocol
         text += f" {_PROTOCOLS.get(protocol, protocol)}"
     seen = sorted({name for record in results.records for name in record.not_held_out})
-    if seen:
+    if not all(record.hold_out for record in results.records):
+        text += " All photos of every concept are both trained on and scored against, as was asked: none is held out."
+    elif seen:
         text += f" Scored against photos that were also trained on, for want of others: {', '.join(seen)}."
     return text
 

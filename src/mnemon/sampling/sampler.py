@@ -1,5 +1,5 @@
-"""Images from prompts and seeds: DDIM (arXiv 2010.02502), or Euler steps along a flow (arXiv 2403.03206), with
-classifier-free guidance (arXiv 2207.12598)."""
+"""Images from prompts and seeds: DDIM (arXiv 2010.02502), DPM-Solver++ (arXiv 2211.01095), or Euler steps along a flow
+(arXiv 2403.03206), with classifier-free guidance (arXiv 2207.12598)."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,12 +30,14 @@ class SamplingSettings:
         num_inference_steps: denoising steps.
         negative_prompt: the prompt of the unconditional prediction.
         batch_size: images sampled at once.
+        scheduler: one of the base's `NoiseSchedule.samplers`; None for its default.
     """
 
     guidance_scale: float = 4.0
     num_inference_steps: int = 30
     negative_prompt: str = ""
     batch_size: int = 8
+    scheduler: str | None = None
 
 
 DEFAULTS = SamplingSettings()
@@ -109,7 +111,7 @@ def sample(
             if uncond is not None:
                 conditioning = conditioning.with_uncond(uncond)
             denoiser = partial(_guided, base, partial(adapters.predict, conditioning), guidance_scale)
-            scheduler, timesteps, latents = _start(base, seeds[batch], settings.num_inference_steps, options, batch)
+            scheduler, timesteps, latents = _start(base, seeds[batch], settings, options, batch)
             for step, t in enumerate(timesteps, start=1 + index * len(timesteps)):
                 latents = scheduler.step(denoiser(latents, t), t, latents).prev_sample
                 if on_step := options.get("on_step"):
@@ -119,20 +121,20 @@ def sample(
 
 
 def _start(
-    base: Base, seeds: Sequence[int], num_inference_steps: int, options: SampleOptions, batch: slice
+    base: Base, seeds: Sequence[int], settings: SamplingSettings, options: SampleOptions, batch: slice
 ) -> tuple[Any, Tensor, Tensor]:
     """The scheduler, the timesteps to take, and the latents to begin with: noise, or noised `init_images`."""
     shape = base.latent_shape()
     # Each image's noise comes from its own seed and is on every device the same.
     draws = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
     noise = torch.stack(draws).to(base.device)
-    scheduler = base.schedule.sampling_scheduler()
-    scheduler.set_timesteps(num_inference_steps, device=noise.device)
+    scheduler = base.schedule.sampling_scheduler(settings.scheduler)
+    scheduler.set_timesteps(settings.num_inference_steps, device=noise.device)
     init_images = options.get("init_images")
     if init_images is None:
         return scheduler, scheduler.timesteps, noise
     latents, strength = base.encode_images(init_images[batch]), options.get("strength", 1.0)
-    timesteps = scheduler.timesteps[len(scheduler.timesteps) - round(strength * num_inference_steps) :]
+    timesteps = scheduler.timesteps[len(scheduler.timesteps) - round(strength * settings.num_inference_steps) :]
     if len(timesteps):
         latents = base.schedule.add_noise(latents, noise, timesteps[:1].expand(len(noise)))
     return scheduler, timesteps, latents
