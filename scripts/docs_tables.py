@@ -22,6 +22,7 @@ from mnemon import METHODS, EvalSettings, TrainingSettings
 from mnemon.evaluation.figures import FIGURES, MATRIX_FIGURES, Figure
 from mnemon.methods import Method
 from mnemon.methods.aggregation import Elastic
+from mnemon.report.trials import trials_of
 
 ROOT = Path(__file__).parents[1]
 PART = re.compile(r"(<!-- generated: (?P<name>.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -137,12 +138,23 @@ def figures_table(figures: Mapping[str, Figure]) -> str:
     return table(("name", "title", "formula", "better", "meaning"), rows)
 
 
+def trials_table() -> str:
+    """One row a method: how many settings were tried of it, and in which sections of the lab log."""
+    rows = []
+    for name in METHODS:
+        trials = trials_of(name)
+        where = ", ".join(f"[{anchor.replace('-', ' ')}](#{anchor})" for anchor in trials.where)
+        rows.append((f"`{name}`", "–" if trials.count is None else str(trials.count), where or "not noted"))
+    return table(("method", "settings tried", "listed in"), rows)
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "methods": methods_table,
     **{f"method {name}": partial(method_part, cls) for name, cls in METHODS.items()},
     "elastic weight aggregation": lambda: _escaped(inspect.getdoc(Elastic) or ""),
     "evaluation settings": lambda: settings_table(settings_rows(EvalSettings)),
     "training settings": lambda: settings_table(settings_rows(TrainingSettings)),
+    "trials": trials_table,
     "figures": partial(figures_table, FIGURES),
     "figures of a matrix": partial(figures_table, MATRIX_FIGURES),
 }
