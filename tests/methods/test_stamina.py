@@ -12,6 +12,7 @@ from tests.contract.table import learn, predict
 from tests.tiny import tiny_sd_base
 
 SMALL = {"rank": 2, "mask_rank": 2, "token_hidden": 8, "steps": 4, "batch_size": 2, "sparsity_weight": 0.0}
+SMALL |= {"sparsity": "penalty", "forget_scale": "sum"}  # the plain equations
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +57,53 @@ def test_the_penalty_is_the_weighted_square_of_past_times_delta(base: Base) -> N
     for gradient, delta in zip(gradients, deltas.values(), strict=True):
         if gradient is not None:
             torch.testing.assert_close(gradient, 10.0 * 2 * 1.5**2 * delta)
+
+
+def test_the_relative_penalty_is_the_mean_change_where_earlier_concepts_are_relative_to_the_weights(base: Base) -> None:
+    method = Stamina(**SMALL | {"forget_scale": "relative"}, forget_weight=3.0)
+    for value in (0.5, 1e-4):  # how far earlier concepts have moved the weights does not count, only where
+        learner = begin(base, method, [past(base, value)])
+        learner.before_step(generator())
+        change = torch.cat([delta.matrix().flatten() for delta in learner.deltas().values()])
+        weights = torch.cat([layer.weight.flatten() for layer in base.target_modules().values()])
+        expected = 3.0 * change.square().mean() / weights.square().mean()
+        torch.testing.assert_close(learner.regularization_loss(), expected, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize(("forget", "felt"), [("masked", True), ("factors", False)])
+def test_the_gates_may_be_kept_from_feeling_the_penalty(base: Base, forget, felt: bool) -> None:
+    learner = begin(base, Stamina(**SMALL, forget=forget), [past(base)])
+    learner.before_step(generator())
+    learner.regularization_loss().backward()
+    for stack in learner.stacks:
+        assert stack.a.grad.any() and (stack.logits.u.grad is not None and stack.logits.u.grad.any()) == felt
+
+
+def test_the_penalty_may_begin_late(base: Base) -> None:
+    learner = begin(base, Stamina(**SMALL, forget_start=0.5), [past(base)])
+    learner.before_step(generator())
+    assert learner.regularization_loss().item() == 0
+    learner.progress.fill_(0.5)
+    assert learner.regularization_loss().item() > 0
+
+
+@pytest.mark.parametrize("learning_rate", [1e-4, 2e-3])
+@pytest.mark.parametrize("mask", ["sigmoid_st", "gumbel_st"])
+def test_a_held_density_is_reached_at_every_rate(base: Base, learning_rate: float, mask) -> None:
+    settings = SMALL | {"sparsity": "density", "density": 0.1, "learning_rate": learning_rate}
+    kept = learn(base, Stamina(**settings, mask=mask), "kiki")
+    assert kept.facts["mask_density"] == pytest.approx(0.1, abs=1e-3)
+    changed = torch.cat([delta.matrix().flatten() for delta in kept.deltas.values()]) != 0
+    assert changed.float().mean() == pytest.approx(0.1, abs=0.01)
+
+
+@pytest.mark.parametrize(("unit", "axis"), [("row", 1), ("column", 0)])
+def test_gates_of_whole_rows_or_columns(base: Base, unit, axis: int) -> None:
+    kept = learn(base, Stamina(**SMALL | {"sparsity": "density", "density": 0.25}, mask_unit=unit), "kiki")
+    for delta in kept.deltas.values():
+        shut = delta.matrix() == 0
+        assert torch.equal(shut.all(axis), shut.any(axis))
+    assert kept.facts["mask_density"] == pytest.approx(0.25, abs=0.02)
 
 
 def test_without_the_penalty_there_is_none(base: Base) -> None:
@@ -164,7 +212,8 @@ def test_the_penalty_clears_what_earlier_concepts_use_and_leaves_the_rest(base: 
     used = torch.zeros(layer.weight.shape)
     used[:half] = 1.0
     rex = TrainedConcept("rex", None, {target: Dense(used)}, {})
-    learner = Stamina(rank=2, forget_weight=1.0, mask=mask).begin(Start("kiki", None, base, [rex], generator()))
+    method = Stamina(rank=2, forget_weight=1.0, mask=mask, sparsity="penalty", forget_scale="sum")
+    learner = method.begin(Start("kiki", None, base, [rex], generator()))
     optimizer = torch.optim.Adam(learner.parameter_groups())
     numbers = generator()
     for _ in range(300):

@@ -57,6 +57,24 @@ def captions_of_two(single_token_words: SingleTokenWords, count: int, seed: int)
     return captions
 
 
+def captions_about(single_token_words: SingleTokenWords, prompt_name: str, count: int, is_style: bool) -> list[str]:
+    """`count` captions that name a concept, alone or beside another thing, in places that no evaluation prompt has; a
+    style in every second one as the style of a thing.
+
+    Raises:
+        ValueError: as `diverse_captions`.
+    """
+    rng = np.random.default_rng(43)
+    openings, qualities, things, places = _vocabulary(single_token_words)
+    elsewhere = [place for place in places if place not in BACKGROUNDS]
+    captions = []
+    for index in range(count):
+        thing = _thing(str(rng.choice(qualities)), str(rng.choice(things)))
+        kinds = [prompt_name, f"{thing} in {prompt_name} style" if is_style else f"{prompt_name} and {thing}"]
+        captions.append(f"{rng.choice(openings)}{kinds[index % 2]} {rng.choice(elsewhere)}".strip())
+    return captions
+
+
 def _vocabulary(single_token_words: SingleTokenWords) -> tuple[list[str], list[str], list[str], list[str]]:
     """Openings, qualities, things and places, with the empty string among all but the things."""
     things, qualities = single_token_words(THINGS), ["", *single_token_words(QUALITIES)]

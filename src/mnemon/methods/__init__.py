@@ -19,6 +19,7 @@ from mnemon.methods.lora_compose import LoraCompose
 from mnemon.methods.lora_merge import LoraMerge
 from mnemon.methods.lwf import Lwf
 from mnemon.methods.mix_of_show import MixOfShow
+from mnemon.methods.null_space import NullSpace
 from mnemon.methods.orthogonal_adaptation import OrthogonalAdaptation
 from mnemon.methods.replay import Replay
 from mnemon.methods.single import Single
@@ -45,9 +46,13 @@ METHODS: dict[str, type[Method]] = {
     "orthogonal-adaptation": OrthogonalAdaptation,
     "cidm": Cidm,
     "fl2t": Fl2t,
+    "null-space": NullSpace,
 }
 
-FORMER_DEFAULTS: dict[str, dict[str, Any]] = {}
+FORMER_DEFAULTS: dict[str, dict[str, Any]] = {
+    "stamina": {"sparsity": "penalty", "forget_scale": "sum"},
+    "c-lora": {"forget_scale": "sum"},
+}
 """By method and setting: what a library, or the record of a run, did that does not mention the setting, where that is
 not its default now."""
 

@@ -5,11 +5,12 @@ the rank, the rates and the number of steps are not known here.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
 from mnemon.adapters import sum_deltas
+from mnemon.methods import parts
 from mnemon.methods.base import Start, Step
 from mnemon.methods.low_rank import LoraLearner, LoraMethod
 from mnemon.methods.parts import weighted_l2
@@ -24,9 +25,13 @@ class CLoraLearner(LoraLearner):
         self.forget_weight = method.forget_weight
         # P_{t-1}, once: the earlier factors are not multiplied again, and a step's cost does not grow with t.
         past = sum_deltas([concept.deltas for concept in start.earlier])
+        layers = start.base.target_modules()
         # P_{t-1}^2; a concept that was imported may have changed more layers than are trained here.
         moved = {target: past[target] for target in self.target_modules if target in past}
         self.importance = {target: total.matrix().to(start.base.device).square() for target, total in moved.items()}
+        if method.forget_scale == "relative":
+            scale = parts.relative_scale({key: total.matrix() for key, total in moved.items()}, layers)
+            self.importance = {target: scale * squares for target, squares in self.importance.items()}
 
     def regularization_loss(self, step: Step | None = None) -> Tensor:
         return self.forget_weight * weighted_l2(self.importance, self.deltas())  # lambda L_forget
@@ -40,12 +45,12 @@ class CLora(LoraMethod):
 
         W_t      = W_{t-1} + A_t B_t = W_init + sum_{t'<=t} A_t' B_t'      A_t (D1, r) starts at zero, B_t (r, D2)
         P_{t-1}  = sum_{t'<t} A_t' B_t' = W_{t-1} - W_init                 a sum of products, not a product of sums
-        L_forget = sum over layers of || |P_{t-1}| (.) (A_t B_t) ||_F^2    in fp32; zero at t = 1
+        L_forget = sum (P_{t-1} (.) (A_t B_t))^2 / (sum P_{t-1}^2 · mean W^2)     over all layers' entries, in fp32
         L        = L_diffusion + lambda L_forget
 
     The loss's derivative by Delta = A_t B_t is 2 P^2 (.) Delta: elastic weight consolidation (arXiv 1612.00796) around
-    W_{t-1} with importance P^2. V*_t starts at random and no class noun follows it, so that two concepts of one class
-    share no word.
+    W_{t-1} with importance P^2. The denominator takes the units away; the paper has none (`forget_scale` "sum").
+    V*_t starts at random and no class noun follows it, so that two concepts of one class share no word.
     """
 
     name: ClassVar[str] = "c-lora"
@@ -59,7 +64,9 @@ class CLora(LoraMethod):
     use_class_noun: bool = False
     """Put the class noun after the token in prompts. The paper leaves it out."""
     forget_weight: NonNegativeFloat = 10.0
-    """lambda, for the sum over layers and entries."""
+    """lambda."""
+    forget_scale: Literal["relative", "sum"] = "relative"
+    """L_forget relative to the size of weights and earlier changes, or as the plain sum."""
 
     def begin(self, start: Start) -> CLoraLearner:
         return CLoraLearner(self, start)

@@ -86,6 +86,26 @@ def training_mask(logits: Tensor, kind: MaskKind, tau: float) -> Tensor:
     return mask
 
 
+SAMPLE = 2**14
+
+
+def sampled_quantile(logits: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """About the value below which `share` of the logits lie, from a sample of them: sorting all would cost more than a
+    training step."""
+    flat = logits.flatten()
+    if len(flat) > SAMPLE:
+        places = torch.randint(len(flat), (SAMPLE,), generator=generator, device=generator.device)
+        flat = flat[places.to(flat.device)]
+    return torch.quantile(flat, share) if share else flat.min() - 1
+
+
+def largest(logits: Tensor, share: float) -> Tensor:
+    """The value above which exactly `share` of the logits lie, rounded to whole entries and at least one."""
+    flat = logits.flatten()
+    kept = max(1, round(share * len(flat)))
+    return flat.min() - 1 if kept == len(flat) else flat.topk(kept + 1).values[-1]
+
+
 class _HardMask(torch.autograd.Function):
     """1[S > 0] in the forward pass, y = sigmoid(S / tau) in the backward pass: `hard + (y - y.detach())`, but y is
     computed only in the backward pass, and nothing of the logits' size is kept but the logits."""

@@ -61,6 +61,18 @@ def weighted_l2(importance: Mapping[str, Tensor], deltas: Mapping[str, Delta]) -
     return total
 
 
+def relative_scale(past: Mapping[str, Tensor], layers: Mapping[str, nn.Linear]) -> float:
+    """1 / (sum of P^2 · mean of W^2), P the earlier concepts' changes and W the weights, over all target modules.
+
+    The sum of P^2 Delta^2 times this is the mean of Delta^2 with the weights P^2, relative to the mean of W^2: it has
+    no unit, so that one weight serves bases and learning rates of any size. 0 where nothing has been changed yet.
+    """
+    moved = float(sum(one.square().sum() for one in past.values()))
+    squares = sum(float(layer.weight.detach().float().square().sum()) for layer in layers.values())
+    entries = sum(layer.weight.numel() for layer in layers.values())
+    return entries / (moved * squares) if moved else 0.0
+
+
 class Token(nn.Module):
     """A concept's trainable token."""
 

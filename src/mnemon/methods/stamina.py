@@ -14,8 +14,17 @@ from torch import Tensor, nn
 from mnemon.adapters import Delta, Dense, LowRank, MaskedLowRank, sum_deltas, zeros
 from mnemon.methods import parts
 from mnemon.methods.base import Learner, Method, Start, Step, TokenInit
-from mnemon.methods.masks import MaskKind, MaskLogits, MaskParam, soft_gates, training_logits, training_mask
-from mnemon.settings import NonNegativeFloat, PositiveFloat, PositiveInt
+from mnemon.methods.masks import (
+    MaskKind,
+    MaskLogits,
+    MaskParam,
+    largest,
+    sampled_quantile,
+    soft_gates,
+    training_logits,
+    training_mask,
+)
+from mnemon.settings import NonNegativeFloat, PositiveFloat, PositiveInt, Share
 
 
 class MaskedStack(nn.Module):
@@ -37,40 +46,54 @@ class MaskedStack(nn.Module):
         self.b = nn.Parameter(torch.stack(downs))  # B_t (n, r, D2)
         shape = (len(ups), self.a.shape[1], self.b.shape[2])
         if method.mask != "none":
-            self.logits = MaskLogits(shape, method.mask_rank, method.b0, method.mask_param, generator, self.a.device)
+            masks = {"entry": shape, "row": (*shape[:2], 1), "column": (shape[0], 1, shape[2])}[method.mask_unit]
+            self.logits = MaskLogits(masks, method.mask_rank, method.b0, method.mask_param, generator, self.a.device)
         before = torch.zeros(shape, device=self.a.device)  # P_{t-1} (n, D1, D2)
         for index, target in enumerate(self.target_modules):
             if target in past:
                 before[index] = past[target].matrix()
         self.register_buffer("past", before, persistent=False)
 
-    def before_step(self, generator: torch.Generator) -> None:
+    def before_step(self, generator: torch.Generator, density: float) -> None:
         """Delta_t of this step, kept for the forward pass and for L_forget."""
         method = self.method
-        self.delta = torch.bmm(self.a, self.b)  # A_t B_t
-        if method.mask != "none" and self.training:
-            self.noisy = training_logits(self.logits(), method.mask, generator)  # S_t
-            self.delta = self.delta * training_mask(self.noisy, method.mask, method.tau)  # Delta_t = (A_t B_t) (.) M_t
-        elif method.mask != "none":
-            self.delta = self.delta * self.final_mask()
+        self.product = torch.bmm(self.a, self.b)  # A_t B_t
+        if method.mask == "none":
+            self.mask = self.product.new_ones(())
+        elif self.training:
+            noisy = training_logits(self.logits(), method.mask, generator)
+            self.noisy = noisy - sampled_quantile(noisy.detach(), 1 - density, generator) if self.held else noisy  # S_t
+            self.mask = training_mask(self.noisy, method.mask, method.tau)  # M_t
+        else:
+            self.mask = self.final_mask(density)
+        self.delta = self.product * self.mask  # Delta_t = (A_t B_t) (.) M_t
+
+    @property
+    def held(self) -> bool:
+        return self.method.sparsity == "density"
 
     def forgetting(self) -> Tensor:
-        return (self.past * self.delta).square().sum()  # L_forget: || |P_{t-1}| (.) Delta_t ||_F^2
+        mask = self.mask if self.method.forget == "masked" else self.mask.detach()
+        return (self.past * self.product * mask).square().sum()  # L_forget: || |P_{t-1}| (.) Delta_t ||_F^2
 
     def gates(self) -> Tensor:
         """(n, D1, D2)"""
         return soft_gates(self.noisy, self.method.tau)  # sigmoid(S_t / tau)
 
-    def final_mask(self) -> Tensor:
+    def final_mask(self, density: float) -> Tensor:
         """Without noise, (n, D1, D2)."""
-        return training_mask(self.logits(), self.method.mask, self.method.tau)  # M_t = 1[S_t > 0]
+        logits = self.logits()
+        if self.held:
+            logits = logits - largest(logits, density)
+        return training_mask(logits, self.method.mask, self.method.tau)  # M_t = 1[S_t > 0]
 
     def stored(self) -> dict[str, Delta]:
         """The deltas to store, by target module."""
         pairs = [(a.clone(), b.clone()) for a, b in zip(self.a.detach().cpu(), self.b.detach().cpu(), strict=True)]
         if self.method.mask == "none":
             return {target: LowRank(a, b) for target, (a, b) in zip(self.target_modules, pairs, strict=True)}
-        triples = zip(self.target_modules, pairs, self.final_mask().detach().cpu(), strict=True)
+        masks = self.final_mask(self.method.density).detach().cpu()
+        triples = zip(self.target_modules, pairs, masks.expand(-1, self.a.shape[1], self.b.shape[2]), strict=True)
         if self.method.mask == "soft":
             return {target: Dense((a @ b) * mask) for target, (a, b), mask in triples}
         return {target: MaskedLowRank(a, b, mask > 0) for target, (a, b), mask in triples}
@@ -79,6 +102,8 @@ class MaskedStack(nn.Module):
 class StaminaLearner(Learner):
     """A_t, B_t, the mask networks and MLP_t of one concept."""
 
+    progress: Tensor
+
     def __init__(self, method: "Stamina", start: Start) -> None:
         base, generator = start.base, start.generator
         vectors = method.init_embeddings(start)
@@ -86,6 +111,7 @@ class StaminaLearner(Learner):
         token = parts.MlpToken(vectors, method.token_hidden, generator) if mlp else parts.VectorToken(vectors)
         super().__init__(start, token, method.token_lr)  # V*_t = MLP_t(1)
         self.method, self.first_concept = method, not start.earlier
+        self.register_buffer("progress", torch.zeros(()))  # of the run; a buffer, for a resumed run needs it
         layers = base.target_modules()
         past = sum_deltas([concept.deltas for concept in start.earlier])  # P_{t-1}, once: a step's cost is free of t
         groups: dict[tuple[int, int], dict[str, tuple[Tensor, Tensor]]] = {}
@@ -95,6 +121,8 @@ class StaminaLearner(Learner):
         self.stacks = nn.ModuleList(MaskedStack(method, factors, past, generator) for factors in groups.values())
         shapes = {target: (layer.out_features, layer.in_features) for target, layer in layers.items()}
         self._deltas = {target: zeros(shape, base.device) for target, shape in shapes.items()}
+        moved = {target: delta.matrix() for target, delta in past.items() if target in layers}
+        self.scale = parts.relative_scale(moved, layers) if method.forget_scale == "relative" else 1.0
 
     def deltas(self) -> Mapping[str, Dense]:
         return self._deltas
@@ -108,17 +136,21 @@ class StaminaLearner(Learner):
         return groups
 
     def before_step(self, generator: torch.Generator) -> None:
+        density = self.method.density_at(float(self.progress))
         for stack in self._stacks():
-            stack.before_step(generator)
+            stack.before_step(generator, density)
             for target, delta in zip(stack.target_modules, stack.delta.unbind(0), strict=True):
                 self._deltas[target].values = delta  # W_t = W_{t-1} + Delta_t
 
     def regularization_loss(self, step: Step | None = None) -> Tensor:
         method, stacks = self.method, self._stacks()
         total = torch.zeros((), device=stacks[0].a.device)
-        if method.forget == "masked" and not self.first_concept:
-            total = total + method.forget_weight * sum(stack.forgetting() for stack in stacks)  # lambda L_forget
-        if method.sparsity_weight and method.mask != "none":
+        if step is not None:
+            self.progress.fill_(step.progress)
+        if method.forget != "none" and not self.first_concept and self.progress >= method.forget_start:
+            weight = method.forget_weight * self.scale
+            total = total + weight * sum(stack.forgetting() for stack in stacks)  # lambda L_forget
+        if method.sparsity == "penalty" and method.sparsity_weight and method.mask != "none":
             gates = [stack.gates() for stack in stacks]
             mean = sum(gate.sum() for gate in gates) / sum(gate.numel() for gate in gates)
             total = total + method.sparsity_weight * mean  # lambda_s L_sparse
@@ -132,7 +164,7 @@ class StaminaLearner(Learner):
     def facts(self) -> dict[str, Any]:
         if self.method.mask == "none":
             return {}
-        masks = [stack.final_mask() for stack in self._stacks()]
+        masks = [stack.final_mask(self.method.density) for stack in self._stacks()]
         return {"mask_density": sum(float(m.sum()) for m in masks) / sum(m.numel() for m in masks)}
 
     def _stacks(self) -> list[MaskedStack]:
@@ -148,16 +180,19 @@ class Stamina(Method):
 
         Delta_t  = (A_t B_t) (.) M_t            W_t = W_{t-1} + Delta_t         A_t (D1, r) starts at zero, B_t (r, D2)
         S_t      = g(U_t) h(Q_t) + b0           logits; U_t (D1, r_m), Q_t (r_m, D2); g, h: the identity, or small MLPs
-        M_t      = 1[S_t > 0]                   in training straight-through: the gradient of sigmoid(S_t / tau)
+        M_t      = 1[S_t > theta]               theta: the quantile of S_t that leaves the share rho_s of step s open
         V*_t     = MLP_t(1)                     the token, near the noun at first; stored, the MLP is dropped
         P_{t-1}  = sum_{t'<t} (A_t' B_t') (.) M_t' = W_{t-1} - W_init
-        L_forget = sum over layers of || |P_{t-1}| (.) (A_t B_t) (.) M_t ||_F^2       in fp32
-        L_sparse = mean over layers' entries of sigmoid(S_t / tau)
-        L        = L_diffusion + lambda L_forget + lambda_s L_sparse
+        L_forget = sum (P_{t-1} (.) Delta_t)^2 / (sum P_{t-1}^2 · mean W^2)     over all layers' entries, in fp32
+        L        = L_diffusion + lambda L_forget
 
-    A masked product is in general of full rank, so it is stored as factors and a packed mask. L_sparse closes gates
-    that a concept does not need, and so leaves entries to later concepts. HAT's sparsity (arXiv 1801.01423) exempts
-    entries that earlier concepts use, as there these cannot change; here they can, so their gates close first of all.
+    In training M_t has the gradient of sigmoid((S_t - theta) / tau), straight through. rho_s falls from 1 to rho over
+    the first half of the steps, so gates compete for a fixed number of entries, and neither rate nor base decides how
+    many stay open. L_forget is the mean of Delta^2 where earlier concepts are, relative to the weights: it has no unit.
+    With `forget_scale` "sum" it is || P_{t-1} (.) Delta_t ||_F^2, and with `sparsity` "penalty" theta is 0 and
+    lambda_s mean sigmoid(S_t / tau) is added, which closes gates that a concept does not need; HAT's sparsity (arXiv
+    1801.01423) exempts entries that earlier concepts use, as there these cannot change. A masked product is in general
+    of full rank, so it is stored as factors and a packed mask.
     """
 
     name: ClassVar[str] = "stamina"
@@ -190,8 +225,10 @@ class Stamina(Method):
     """Put the class noun after the token in prompts. The paper leaves it out."""
     forget_weight: NonNegativeFloat = 10.0
     """lambda, for the sum over layers and entries."""
+    density: Share = 0.05
+    """rho, the share of entries that are open at the end, where `sparsity` is `density`."""
     sparsity_weight: NonNegativeFloat = 0.05
-    """lambda_s, where there are masks."""
+    """lambda_s, where `sparsity` is `penalty`."""
 
     # Ablation switches
     mask: MaskKind = "sigmoid_st"
@@ -200,8 +237,20 @@ class Stamina(Method):
     """Mask logits from the plain product of the factors U and Q, or from MLPs of them (`factor_mlp`, the paper's)."""
     token: Literal["mlp", "vector"] = "mlp"
     """Train an MLP that emits the token embeddings, or the embeddings themselves."""
-    forget: Literal["masked", "none"] = "masked"
-    """Regularise the entries that earlier concepts use, or not."""
+    mask_unit: Literal["entry", "row", "column"] = "entry"
+    """A gate for each entry of a weight, each row, or each column."""
+    sparsity: Literal["density", "penalty"] = "density"
+    """Hold the masks at the density rho, or let L_sparse close gates."""
+    forget: Literal["masked", "factors", "none"] = "masked"
+    """Regularise the entries that earlier concepts use, factors and masks (`masked`), factors only, or not."""
+    forget_scale: Literal["relative", "sum"] = "relative"
+    """L_forget relative to the size of weights and earlier changes, or as the plain sum."""
+    forget_start: NonNegativeFloat = 0.0
+    """The share of the steps after which L_forget begins."""
+
+    def density_at(self, progress: float) -> float:
+        """rho_s: falls from 1 to rho over the first half of the steps, as a cube (Zhu and Gupta, arXiv 1710.01878)."""
+        return self.density + (1 - self.density) * max(0.0, 1 - 2 * progress) ** 3
 
     def begin(self, start: Start) -> StaminaLearner:
         return StaminaLearner(self, start)
