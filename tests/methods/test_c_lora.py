@@ -75,7 +75,9 @@ def test_the_penalty_and_its_derivative(base: Base) -> None:
 def test_the_penalty_is_elastic_weight_consolidation_with_importance_past_squared(base: Base) -> None:
     rex, target = random_past(base, "rex", 1), next(iter(base.target_modules()))
     learner = begin(
-        base, CLora(rank=2, forget_scale="sum", forget_weight=1.0), [TrainedConcept("rex", None, {target: rex.deltas[target]}, {})]
+        base,
+        CLora(rank=2, forget_scale="sum", forget_weight=1.0),
+        [TrainedConcept("rex", None, {target: rex.deltas[target]}, {})],
     )
     before = base.target_modules()[target].weight + rex.deltas[target].matrix()
     after = before + learner.deltas()[target].matrix()
@@ -89,7 +91,9 @@ def test_a_tiny_penalty_keeps_its_digits_in_half_precision(base: Base) -> None:
     """|P| and Delta of 1e-4 give squares of 1e-16, which fp16 cannot hold."""
     target, layer = next(iter(base.target_modules().items()))
     small = Dense(torch.full(layer.weight.shape, 1e-4, dtype=torch.float16))
-    learner = begin(base, CLora(rank=2, forget_scale="sum", forget_weight=1.0), [TrainedConcept("rex", None, {target: small}, {})])
+    learner = begin(
+        base, CLora(rank=2, forget_scale="sum", forget_weight=1.0), [TrainedConcept("rex", None, {target: small}, {})]
+    )
     with torch.no_grad():
         learner.deltas()[target].up.fill_(1e-4)
         learner.deltas()[target].down.fill_(0.5)
@@ -105,7 +109,10 @@ def test_without_the_penalty_it_is_sequential_lora(base: Base) -> None:
 
 def test_with_the_penalty_the_second_concept_differs_and_the_first_does_not(base: Base) -> None:
     shared = {"rank": 2, "steps": 4, "batch_size": 2}
-    guarded, plain = _two(base, CLora(**shared, forget_scale="sum", forget_weight=1e6)), _two(base, CLora(**shared, forget_weight=0.0))
+    guarded, plain = (
+        _two(base, CLora(**shared, forget_scale="sum", forget_weight=1e6)),
+        _two(base, CLora(**shared, forget_weight=0.0)),
+    )
     assert_same_learned(guarded[0], plain[0])
     target = next(iter(base.target_modules()))
     assert not torch.equal(guarded[1].deltas[target].matrix(), plain[1].deltas[target].matrix())

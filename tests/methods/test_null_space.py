@@ -58,7 +58,9 @@ def test_a_concept_stores_what_its_own_prompts_read(base: Base) -> None:
     with base.using_tokens({"rex": rex.tokens}):
         features = torch.cat(base.token_features(captions_about(base.single_token_words, "<rex> dog", 24, False)))
     wanted = features.T @ features / len(features)
-    torch.testing.assert_close(gram(rex.extra["features/text"]), wanted, rtol=0, atol=1e-3 * float(wanted.diagonal().max()))
+    torch.testing.assert_close(
+        gram(rex.extra["features/text"]), wanted, rtol=0, atol=1e-3 * float(wanted.diagonal().max())
+    )
     assert rex.extra["features/text"].shape[1] < 32
 
 

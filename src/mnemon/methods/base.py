@@ -178,7 +178,7 @@ class Method(ABC):
     num_vectors: PositiveInt = 1
     """Number of embeddings per placeholder token."""
     token_init: TokenInit = "random"
-    """Where they start: at the class noun's embedding (`class_noun`; at random where there is no noun), or at random."""
+    """Where they start: at the class noun's embedding (`class_noun`; random where there is no noun), or at random."""
     token_lr: PositiveFloat = 5e-3
     """Learning rate of the token embeddings."""
     use_class_noun: bool = True

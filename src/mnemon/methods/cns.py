@@ -214,7 +214,7 @@ class Cns(Method):
     token_lr: PositiveFloat = 1e-3
     """Learning rate of the token embedding."""
     token_init: TokenInit = "class_noun"
-    """Where the embeddings start: at the class noun's (`class_noun`; at random where there is no noun), or at random."""
+    """Where the embeddings start: at the class noun's (`class_noun`; random where there is no noun), or at random."""
 
     # Ablation switches
     score: Literal["wanda", "grad"] = "wanda"

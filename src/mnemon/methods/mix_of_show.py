@@ -43,7 +43,7 @@ def fuse(changes: Sequence[Tensor], features: Sequence[Tensor], ridge: float) ->
 
 @torch.no_grad()
 def own_features(base: Base, called: str) -> Tensor:
-    """X_i^T of every layer, (layers, rows, D2) in fp64: the own tokens of what the concept is `called`, and EOS, in both
+    """X_i^T of every layer, (layers, rows, D2) in fp64: the tokens of what the concept is `called` and EOS, in both
     prompts."""
     features = base.token_features([prompt.format(called) for prompt in PROMPTS])
     own = features[0].shape[-2]

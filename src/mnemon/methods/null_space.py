@@ -6,7 +6,6 @@ which keep classifiers' updates off the inputs of earlier tasks; the preservatio
 2308.14761), which moves cross-attention weights in closed form; NP-LoRA (arXiv 2511.11051), which projects at fusion.
 """
 
-
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar, Literal
@@ -120,7 +119,7 @@ class NullSpace(LoraMethod):
     num_vectors: PositiveInt = 3
     """Number of embeddings per placeholder token."""
     token_init: TokenInit = "class_noun"
-    """Where the embeddings start: at the class noun's (`class_noun`; at random where there is no noun), or at random."""
+    """Where the embeddings start: at the class noun's (`class_noun`; random where there is no noun), or at random."""
     learning_rate: PositiveFloat = 2e-3
     """Learning rate of the factors."""
     forget_weight: NonNegativeFloat = 1.0

@@ -12,18 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from mnemon.adapters import Delta, Dense, LowRank, MaskedLowRank, sum_deltas, zeros
-from mnemon.methods import parts
+from mnemon.methods import masks, parts
 from mnemon.methods.base import Learner, Method, Start, Step, TokenInit
-from mnemon.methods.masks import (
-    MaskKind,
-    MaskLogits,
-    MaskParam,
-    largest,
-    sampled_quantile,
-    soft_gates,
-    training_logits,
-    training_mask,
-)
+from mnemon.methods.masks import MaskKind, MaskLogits, MaskParam
 from mnemon.settings import NonNegativeFloat, PositiveFloat, PositiveInt, Share
 
 
@@ -46,8 +37,8 @@ class MaskedStack(nn.Module):
         self.b = nn.Parameter(torch.stack(downs))  # B_t (n, r, D2)
         shape = (len(ups), self.a.shape[1], self.b.shape[2])
         if method.mask != "none":
-            masks = {"entry": shape, "row": (*shape[:2], 1), "column": (shape[0], 1, shape[2])}[method.mask_unit]
-            self.logits = MaskLogits(masks, method.mask_rank, method.b0, method.mask_param, generator, self.a.device)
+            gates = {"entry": shape, "row": (*shape[:2], 1), "column": (shape[0], 1, shape[2])}[method.mask_unit]
+            self.logits = MaskLogits(gates, method.mask_rank, method.b0, method.mask_param, generator, self.a.device)
         before = torch.zeros(shape, device=self.a.device)  # P_{t-1} (n, D1, D2)
         for index, target in enumerate(self.target_modules):
             if target in past:
@@ -61,9 +52,11 @@ class MaskedStack(nn.Module):
         if method.mask == "none":
             self.mask = self.product.new_ones(())
         elif self.training:
-            noisy = training_logits(self.logits(), method.mask, generator)
-            self.noisy = noisy - sampled_quantile(noisy.detach(), 1 - density, generator) if self.held else noisy  # S_t
-            self.mask = training_mask(self.noisy, method.mask, method.tau)  # M_t
+            noisy = masks.training_logits(self.logits(), method.mask, generator)
+            if self.held:
+                noisy = noisy - masks.sampled_quantile(noisy.detach(), 1 - density, generator)
+            self.noisy = noisy  # S_t
+            self.mask = masks.training_mask(self.noisy, method.mask, method.tau)  # M_t
         else:
             self.mask = self.final_mask(density)
         self.delta = self.product * self.mask  # Delta_t = (A_t B_t) (.) M_t
@@ -78,22 +71,22 @@ class MaskedStack(nn.Module):
 
     def gates(self) -> Tensor:
         """(n, D1, D2)"""
-        return soft_gates(self.noisy, self.method.tau)  # sigmoid(S_t / tau)
+        return masks.soft_gates(self.noisy, self.method.tau)  # sigmoid(S_t / tau)
 
     def final_mask(self, density: float) -> Tensor:
         """Without noise, (n, D1, D2)."""
         logits = self.logits()
         if self.held:
-            logits = logits - largest(logits, density)
-        return training_mask(logits, self.method.mask, self.method.tau)  # M_t = 1[S_t > 0]
+            logits = logits - masks.largest(logits, density)
+        return masks.training_mask(logits, self.method.mask, self.method.tau)  # M_t = 1[S_t > 0]
 
     def stored(self) -> dict[str, Delta]:
         """The deltas to store, by target module."""
         pairs = [(a.clone(), b.clone()) for a, b in zip(self.a.detach().cpu(), self.b.detach().cpu(), strict=True)]
         if self.method.mask == "none":
             return {target: LowRank(a, b) for target, (a, b) in zip(self.target_modules, pairs, strict=True)}
-        masks = self.final_mask(self.method.density).detach().cpu()
-        triples = zip(self.target_modules, pairs, masks.expand(-1, self.a.shape[1], self.b.shape[2]), strict=True)
+        final = self.final_mask(self.method.density).detach().cpu()
+        triples = zip(self.target_modules, pairs, final.expand(-1, self.a.shape[1], self.b.shape[2]), strict=True)
         if self.method.mask == "soft":
             return {target: Dense((a @ b) * mask) for target, (a, b), mask in triples}
         return {target: MaskedLowRank(a, b, mask > 0) for target, (a, b), mask in triples}
@@ -131,8 +124,8 @@ class StaminaLearner(Learner):
         factors = [factor for stack in self._stacks() for factor in (stack.a, stack.b)]
         groups = [{"params": factors, "lr": self.method.learning_rate}, self.token_group()]
         if self.method.mask != "none":
-            masks = [parameter for stack in self._stacks() for parameter in stack.logits.parameters()]
-            groups.append({"params": masks, "lr": self.method.mask_lr})
+            gates = [parameter for stack in self._stacks() for parameter in stack.logits.parameters()]
+            groups.append({"params": gates, "lr": self.method.mask_lr})
         return groups
 
     def before_step(self, generator: torch.Generator) -> None:
@@ -164,8 +157,8 @@ class StaminaLearner(Learner):
     def facts(self) -> dict[str, Any]:
         if self.method.mask == "none":
             return {}
-        masks = [stack.final_mask(self.method.density) for stack in self._stacks()]
-        return {"mask_density": sum(float(m.sum()) for m in masks) / sum(m.numel() for m in masks)}
+        final = [stack.final_mask(self.method.density) for stack in self._stacks()]
+        return {"mask_density": sum(float(m.sum()) for m in final) / sum(m.numel() for m in final)}
 
     def _stacks(self) -> list[MaskedStack]:
         return list(self.stacks)  # type: ignore[arg-type]
@@ -215,7 +208,7 @@ class Stamina(Method):
     token_hidden: PositiveInt = 256
     """Hidden units of the token's MLP."""
     token_init: TokenInit = "class_noun"
-    """Where the embeddings start: at the class noun's (`class_noun`; at random where there is no noun), or at random."""
+    """Where the embeddings start: at the class noun's (`class_noun`; random where there is no noun), or at random."""
     token_lr: PositiveFloat = 5e-3
     """How far a step moves the entries of the token embeddings; the MLP's learning rate follows from it."""
     num_vectors: PositiveInt = 3

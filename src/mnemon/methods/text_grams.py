@@ -69,7 +69,9 @@ def joined(parts: Sequence[Factors]) -> Factors:
     """F with F F^T the sum of the parts' F F^T, of no more than d_in columns, by layer."""
     keys = dict.fromkeys(layer for part in parts for layer in part)
     together = {key: torch.cat([part[key] for part in parts if key in part], dim=1) for key in keys}
-    return {key: _square(columns) if columns.shape[1] > columns.shape[0] else columns for key, columns in together.items()}
+    return {
+        key: _square(columns) if columns.shape[1] > columns.shape[0] else columns for key, columns in together.items()
+    }
 
 
 def to_extra(factors: Factors) -> dict[str, Tensor]:
@@ -78,9 +80,7 @@ def to_extra(factors: Factors) -> dict[str, Tensor]:
 
 
 def from_extra(extra: Mapping[str, Tensor], device: torch.device) -> Factors:
-    return {
-        key.removeprefix(PREFIX): factor.to(device) for key, factor in extra.items() if key.startswith(PREFIX)
-    }
+    return {key.removeprefix(PREFIX): factor.to(device) for key, factor in extra.items() if key.startswith(PREFIX)}
 
 
 PREFIX = "features/"

@@ -42,7 +42,7 @@ class TextualInversion(Method):
     source: ClassVar[str] = "arXiv 2208.01618"
 
     token_init: TokenInit = "class_noun"
-    """Where the embeddings start: at the class noun's (`class_noun`; at random where there is no noun), or at random."""
+    """Where the embeddings start: at the class noun's (`class_noun`; random where there is no noun), or at random."""
     use_class_noun: bool = False
     """Put the class noun after the token in prompts. The paper leaves it out, and starts the token there instead."""
 
