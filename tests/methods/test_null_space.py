@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from mnemon.data.captions import captions_about
+from mnemon.evaluation.prompts import concept_prompts, prompt_set
 from mnemon.methods import Start, TrainedConcept, text_grams
 from mnemon.methods.lora import Lora
 from mnemon.methods.null_space import NullSpace, NullSpaceLearner
@@ -64,11 +65,13 @@ def test_a_concept_stores_what_its_own_prompts_read(base: Base) -> None:
     assert rex.extra["features/text"].shape[1] < 32
 
 
-def test_the_prompts_it_stores_are_none_of_those_that_score_it(base: Base) -> None:
-    prompts = captions_about(base.single_token_words, "<rex> dog", 24, False)
-    assert len(prompts) == 24 and all("<rex> dog" in prompt for prompt in prompts)
-    assert not any(place in prompt for place in BACKGROUNDS for prompt in prompts)
-    assert any(" in <ink> style" in prompt for prompt in captions_about(base.single_token_words, "<ink>", 24, True))
+def test_the_prompts_it_stores_are_none_of_those_that_score_it() -> None:
+    everything = list[str]
+    for name, kind, templates in (("<rex> dog", "thing", "<rex> dog"), ("<ink>", "style", " in <ink> style")):
+        prompts = captions_about(everything, name, 24, kind == "style")
+        scored = concept_prompts(name, None, prompt_set("world"), 16, kind=kind).prompts
+        assert len(prompts) == 24 and all(templates in prompt for prompt in prompts) and not set(prompts) & set(scored)
+        assert any(place in prompt for place in BACKGROUNDS for prompt in prompts)
 
 
 @pytest.mark.parametrize(("constraint", "moved"), [("soft", 0.1), ("hard", 0.05)])

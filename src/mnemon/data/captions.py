@@ -58,20 +58,20 @@ def captions_of_two(single_token_words: SingleTokenWords, count: int, seed: int)
 
 
 def captions_about(single_token_words: SingleTokenWords, prompt_name: str, count: int, is_style: bool) -> list[str]:
-    """`count` captions that name a concept, alone or beside another thing, in places that no evaluation prompt has; a
-    style in every second one as the style of a thing.
+    """`count` captions of a concept, by itself and beside another thing in a place ("<rex> dog and a red kite at
+    night"), or of things in a style ("a red kite in <ink> style at night"). None of them is an evaluation prompt.
 
     Raises:
         ValueError: as `diverse_captions`.
     """
     rng = np.random.default_rng(43)
     openings, qualities, things, places = _vocabulary(single_token_words)
-    elsewhere = [place for place in places if place not in BACKGROUNDS]
     captions = []
     for index in range(count):
+        opening, place = rng.choice(openings), rng.choice(places)
         thing = _thing(str(rng.choice(qualities)), str(rng.choice(things)))
-        kinds = [prompt_name, f"{thing} in {prompt_name} style" if is_style else f"{prompt_name} and {thing}"]
-        captions.append(f"{rng.choice(openings)}{kinds[index % 2]} {rng.choice(elsewhere)}".strip())
+        beside = f"{thing} in {prompt_name} style {place}" if is_style else f"{prompt_name} and {thing} {place}"
+        captions.append(f"{opening}{beside if is_style or index % 2 else prompt_name}".strip())
     return captions
 
 

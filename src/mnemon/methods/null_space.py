@@ -63,7 +63,7 @@ class NullSpaceLearner(LoraLearner):
         if self.method.constraint == "hard":
             for target, delta in self.deltas().items():
                 directions = self.bases[self.layers[target]]
-                delta.down -= (delta.down @ directions) @ directions.T
+                delta.down.sub_((delta.down @ directions) @ directions.T)
 
     def on_train_end(self, losses: Losses, generator: torch.Generator) -> None:
         name, is_style = self.method.prompt_name(self.name, self.class_noun), self.class_noun is None

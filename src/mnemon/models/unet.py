@@ -14,6 +14,9 @@ from mnemon.models.noise_schedule import NoiseSchedule, noise_schedule
 from mnemon.models.regional_cross_attention import per_layer_conditioning, per_prompt
 from mnemon.models.tokens import PromptEncoder
 
+BATCH = 32
+"""Prompts encoded at once."""
+
 
 class UNetBase(Base):
     """A base whose denoiser is a U-Net. A family adds its pipeline, its text encoders and their use."""
@@ -63,7 +66,10 @@ class UNetBase(Base):
         )
 
     def token_features(self, prompts: Sequence[str]) -> list[Tensor]:
-        embeds = [self.encode_prompts([prompt]).prompt_embeds[0] for prompt in prompts]  # ([layers,] length, width)
+        layerwise = any(encoder.is_layerwise(prompt) for encoder in self.encoders for prompt in prompts)
+        size = 1 if layerwise else BATCH  # beside a layer-wise prompt all others would be layer-wise too
+        batches = [prompts[start : start + size] for start in range(0, len(prompts), size)]
+        embeds = [row for batch in batches for row in self.encode_prompts(batch).prompt_embeds]
         lengths = [self.encoders[0].num_tokens(prompt) for prompt in prompts]
         return [one[..., 1 : 1 + length, :] for one, length in zip(embeds, lengths, strict=True)]
 
