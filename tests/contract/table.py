@@ -32,8 +32,8 @@ TOKEN_ONLY = {"textual-inversion"}
 COMPARES = {"cidm", "fl2t"}
 """Methods whose steps compare the new concept with each earlier one, so that a step's cost grows with their number."""
 
-VARY = {"cns"}
-"""Methods that train as many entries as the concept asks for: sizes agree to a quarter, not exactly."""
+VARY = {"cns", "null-space"}
+"""Methods that store as much as the concept asks for: sizes agree to a quarter, not exactly."""
 
 QUICK = SamplingSettings(guidance_scale=2.0, num_inference_steps=2, batch_size=16)
 

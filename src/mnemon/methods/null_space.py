@@ -68,7 +68,8 @@ class NullSpaceLearner(LoraLearner):
     def on_train_end(self, losses: Losses, generator: torch.Generator) -> None:
         name, is_style = self.method.prompt_name(self.name, self.class_noun), self.class_noun is None
         weigh = {"uniform": text_grams.alike, "change": self._change}[self.method.feature_weights]
-        self.own = text_grams.concept_factors(self.base, name, is_style, generator, weigh)
+        with torch.no_grad(), self.base.using_tokens({**self.base.tokens, self.name: self.tokens()}):
+            self.own = text_grams.concept_factors(self.base, name, is_style, generator, weigh)
 
     def _change(self, layer: str, rows: Tensor) -> Tensor:
         """How much the concept's own change moves what is made of each input (rows, D2), of mean one."""
