@@ -194,7 +194,8 @@ class Method(ABC):
 
     @property
     def independent(self) -> bool:
-        """Whether a concept is trained as if there were no others, neither earlier ones nor any in the same steps."""
+        """Whether other concepts, earlier ones or those in the same steps, change nothing of a concept's training but its
+        random numbers."""
         return self.on_bare_base and self.order_free
 
     @property
