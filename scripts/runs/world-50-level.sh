@@ -5,5 +5,5 @@
 set -eu
 out=${1:-runs/world-50-level}
 [ $# -eq 0 ] || shift
-methods=single,joint,stamina,fl2t,c-lora,cns,lora,cidm
+methods=single,joint,null-space,stamina,fl2t,c-lora,cns,lora,cidm
 exec mnemon bench --sequence world-50 --protocol level --methods "$methods" --out "$out" "$@"

@@ -10,7 +10,7 @@ from mnemon.benchmark import SerialExecutor, plan, run_bench
 from mnemon.benchmark.protocols import PROTOCOLS, method_by
 from mnemon.errors import MnemonError
 from mnemon.evaluation.run_folder import RunFolder
-from mnemon.methods import METHODS, method_from, method_settings
+from mnemon.methods import METHODS, method_from, method_of_record, method_settings
 from tests.benchmark.conftest import Planned
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -61,6 +61,6 @@ def test_a_folder_has_one_protocol_and_an_older_one_has_that_of_the_papers(plann
 def test_published_results_are_gone_on_with_under_the_settings_they_had(tmp_path: Path) -> None:
     out = Path(shutil.copytree(RESULTS / "world-10", tmp_path / "world-10"))
     jobs = {path.parts[-3]: json.loads(path.read_text()) for path in out.glob("*/order-0-seed-0/job.json")}
-    settings = {name: job["settings"] for name, job in jobs.items()}
+    settings = {name: method_settings(method_of_record(name, job["settings"])) for name, job in jobs.items()}
     planned = plan(out, "world-10", list(jobs), orders=3, seeds=1, settings=settings)
     assert all(RunFolder(job.folder).finished(10) for job in planned) and len(planned) == 3 * len(jobs)
