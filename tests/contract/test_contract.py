@@ -16,9 +16,11 @@ from mnemon.methods import Method, Start, TrainedConcept, method_from, method_se
 from mnemon.methods.textual_inversion import TextualInversion
 from mnemon.models import Base
 from mnemon.sampling import Composed, SamplingSettings, sample
-from mnemon.training import discard_checkpoint, train
+from mnemon.training import TrainingSettings, discard_checkpoint, train
+from mnemon.training.generated import calibration_images
 from tests.contract.table import (
     COMPARES,
+    QUICK,
     TOKEN_ONLY,
     VARY,
     alike,
@@ -244,6 +246,23 @@ def test_a_step_costs_the_same_with_one_concept_and_with_twelve(
         shapes.append([tensor.shape for tensor in tensors] + list(learner.deltas()))
         sizes.append(sum(tensor.numel() for tensor in tensors))
     assert alike(method, sizes) and (method.name in VARY or shapes[0] == shapes[1])
+
+
+def test_a_step_in_parts_has_the_same_loss_and_penalty(base: Base, method: Method, two: list[TrainedConcept]) -> None:
+    whole, *in_parts = (_losses(base, method, two, parts) for parts in (1, 2, 3))
+    for losses in in_parts:
+        assert losses == pytest.approx(whole, rel=1e-2, abs=1e-9)
+
+
+def _losses(base: Base, method: Method, earlier: list[TrainedConcept], parts: int) -> list[float]:
+    """Loss and penalty of every step, of two concepts together where the method can."""
+    names, seen = ("mug", "hat") if method.concurrent else ("mug",), list[float]()
+    calibration = calibration_images(base, method, sampling=QUICK)
+    tasks = [replace(task(base, method, name), calibration=calibration) for name in names]
+    settings = TrainingSettings(batch_size=4, gradient_accumulation_steps=parts)
+    known = [] if method.trains_jointly else earlier
+    train(base, method, tasks, known, settings, on_step=lambda *step: seen.extend(list(step[2].values())[:2]))
+    return seen
 
 
 def test_concepts_learned_together_do_not_mind_their_order(base: Base, method: Method) -> None:

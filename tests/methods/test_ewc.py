@@ -100,7 +100,7 @@ def test_with_the_squared_past_as_importance_it_is_c_lora(base: Base, rex: Train
     past = {target: delta.matrix() for target, delta in sum_deltas([rex.deltas, kiki.deltas]).items()}
     squared = replace(rex, extra={target: matrix.square() for target, matrix in past.items()})
     ewc = begin(base, Ewc(forget_weight=1e3), [squared])
-    c_lora = CLora(rank=2, forget_weight=1e3).begin(
+    c_lora = CLora(rank=2, forget_weight=1e3, forget_scale="sum").begin(
         Start("mug", None, base, [rex, kiki], torch.Generator().manual_seed(0))
     )
     with torch.no_grad():

@@ -17,6 +17,8 @@ from tests.contract.table import assert_same_learned, learn, task
 from tests.tiny import tiny_sd_base, tiny_sdxl_base
 
 SHORT: dict[str, Any] = {"rank": 2, "steps": 4, "batch_size": 2}
+HALVES = torch.full((2,), 0.5)
+"""The shares of a concept's two prompts."""
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +57,7 @@ def text(base: Base) -> torch.Tensor:
 
 def regularization_loss(learner: Fl2tLearner, number: int, base: Base) -> torch.Tensor:
     """Of the run's concept `number` alone."""
-    return learner.concepts.regularization_loss(text(base), None, torch.tensor([number, number]))
+    return learner.concepts.regularization_loss(text(base), None, torch.tensor([number, number]), HALVES)
 
 
 def test_the_penalty_in_closed_form(base: Base, earlier: list[TrainedConcept]) -> None:
@@ -65,7 +67,7 @@ def test_the_penalty_in_closed_form(base: Base, earlier: list[TrainedConcept]) -
     concepts = mug.concepts
     assert concepts.names == ["hat", "kiki", "mug", "rex"]
     decoded, states = concepts.decode(text(base), None)
-    weights, apart = concepts.relevance(0, states), concepts.contrast(decoded, states)
+    weights, apart = concepts.relevance(0, states).mean(0), concepts.contrast(decoded, states).mean()
     known = {one.name: one.deltas for one in earlier} | {"mug": hat.deltas()}
     expected = sum(
         weights[concepts.names.index(name)] * (deltas[target].up @ delta.up.T).abs().mean()
@@ -80,7 +82,9 @@ def test_the_penalty_in_closed_form(base: Base, earlier: list[TrainedConcept]) -
 def test_the_penalty_of_a_step_is_the_sum_over_its_concepts(base: Base, earlier: list[TrainedConcept]) -> None:
     """Rows of several concepts are related in one pass, and none depends on the others'."""
     hat, _ = begin(base, Fl2t(**SHORT, relevance_weight=2.0), ["hat", "mug"], earlier)
-    both = hat.concepts.regularization_loss(text(base).repeat(2, 1, 1), None, torch.tensor([0, 0, 1, 1]))
+    both = hat.concepts.regularization_loss(
+        text(base).repeat(2, 1, 1), None, torch.tensor([0, 0, 1, 1]), HALVES.repeat(2)
+    )
     torch.testing.assert_close(both, regularization_loss(hat, 0, base) + regularization_loss(hat, 1, base))
 
 
@@ -98,7 +102,7 @@ def test_without_guidance_every_concept_counts_one_and_no_network_is_trained(
 
 def test_cosine_guidance_weighs_by_the_embeddings_of_step_1(base: Base, earlier: list[TrainedConcept]) -> None:
     (learner,) = begin(base, Fl2t(**SHORT, guidance="cosine"), ["mug"], earlier)
-    weights = learner.concepts.relevance(1, None)
+    (weights,) = learner.concepts.relevance(1, None)
     embedding = learner.encoding().mean((0, 1))
     kiki, rex = (torch.cosine_similarity(embedding, one.extra[EMBEDDING], dim=0) for one in reversed(earlier))
     torch.testing.assert_close(weights, torch.stack([kiki, torch.zeros(()), rex]).clamp_min(0))

@@ -42,7 +42,8 @@ def step(base: Base, learner: LwfLearner) -> Step:
             attached.append(attach(base.target_modules(), learner.deltas()))
 
     said = base.encode_prompts(["a photo of a dog"] * 4)
-    return Step(base, noisy, torch.full((4,), 300), Without, said, torch.zeros(4, dtype=torch.long), 0.0)
+    tasks, shares = torch.zeros(4, dtype=torch.long), torch.full((4,), 0.25)
+    return Step(base, noisy, torch.full((4,), 300), Without, said, tasks, shares, 0.0)
 
 
 def test_the_first_concept_is_learned_as_with_lora(base: Base, rex: TrainedConcept) -> None:

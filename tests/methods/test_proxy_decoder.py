@@ -74,10 +74,10 @@ def test_the_contrast_as_printed_only_pushes() -> None:
     """mean_i logsumexp_j sim(S_i, S_j) / tau - 1 / tau, zero at best; its descent lowers the mean cosine of two."""
     states = randn(1, CONCEPTS, WIDTH).add(1.0).requires_grad_()  # alike at first
     cosines = torch.nn.functional.cosine_similarity(states[0, :, None], states[0, None], dim=-1)
-    torch.testing.assert_close(contrast(states, states, 0.1), (cosines / 0.1).logsumexp(1).mean() - 1 / 0.1)
+    torch.testing.assert_close(contrast(states, states, 0.1)[0], (cosines / 0.1).logsumexp(1).mean() - 1 / 0.1)
     means = [_mean_cosine(states)]
     for _ in range(5):
-        (by_states,) = torch.autograd.grad(contrast(states, states, 0.1), states)
+        (by_states,) = torch.autograd.grad(contrast(states, states, 0.1).sum(), states)
         states = (states - by_states).detach().requires_grad_()
         means.append(_mean_cosine(states))
     assert means == sorted(means, reverse=True) and means[-1] < means[0]

@@ -83,7 +83,7 @@ def test_the_penalty_may_begin_late(base: Base) -> None:
     learner = begin(base, Stamina(**SMALL, forget_start=0.5), [past(base)])
     learner.before_step(generator())
     assert learner.regularization_loss().item() == 0
-    learner.progress.fill_(0.5)
+    learner.latest = 0.5
     assert learner.regularization_loss().item() > 0
 
 

@@ -69,6 +69,7 @@ class Step:
     """`with step.without():` the model as it was before the new concept, except that its token stays known."""
     condition: Conditioning  # of the rows, in the graph of the token embeddings
     tasks: Tensor  # (rows,); index of the concept that each row belongs to, among those of the run
+    shares: Tensor  # (rows,); a mean over a concept's rows is the sum of `shares * values` over them
     progress: float  # share of the run's steps that are done, 0 in the first and below 1 in the last
 
     def predict(self, prompts: Sequence[str]) -> Tensor:
@@ -113,7 +114,11 @@ class Learner(nn.Module, ABC):
         """
 
     def regularization_loss(self, step: Step | None = None) -> Tensor:
-        """Added to the denoising loss: a scalar in fp32. Terms that call the model need the `step`."""
+        """Added to the denoising loss: a scalar in fp32. Terms that call the model need the `step`.
+
+        Where a step is computed in parts it is called for each, and the mean counts. Means over rows are taken by
+        `step.shares`, since a part may have few of a concept's rows, or none.
+        """
         return torch.zeros(())
 
     def after_step(self) -> None:

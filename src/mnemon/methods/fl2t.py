@@ -80,17 +80,20 @@ class ConceptSet(nn.Module):
             self.proxies.copy_(self.embeddings[self.new])
         self.joint.fill_(True)
 
-    def regularization_loss(self, text: Tensor, mask: Tensor | None, tasks: Tensor) -> Tensor:
+    def regularization_loss(self, text: Tensor, mask: Tensor | None, tasks: Tensor, shares: Tensor) -> Tensor:
         """gamma_1' R1' + gamma_2 R3 (Eq. 6), summed over the run's concepts; `tasks` (prompts,) is the index of the
-        concept of each prompt of `text` (prompts, length, d); it lies on the CPU, so that no GPU is waited for."""
+        concept of each prompt of `text` (prompts, length, d); it lies on the CPU, so that no GPU is waited for.
+        `shares` (prompts,) are those of `Step`."""
         method = self.method
         decoded, states = self.decode(text, mask) if method.guidance == "proxy" else (None, None)
         total = torch.zeros((), device=text.device)
         for number in tasks.unique().tolist():
             rows = torch.nonzero(tasks == number).flatten().to(text.device)
             if states is not None and decoded is not None:
-                total = total + method.contrast_weight * self.contrast(decoded[rows], states[rows])  # gamma_2 R3
-            weights = self.relevance(self.new[number], None if states is None else states[rows])
+                apart = shares[rows] @ self.contrast(decoded[rows], states[rows])
+                total = total + method.contrast_weight * apart  # gamma_2 R3
+            related = self.relevance(self.new[number], None if states is None else states[rows])
+            weights = shares[rows] @ related.expand(len(rows), -1)
             total = total + method.relevance_weight * self.overlap(number, weights)  # gamma_1' R1'
         return total
 
@@ -103,19 +106,19 @@ class ConceptSet(nn.Module):
         return decoded, states
 
     def contrast(self, decoded: Tensor, states: Tensor) -> Tensor:
-        """R3 of P' and S (prompts, G, d)."""
+        """R3 (prompts,) of P' and S (prompts, G, d)."""
         positives = {"itself": states, EMBEDDING: self.embeddings.expand_as(states), PROXY: decoded}
         return contrast(states, positives[self.method.positive], self.method.temperature)  # Eq. 4
 
     def relevance(self, own: int, states: Tensor | None) -> Tensor:
-        """l (G,) of every concept to the concept number `own`, the mean over prompts; 0 for itself."""
+        """l (prompts, G) of every concept to the concept number `own`, 0 for itself; (1, G) if for all prompts."""
         method, embedding = self.method, self.embeddings[own]
         if states is not None:
-            weights = relevance(embedding, states, own, method.lambda_form, method.lambda_temperature).mean(0)
+            weights = relevance(embedding, states, own, method.lambda_form, method.lambda_temperature)
             return weights if method.lambda_grad else weights.detach()
         others = torch.arange(len(self.names), device=embedding.device) != own
         cosines = functional.cosine_similarity(embedding, self.embeddings, dim=-1).clamp_min(0)
-        return others * (cosines if method.guidance == "cosine" else 1.0)
+        return (others * (cosines if method.guidance == "cosine" else 1.0))[None]
 
     def overlap(self, number: int, weights: Tensor) -> Tensor:
         """R1' of the run's concept number `number` under the relevance (G,) of all."""
@@ -151,11 +154,12 @@ def relevance(embedding: Tensor, states: Tensor, own: int, form: LambdaForm, tem
 
 
 def contrast(states: Tensor, positives: Tensor, temperature: float) -> Tensor:
-    """R3 (Eq. 4): the mean over i of -log(exp(sim(S_i, K_i) / tau) / sum_j exp(sim(S_i, K_j) / tau)), sim the cosine,
-    for S and K (prompts, G, d). With K = S, as printed, the positive is constant, and the S_i only repel each other."""
+    """R3 (prompts,), Eq. 4: the mean over i of -log(exp(sim(S_i, K_i) / tau) / sum_j exp(sim(S_i, K_j) / tau)), sim the
+    cosine, for S and K (prompts, G, d). With K = S, as printed, the positive is constant, and the S_i only repel."""
     cosines = functional.normalize(states, dim=-1) @ functional.normalize(positives, dim=-1).mT
     target = torch.arange(states.shape[1], device=states.device).repeat(len(states))
-    return functional.cross_entropy(cosines.flatten(0, 1) / temperature, target)
+    losses = functional.cross_entropy(cosines.flatten(0, 1) / temperature, target, reduction="none")
+    return losses.view(states.shape[:2]).mean(1)
 
 
 class Fl2tLearner(EdLoraLearner):
@@ -195,7 +199,7 @@ class Fl2tLearner(EdLoraLearner):
             concepts.start_joint_stage()
         hidden = step.condition.prompt_embeds.detach().float()
         text = hidden.mean(1) if hidden.ndim == 4 else hidden
-        return concepts.regularization_loss(text, step.condition.attention_mask, step.tasks)
+        return concepts.regularization_loss(text, step.condition.attention_mask, step.tasks, step.shares)
 
     def extra(self) -> dict[str, Tensor]:
         return {ENCODING: self.encoding(), **self.concepts.stored(self.number)}

@@ -19,7 +19,8 @@ class LwfLearner(LoraLearner):
 
     def __init__(self, method: "Lwf", start: Start) -> None:
         super().__init__(method, start)
-        self.weight, self.past, self.first = method.distil_weight, list(map(method.past_prompt, start.earlier)), 0
+        self.weight, self.past = method.distil_weight, list(map(method.past_prompt, start.earlier))
+        self.first, self.rows = 0, 0  # the first row's prompt; rows of this step that have had theirs
 
     def before_step(self, generator: torch.Generator) -> None:
         """Sample the prompt of the first row; the other rows follow in turn."""
@@ -30,11 +31,15 @@ class LwfLearner(LoraLearner):
         """lambda E || f_t(z_s, s, c') - f_{t-1}(z_s, s, c') ||^2."""
         if step is None or not self.past:
             return torch.zeros(())
-        prompts = [self.past[(self.first + row) % len(self.past)] for row in range(len(step.noisy))]
+        rows = range(self.rows, self.rows + len(step.noisy))
+        prompts, self.rows = [self.past[(self.first + row) % len(self.past)] for row in rows], rows.stop
         with torch.no_grad(), step.without():
             teacher = step.predict(prompts)
         change = step.predict(prompts).float() - teacher.float()
-        return self.weight * change.square().mean()
+        return self.weight * (step.shares @ change.square().flatten(1).mean(1))
+
+    def after_step(self) -> None:
+        self.rows = 0
 
 
 @dataclass(frozen=True)

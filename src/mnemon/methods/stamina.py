@@ -105,6 +105,7 @@ class StaminaLearner(Learner):
         super().__init__(start, token, method.token_lr)  # V*_t = MLP_t(1)
         self.method, self.first_concept = method, not start.earlier
         self.register_buffer("progress", torch.zeros(()))  # of the run; a buffer, for a resumed run needs it
+        self.latest = 0.0
         layers = base.target_modules()
         past = sum_deltas([concept.deltas for concept in start.earlier])  # P_{t-1}, once: a step's cost is free of t
         groups: dict[tuple[int, int], dict[str, tuple[Tensor, Tensor]]] = {}
@@ -139,8 +140,8 @@ class StaminaLearner(Learner):
         method, stacks = self.method, self._stacks()
         total = torch.zeros((), device=stacks[0].a.device)
         if step is not None:
-            self.progress.fill_(step.progress)
-        if method.forget != "none" and not self.first_concept and self.progress >= method.forget_start:
+            self.latest = step.progress
+        if method.forget != "none" and not self.first_concept and self.latest >= method.forget_start:
             weight = method.forget_weight * self.scale
             total = total + weight * sum(stack.forgetting() for stack in stacks)  # lambda L_forget
         if method.sparsity == "penalty" and method.sparsity_weight and method.mask != "none":
@@ -148,6 +149,9 @@ class StaminaLearner(Learner):
             mean = sum(gate.sum() for gate in gates) / sum(gate.numel() for gate in gates)
             total = total + method.sparsity_weight * mean  # lambda_s L_sparse
         return total
+
+    def after_step(self) -> None:
+        self.progress.fill_(self.latest)  # only now: every part of a step has masks of one density
 
     def stored_deltas(self) -> dict[str, Delta]:
         deltas = {target: delta for stack in self._stacks() for target, delta in stack.stored().items()}

@@ -78,8 +78,8 @@ def _forward_and_backward(
     timesteps = _timesteps(base, rows)
     condition = base.encode_prompts(prompts(rows))
     loss = denoising_loss(base, latents, noise, timesteps, condition).sum()
-    tasks = torch.zeros(rows, dtype=torch.long)
-    step = Step(base, latents, timesteps, partial(group.without, base), condition, tasks, 0.0)
+    tasks, shares = torch.zeros(rows, dtype=torch.long), torch.full((rows,), 1 / rows, device=base.device)
+    step = Step(base, latents, timesteps, partial(group.without, base), condition, tasks, shares, 0.0)
     total = loss + group.regularization_loss(step)
     saved = tracker.current
     total.backward()

@@ -47,13 +47,14 @@ class Batch:
     prompts: list[str]
     weights: Tensor  # (rows,); the loss is their weighted sum
     tasks: Tensor  # (rows,); number of the task each row belongs to
+    shares: Tensor  # (rows,); 1 / rows of its task, times the parts of the step, over which means are taken
 
     @staticmethod
     def cat(batches: Sequence["Batch"]) -> "Batch":
         """One batch of several, the rows of each marked as one task."""
         tensors = {
             name: torch.cat([getattr(batch, name) for batch in batches])
-            for name in ("latents", "noise", "timesteps", "weights")
+            for name in ("latents", "noise", "timesteps", "weights", "shares")
         }
         tasks = torch.cat([torch.full((len(batch.latents),), number) for number, batch in enumerate(batches)])
         return Batch(**tensors, prompts=[prompt for batch in batches for prompt in batch.prompts], tasks=tasks)
@@ -63,9 +64,8 @@ class Batch:
         for rows in torch.arange(len(self.latents)).tensor_split(count):
             prompts = [self.prompts[row] for row in rows]
             at = rows.to(self.latents.device)
-            yield Batch(
-                self.latents[at], self.noise[at], self.timesteps[at], prompts, self.weights[at], self.tasks[rows]
-            )
+            latents, noise, timesteps = self.latents[at], self.noise[at], self.timesteps[at]
+            yield Batch(latents, noise, timesteps, prompts, self.weights[at], self.tasks[rows], count * self.shares[at])
 
 
 def draw_batch(
@@ -91,5 +91,5 @@ def draw_batch(
     clean = torch.cat(latents).to(base.device, torch.float32)
     noise = torch.randn(clean.shape, generator=generator, device=generator.device).to(base.device)
     timesteps = base.schedule.sample_timesteps(len(clean), generator).to(base.device)
-    tasks = torch.zeros(len(clean), dtype=torch.long)
-    return Batch(clean, noise, timesteps, prompts, torch.cat(weights).to(base.device), tasks)
+    tasks, shares = torch.zeros(len(clean), dtype=torch.long), torch.full((len(clean),), 1 / len(clean))
+    return Batch(clean, noise, timesteps, prompts, torch.cat(weights).to(base.device), tasks, shares.to(base.device))

@@ -121,10 +121,12 @@ class Run:
             group["lr"] = lr * factor
         parts = self.settings.gradient_accumulation_steps
         loss, penalty = torch.zeros(()), torch.zeros(())
-        for part in self._draw_batch().parts(parts):
+        batch, state = self._draw_batch(), self.rng.get_state()
+        for part in batch.parts(parts):
+            self.rng.set_state(state)  # masks and prompts that a method samples are the same in every part
             with self.accelerator.accumulate(self.group):
-                denoising, state = self._loss(part, self.rng)
-                regularization = self.group.regularization_loss(state)
+                denoising, seen = self._loss(part, self.rng)
+                regularization = self.group.regularization_loss(seen)
                 # accelerate divides by the number of parts, but the weights of a batch's rows add up over its parts.
                 self.accelerator.backward(denoising * parts + regularization)
                 loss, penalty = loss + denoising.detach(), penalty + regularization.detach() / parts
@@ -182,7 +184,7 @@ class Run:
             losses = denoising_loss(base, part.latents, part.noise, part.timesteps, condition, self.settings.snr_gamma)
         noisy = base.schedule.add_noise(part.latents, part.noise, part.timesteps)
         without = partial(self.group.without, base)
-        step = Step(base, noisy, part.timesteps, without, condition, part.tasks, self.progress)
+        step = Step(base, noisy, part.timesteps, without, condition, part.tasks, part.shares, self.progress)
         return (losses * part.weights).sum(), step
 
     def _probes(self) -> dict[str, Losses]:
