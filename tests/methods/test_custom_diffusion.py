@@ -14,6 +14,7 @@ from mnemon.methods.full_rank import RARE_WORDS, FullRankLearner, TextDense
 from mnemon.models import Base
 from tests.contract.table import learn
 from tests.tiny import tiny_sd_base, tiny_sdxl_base
+from tests.tiny_transformers import tiny_base
 
 SMALL = {"steps": 3, "batch_size": 2}
 
@@ -34,7 +35,7 @@ class WeightLearner(FullRankLearner):
     layers: Mapping[str, nn.Linear]
     before: dict[str, Tensor]
 
-    def deltas(self) -> Mapping[str, TextDense]:
+    def deltas(self) -> Mapping[str, Dense]:
         return {}
 
     def parameter_groups(self) -> list[dict[str, Any]]:
@@ -93,6 +94,13 @@ def test_bos_gives_no_gradient_but_is_changed_all_the_same() -> None:
     torch.testing.assert_close(change, inputs @ values.T)
     change.sum().backward()
     torch.testing.assert_close(values.grad, inputs[:, 1:].sum((0, 1)).expand(5, 7))
+
+
+def test_without_bos_the_first_token_gives_a_gradient() -> None:
+    """FLUX reads T5's features alone, whose first is of the prompt's first word."""
+    for family, kind in (("flux", Dense), ("sd3", TextDense)):
+        learner = CustomDiffusion().begin(Start("mug", None, tiny_base(family), [], torch.Generator().manual_seed(0)))
+        assert all(type(delta) is kind for delta in learner.deltas().values())
 
 
 def test_tokens_start_at_rare_words_each_once_and_then_at_random(base: Base, rex: TrainedConcept) -> None:

@@ -60,6 +60,15 @@ def test_a_token_with_a_words_vector_is_that_word(base: TransformerBase) -> None
         assert_same(base.encode_prompts([told]), base.encode_prompts([expected]))
 
 
+@torch.no_grad()
+def test_the_first_position_is_the_same_where_it_is_said_to_be(base: TransformerBase) -> None:
+    """flux2 pads on the left, z-image puts the image first; flux and qwen-image begin with the prompt's own words."""
+    assert base.fixed_first_token == (base.family in {"sd3", "flux2-klein"})
+    dog, mug = base.encode_prompts(["dog on the beach", "mug"]).prompt_embeds[:, 0]
+    assert torch.equal(dog, mug) or not base.fixed_first_token
+    assert not torch.equal(dog, mug) or base.family != "flux"
+
+
 def test_several_vectors_stand_for_as_many_words(base: TransformerBase) -> None:
     words = [word(base, "red"), word(base, "dog")]
     base.set_tokens({"rex": {name: torch.cat([one[name] for one in words]) for name in words[0]}})

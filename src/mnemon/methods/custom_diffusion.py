@@ -14,9 +14,10 @@ class CustomDiffusion(FullRankMethod):
         L   = L_diffusion + w L_prior
 
     W_{t-1} holds all earlier concepts; training Delta_t is training the weight itself, from W_{t-1} on. The keys and
-    values of the BOS token give no gradient to Delta_t. V*_t starts as the embedding of a rare word that no earlier
-    concept has taken, or at random when there is none left, and the class noun follows it: "V* dog". L_prior is the
-    loss on images of the class (about 200, w = 1 in the paper); the training loop adds it if they are given.
+    values of the BOS token give no gradient to Delta_t, where the base's prompts begin with one. V*_t starts as the
+    embedding of a rare word that no earlier concept has taken, or at random when there is none left, and the class noun
+    follows it: "V* dog". L_prior is the loss on images of the class (about 200, w = 1 in the paper); the training loop
+    adds it if they are given.
     """
 
     name: ClassVar[str] = "custom-diffusion"

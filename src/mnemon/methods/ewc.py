@@ -62,7 +62,7 @@ class Ewc(FullRankMethod):
 
     F_t is the empirical diagonal Fisher information of concept t's own images. It is estimated when the concept has
     been trained and stored with it in fp32, as large as Delta_t; the token has none. Gradients are those that train:
-    the BOS token gives none. At t = 1 there is no regularisation.
+    a BOS token gives none. At t = 1 there is no regularisation.
     """
 
     name: ClassVar[str] = "ewc"

@@ -23,7 +23,8 @@ RARE_WORDS = ("ktn", "pll", "ucd")
 
 
 class TextDense(Dense):
-    """A dense change that takes its gradient from the text, not from the BOS token that every prompt begins with."""
+    """A dense change that takes its gradient from the text, not from the BOS token that every prompt begins with. For
+    bases whose prompts begin with one (`Base.fixed_first_token`)."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Δ x for inputs (batch, length, d_in)."""
@@ -42,9 +43,12 @@ class FullRankLearner(Learner):
         self.changes = nn.ParameterList(
             torch.zeros(layer.out_features, layer.in_features, device=start.base.device) for layer in layers.values()
         )
-        self._deltas = {target: TextDense(change) for target, change in zip(layers, self.changes, strict=True)}
+        kind = TextDense if start.base.fixed_first_token else Dense
+        self._deltas: dict[str, Dense] = {
+            target: kind(change) for target, change in zip(layers, self.changes, strict=True)
+        }
 
-    def deltas(self) -> Mapping[str, TextDense]:
+    def deltas(self) -> Mapping[str, Dense]:
         return self._deltas
 
     def parameter_groups(self) -> list[dict[str, Any]]:

@@ -111,6 +111,11 @@ class Base(ABC):
         """(channels, height, width) of one image's latents."""
 
     @property
+    def fixed_first_token(self) -> bool:
+        """Whether the first position that the target modules read is the same token for every prompt (BOS)."""
+        return self.encoders[0].fixed_first_token
+
+    @property
     def device(self) -> torch.device:
         return next(self.denoiser.parameters()).device
 

@@ -71,6 +71,10 @@ class LanguageEncoder(PromptEncoder):
         self.prefix, self.suffix = [] if in_template else list(self.tokenizer("").input_ids), []
         self.pad_id, self.placeholder_id = self.tokenizer.pad_token_id, self.tokenizer.eos_token_id
 
+    @property
+    def fixed_first_token(self) -> bool:
+        return self.tokenizer.padding_side == "right" and bool(self.prefix or self.affixes[0])
+
     def is_single_token(self, word: str) -> bool:
         return super().is_single_token(f" {word}")
 

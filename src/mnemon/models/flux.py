@@ -29,6 +29,10 @@ class Flux(TransformerBase):
     def _encoders(self) -> list[PromptEncoder]:
         return [self._encoder("text_encoder"), self._encoder("text_encoder_2", T5Encoder, length=512)]
 
+    @property
+    def fixed_first_token(self) -> bool:
+        return self.encoders[1].fixed_first_token  # CLIP's features are only pooled
+
     def _encode(self, prompts: Sequence[str]) -> Conditioning:
         clip, t5 = (encoder(prompts) for encoder in self.encoders)
         return Conditioning(t5.last_hidden_state, clip.pooler_output)

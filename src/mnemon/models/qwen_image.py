@@ -27,6 +27,10 @@ class QwenImage(TransformerBase):
         length = 512 + self._pipeline.prompt_template_encode_start_idx
         return [self._encoder("text_encoder", LanguageEncoder, length=length, affixes=affixes, pad_to_length=False)]
 
+    @property
+    def fixed_first_token(self) -> bool:
+        return False  # the chat template's instruction is left out
+
     def _encode(self, prompts: Sequence[str]) -> Conditioning:
         states, mask = self.encoders[0](prompts)
         hidden, mask = unpad(states[-1], mask, skip=self._pipeline.prompt_template_encode_start_idx)

@@ -72,6 +72,11 @@ class PromptEncoder:
         self.pad_id, self.placeholder_id = tokenizer.pad_token_id, tokenizer.bos_token_id
 
     @property
+    def fixed_first_token(self) -> bool:
+        """Whether the first position is the same token for every prompt: BOS, or the first of a chat template."""
+        return bool(self.prefix)
+
+    @property
     def table(self) -> nn.Embedding:
         """The embedding table; it is never resized or written to."""
         return self.model.get_input_embeddings()

@@ -39,6 +39,10 @@ class ZImage(TransformerBase):
     def _default_side(self) -> int:
         return 1024 // self._pipeline.vae_scale_factor
 
+    @property
+    def fixed_first_token(self) -> bool:
+        return False  # most target modules read the image first
+
     def _encode(self, prompts: Sequence[str]) -> Conditioning:
         states, mask = self.encoders[0](prompts)
         hidden, mask = unpad(states[-2], mask, skip=0)
