@@ -87,8 +87,14 @@ def test_alone_is_as_an_own_training_on_the_bare_base(
     ],
 )
 def test_only_what_is_not_known_yet_is_trained_again(
-    planned: Planned, trained: list[str], method: str, again: list[str]
+    planned: Planned,
+    trained: list[str],
+    scored: dict[str, TrainedConcept],
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    again: list[str],
 ) -> None:
+    monkeypatch.setattr(runner, "TOGETHER", 2)  # so that other concepts learn together in another order
     run_bench(planned([method], orders=2), SerialExecutor())
     assert not any((job.folder / "alone.json").exists() for job in planned([method], orders=2))
     trained.clear()
@@ -96,6 +102,12 @@ def test_only_what_is_not_known_yet_is_trained_again(
     ended = run_bench(jobs, SerialExecutor())
     assert (ended.before, ended.failed) == (0, {}) and trained == again  # for both orders, and nothing else
     assert alone(jobs[0]).keys() == alone(jobs[1]).keys()
+    if method == "single":  # each order as it was trained there
+        kept = {one.name: one for one in Library.open(jobs[1].folder / "library").learned()}
+        assert all(
+            torch.equal(scored[name].tokens["text_encoder"], kept[name].tokens["text_encoder"])
+            for name in list(kept)[1:]
+        )
     assert run_bench(jobs, SerialExecutor()).before == 2
 
 

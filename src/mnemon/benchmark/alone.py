@@ -23,7 +23,7 @@ def scores_of_first(folder: RunFolder, method: Method, first: str) -> dict[str, 
 
 
 def scores_of_other_orders(job: Job, sequence: ConceptSequence) -> dict[str, Scores]:
-    """By concept what the method's other orders with the job's seed have; the order does not change it."""
+    """By concept what the method's other orders with the job's seed have: an own training does not know the order."""
     asked = {key: value for key, value in job.to_json(sequence).items() if key not in ("order", "concepts")}
     known: dict[str, Scores] = {}
     for path in sorted(job.folder.parent.glob(f"order-*-seed-{job.seed}")):

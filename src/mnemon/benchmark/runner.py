@@ -155,7 +155,7 @@ class _Run:
 
     def _score_alone(self) -> None:
         """Score each concept with no other in the model, trained as if it were the first."""
-        known = scores_of_other_orders(self.job, self.sequence)
+        known = {} if self.method.independent else scores_of_other_orders(self.job, self.sequence)
         known |= scores_of_first(self.folder, self.method, self.members[0].name)
         for one, learned in zip(self.members, self.learned, strict=True):
             if one.name in self.folder.alone:
