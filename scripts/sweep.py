@@ -46,6 +46,7 @@ class Setup:
     encoders: WorldEncoders
     groups: Sequence[Group]
     seed: int
+    settings: EvalSettings
 
     @property
     def concepts(self) -> list[WorldConcept]:
@@ -71,7 +72,7 @@ class Setup:
         self, method: Method, learned: Sequence[TrainedConcept], asked: Group, *, control: bool = False
     ) -> EvalRow:
         """Of the concepts `asked`, with all that are `learned` in the model."""
-        settings, chosen = EvalSettings(), prompt_set(self.encoders.prompts)
+        settings, chosen = self.settings, prompt_set(self.encoders.prompts)
         prompts = {
             one.name: concept_prompts(
                 method.prompt_name(one.name, one.class_noun),
@@ -90,7 +91,8 @@ def main() -> None:
     asked = parsed()
     concepts = [concept(text) for text in asked.concepts]
     groups = [concepts[start : start + asked.together] for start in range(0, len(concepts), asked.together)]
-    setup = Setup(load_base("world"), WorldEncoders(base_folder()), groups, asked.seed)
+    settings = EvalSettings(asked.num_images, num_inference_steps=asked.num_inference_steps)
+    setup = Setup(load_base("world"), WorldEncoders(base_folder()), groups, asked.seed, settings)
     results = json.loads(asked.out.read_text()) if asked.out.exists() else {}
     for variant in asked.variants:
         row = command(asked, variant)
@@ -108,6 +110,8 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of the training")
     parser.add_argument("--together", type=int, default=1, help="concepts that learn in the same steps")
     parser.add_argument("--alone", action=argparse.BooleanOptionalAction, help="also each alone; by default with level")
+    parser.add_argument("--num-images", type=int, default=16, help="of a concept in each of its scores")
+    parser.add_argument("--num-inference-steps", type=int, default=20, help="of such an image")
     parser.add_argument("--out", type=Path, default=Path("runs/sweep.json"), help="rows it holds are not run again")
     asked = parser.parse_args()
     asked.alone = asked.protocol == LEVEL if asked.alone is None else asked.alone
@@ -117,6 +121,7 @@ def parsed() -> argparse.Namespace:
 def command(asked: argparse.Namespace, variant: str) -> str:
     """The command that makes the row of a variant."""
     options = ["--protocol", asked.protocol, "--seed", asked.seed, "--together", asked.together]
+    options += ["--num-images", asked.num_images, "--num-inference-steps", asked.num_inference_steps]
     alone = "--alone" if asked.alone else "--no-alone"
     words = ["python", "-m", "scripts.sweep", variant, *options, alone, "--concepts", *asked.concepts]
     return shlex.join(str(word) for word in words)
