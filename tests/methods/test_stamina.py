@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mnemon.adapters import Dense, MaskedLowRank, merge
+from mnemon.adapters import Dense, LowRank, MaskedLowRank, merge
 from mnemon.methods import Method, Start, TrainedConcept
 from mnemon.methods.lora import Lora
 from mnemon.methods.stamina import Stamina, StaminaLearner
@@ -12,7 +12,7 @@ from tests.contract.table import learn, predict
 from tests.tiny import tiny_sd_base
 
 SMALL = {"rank": 2, "mask_rank": 2, "token_hidden": 8, "steps": 4, "batch_size": 2, "sparsity_weight": 0.0}
-SMALL |= {"sparsity": "penalty", "forget_scale": "sum"}  # the plain equations
+SMALL |= {"sparsity": "penalty", "forget_scale": "sum", "mask_unit": "entry"}  # the plain equations
 
 
 @pytest.fixture(scope="module")
@@ -99,10 +99,10 @@ def test_a_held_density_is_reached_at_every_rate(base: Base, learning_rate: floa
 
 @pytest.mark.parametrize(("unit", "axis"), [("row", 1), ("column", 0)])
 def test_gates_of_whole_rows_or_columns(base: Base, unit, axis: int) -> None:
-    kept = learn(base, Stamina(**SMALL | {"sparsity": "density", "density": 0.25}, mask_unit=unit), "kiki")
+    kept = learn(base, Stamina(**SMALL | {"sparsity": "density", "density": 0.25, "mask_unit": unit}), "kiki")
     for delta in kept.deltas.values():
         shut = delta.matrix() == 0
-        assert torch.equal(shut.all(axis), shut.any(axis))
+        assert isinstance(delta, LowRank) and torch.equal(shut.all(axis), shut.any(axis))
     assert kept.facts["mask_density"] == pytest.approx(0.25, abs=0.02)
 
 
@@ -212,7 +212,7 @@ def test_the_penalty_clears_what_earlier_concepts_use_and_leaves_the_rest(base: 
     used = torch.zeros(layer.weight.shape)
     used[:half] = 1.0
     rex = TrainedConcept("rex", None, {target: Dense(used)}, {})
-    method = Stamina(rank=2, forget_weight=1.0, mask=mask, sparsity="penalty", forget_scale="sum")
+    method = Stamina(rank=2, forget_weight=1.0, mask=mask, sparsity="penalty", forget_scale="sum", mask_unit="entry")
     learner = method.begin(Start("kiki", None, base, [rex], generator()))
     optimizer = torch.optim.Adam(learner.parameter_groups())
     numbers = generator()

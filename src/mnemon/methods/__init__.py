@@ -50,7 +50,7 @@ METHODS: dict[str, type[Method]] = {
 }
 
 FORMER_DEFAULTS: dict[str, dict[str, Any]] = {
-    "stamina": {"sparsity": "penalty", "forget_scale": "sum"},
+    "stamina": {"sparsity": "penalty", "forget_scale": "sum", "mask_unit": "entry"},
     "c-lora": {"forget_scale": "sum"},
 }
 """By method and setting: what a library, or the record of a run, did that does not mention the setting, where that is

@@ -1,7 +1,7 @@
 """STAMINA: STack-And-Mask INcremental Adapters (Smith et al., arXiv 2311.18763).
 
 The authors publish no code; forms and values that the abstract leaves open are this project's reading of it. Not
-covered: masks for whole rows or columns, and other inputs of the mask networks.
+covered: other inputs of the mask networks.
 """
 
 from collections.abc import Mapping
@@ -86,7 +86,11 @@ class MaskedStack(nn.Module):
         if self.method.mask == "none":
             return {target: LowRank(a, b) for target, (a, b) in zip(self.target_modules, pairs, strict=True)}
         final = self.final_mask(self.method.density).detach().cpu()
-        triples = zip(self.target_modules, pairs, final.expand(-1, self.a.shape[1], self.b.shape[2]), strict=True)
+        triples = zip(self.target_modules, pairs, final, strict=True)
+        if self.method.mask_unit == "column":  # A (B (.) M): of rank r
+            return {target: LowRank(a, b * mask) for target, (a, b), mask in triples}
+        if self.method.mask_unit == "row":
+            return {target: LowRank(a * mask, b) for target, (a, b), mask in triples}
         if self.method.mask == "soft":
             return {target: Dense((a @ b) * mask) for target, (a, b), mask in triples}
         return {target: MaskedLowRank(a, b, mask > 0) for target, (a, b), mask in triples}
@@ -188,13 +192,14 @@ class Stamina(Method):
     many stay open. L_forget is the mean of Delta^2 where earlier concepts are, relative to the weights: it has no unit.
     With `forget_scale` "sum" it is || P_{t-1} (.) Delta_t ||_F^2, and with `sparsity` "penalty" theta is 0 and
     lambda_s mean sigmoid(S_t / tau) is added, which closes gates that a concept does not need; HAT's sparsity (arXiv
-    1801.01423) exempts entries that earlier concepts use, as there these cannot change. A masked product is in general
-    of full rank, so it is stored as factors and a packed mask.
+    1801.01423) exempts entries that earlier concepts use, as there these cannot change. A gate is one column of W, one
+    text feature, so that Delta_t keeps the rank r; with `mask_unit` "entry" it is in general of full rank, and stored as
+    factors and a packed mask.
     """
 
     name: ClassVar[str] = "stamina"
     trains: ClassVar[str] = "low-rank factors of the cross-attention keys and values, their masks, and the token's MLP"
-    stores: ClassVar[str] = "the factors, one bit for each entry of the masks, and the token's vectors"
+    stores: ClassVar[str] = "the factors under their masks, and the token's vectors"
     source: ClassVar[str] = "arXiv 2311.18763 (a reading of it; the authors publish no code)"
 
     rank: PositiveInt = 16
@@ -222,8 +227,8 @@ class Stamina(Method):
     """Put the class noun after the token in prompts. The paper leaves it out."""
     forget_weight: NonNegativeFloat = 10.0
     """lambda, for the sum over layers and entries."""
-    density: Share = 0.05
-    """rho, the share of entries that are open at the end, where `sparsity` is `density`."""
+    density: Share = 0.4
+    """rho, the share of gates that are open at the end, where `sparsity` is `density`."""
     sparsity_weight: NonNegativeFloat = 0.05
     """lambda_s, where `sparsity` is `penalty`."""
 
@@ -234,8 +239,8 @@ class Stamina(Method):
     """Mask logits from the plain product of the factors U and Q, or from MLPs of them (`factor_mlp`, the paper's)."""
     token: Literal["mlp", "vector"] = "mlp"
     """Train an MLP that emits the token embeddings, or the embeddings themselves."""
-    mask_unit: Literal["entry", "row", "column"] = "entry"
-    """A gate for each entry of a weight, each row, or each column."""
+    mask_unit: Literal["entry", "row", "column"] = "column"
+    """A gate for each entry of a weight, each row, or each column, which is one text feature."""
     sparsity: Literal["density", "penalty"] = "density"
     """Hold the masks at the density rho, or let L_sparse close gates."""
     forget: Literal["masked", "factors", "none"] = "masked"
