@@ -199,8 +199,7 @@ class Method(ABC):
 
     @property
     def independent(self) -> bool:
-        """Whether other concepts, earlier ones or those in the same steps, change nothing of a concept's training but its
-        random numbers."""
+        """Whether other concepts change no more of a concept's training than its random numbers."""
         return self.on_bare_base and self.order_free
 
     @property

@@ -188,13 +188,11 @@ class Stamina(Method):
         L        = L_diffusion + lambda L_forget
 
     In training M_t has the gradient of sigmoid((S_t - theta) / tau), straight through. rho_s falls from 1 to rho over
-    the first half of the steps, so gates compete for a fixed number of entries, and neither rate nor base decides how
-    many stay open. L_forget is the mean of Delta^2 where earlier concepts are, relative to the weights: it has no unit.
-    With `forget_scale` "sum" it is || P_{t-1} (.) Delta_t ||_F^2, and with `sparsity` "penalty" theta is 0 and
-    lambda_s mean sigmoid(S_t / tau) is added, which closes gates that a concept does not need; HAT's sparsity (arXiv
-    1801.01423) exempts entries that earlier concepts use, as there these cannot change. A gate is one column of W, one
-    text feature, so that Delta_t keeps the rank r; with `mask_unit` "entry" it is in general of full rank, and stored as
-    factors and a packed mask.
+    the first half of the steps: gates compete for a fixed number of places, and neither rate nor base decides how many
+    stay open. A gate is one column of W, one text feature, so Delta_t keeps the rank r; a gate for each entry
+    (`mask_unit`) gives it full rank, stored as factors and a packed mask. L_forget is the mean of Delta^2 where earlier
+    concepts are, relative to the weights: it has no unit (`forget_scale` "sum": || P_{t-1} (.) Delta_t ||_F^2). With
+    `sparsity` "penalty" theta is 0, and lambda_s mean sigmoid(S_t / tau) closes gates that a concept does not need.
     """
 
     name: ClassVar[str] = "stamina"
@@ -219,7 +217,7 @@ class Stamina(Method):
     token_init: TokenInit = "class_noun"
     """Where the embeddings start: at the class noun's (`class_noun`; random where there is no noun), or at random."""
     token_lr: PositiveFloat = 5e-3
-    """How far a step moves the entries of the token embeddings; the MLP's learning rate follows from it."""
+    """How far a step moves the entries of the embeddings; the MLP's learning rate follows from it."""
     num_vectors: PositiveInt = 3
     """Number of embeddings per placeholder token. Embeddings are not regularised, so more of them let a late concept
     learn without changing shared weights."""
@@ -244,7 +242,7 @@ class Stamina(Method):
     sparsity: Literal["density", "penalty"] = "density"
     """Hold the masks at the density rho, or let L_sparse close gates."""
     forget: Literal["masked", "factors", "none"] = "masked"
-    """Regularise the entries that earlier concepts use, factors and masks (`masked`), factors only, or not."""
+    """Regularise what earlier concepts use, in factors and masks (`masked`), in factors only, or not."""
     forget_scale: Literal["relative", "sum"] = "relative"
     """L_forget relative to the size of weights and earlier changes, or as the plain sum."""
     forget_start: NonNegativeFloat = 0.0
