@@ -66,7 +66,7 @@ def test_overlaps_and_their_derivative(how: str) -> None:
     torch.testing.assert_close(by_own, expected_by_own)
 
 
-@pytest.mark.parametrize("how", ["absolute", "square", "gram"])
+@pytest.mark.parametrize("how", ["absolute", "square", "gram", "relative"])
 def test_a_change_that_is_not_there_is_left_alone(how: str) -> None:
     own = torch.zeros(7, 3, requires_grad=True)
     overlaps(own, randn(4, 7, 3), how).sum().backward()
@@ -77,6 +77,14 @@ def test_gram_is_zero_for_orthogonal_columns_and_the_printed_form_is_not() -> No
     basis = torch.linalg.qr(randn(8, 8))[0]
     own, others = basis[:, :3], basis[None, :, 3:6]
     assert overlaps(own, others, "gram") < 1e-6 and overlaps(own, others, "absolute") > 0.01
+
+
+def test_the_relative_overlap_is_a_share_that_no_scale_changes() -> None:
+    basis = torch.linalg.qr(randn(8, 8))[0]
+    own, others = basis[:, :3], torch.stack([basis[:, :3], basis[:, 3:6], basis[:, [0, 4, 5]]])
+    torch.testing.assert_close(overlaps(own, others, "relative"), torch.tensor([1.0, 0.0, 1 / 3]))
+    own, others = randn(7, 3), randn(4, 7, 3, seed=1)
+    torch.testing.assert_close(overlaps(own, others, "relative"), overlaps(1e-3 * own, 50 * others, "relative"))
 
 
 def test_the_second_half_of_a_step_lowers_r2_and_the_printed_sign_raises_it() -> None:

@@ -47,7 +47,7 @@ def begin(base: Base, method: Fl2t, names: Sequence[str], earlier: Sequence[Trai
         with torch.no_grad():
             for delta in learner.deltas().values():
                 delta.up.normal_(0, 0.1, generator=generator)
-    learners[0].concepts.start_joint_stage()
+    learners[0].begin_joint_stage()
     return learners
 
 
@@ -57,7 +57,7 @@ def text(base: Base) -> torch.Tensor:
 
 def regularization_loss(learner: Fl2tLearner, number: int, base: Base) -> torch.Tensor:
     """Of the run's concept `number` alone."""
-    return learner.concepts.regularization_loss(text(base), None, torch.tensor([number, number]), HALVES)
+    return learner.joint_loss(text(base), None, torch.tensor([number, number]), HALVES)
 
 
 def test_the_penalty_in_closed_form(base: Base, earlier: list[TrainedConcept]) -> None:
@@ -67,7 +67,7 @@ def test_the_penalty_in_closed_form(base: Base, earlier: list[TrainedConcept]) -
     concepts = mug.concepts
     assert concepts.names == ["hat", "kiki", "mug", "rex"]
     decoded, states = concepts.decode(text(base), None)
-    weights, apart = concepts.relevance(0, states).mean(0), concepts.contrast(decoded, states).mean()
+    weights, apart = mug.relevance(0, states).mean(0), mug.contrast(decoded, states).mean()
     known = {one.name: one.deltas for one in earlier} | {"mug": hat.deltas()}
     expected = sum(
         weights[concepts.names.index(name)] * (deltas[target].up @ delta.up.T).abs().mean()
@@ -82,9 +82,7 @@ def test_the_penalty_in_closed_form(base: Base, earlier: list[TrainedConcept]) -
 def test_the_penalty_of_a_step_is_the_sum_over_its_concepts(base: Base, earlier: list[TrainedConcept]) -> None:
     """Rows of several concepts are related in one pass, and none depends on the others'."""
     hat, _ = begin(base, Fl2t(**SHORT, relevance_weight=2.0), ["hat", "mug"], earlier)
-    both = hat.concepts.regularization_loss(
-        text(base).repeat(2, 1, 1), None, torch.tensor([0, 0, 1, 1]), HALVES.repeat(2)
-    )
+    both = hat.joint_loss(text(base).repeat(2, 1, 1), None, torch.tensor([0, 0, 1, 1]), HALVES.repeat(2))
     torch.testing.assert_close(both, regularization_loss(hat, 0, base) + regularization_loss(hat, 1, base))
 
 
@@ -102,7 +100,7 @@ def test_without_guidance_every_concept_counts_one_and_no_network_is_trained(
 
 def test_cosine_guidance_weighs_by_the_embeddings_of_step_1(base: Base, earlier: list[TrainedConcept]) -> None:
     (learner,) = begin(base, Fl2t(**SHORT, guidance="cosine"), ["mug"], earlier)
-    (weights,) = learner.concepts.relevance(1, None)
+    (weights,) = learner.relevance(0, None)
     embedding = learner.encoding().mean((0, 1))
     kiki, rex = (torch.cosine_similarity(embedding, one.extra[EMBEDDING], dim=0) for one in reversed(earlier))
     torch.testing.assert_close(weights, torch.stack([kiki, torch.zeros(()), rex]).clamp_min(0))
@@ -123,7 +121,9 @@ def test_step_1_is_what_each_concept_would_learn_alone(base: Base, earlier: list
     """With nothing but step 1, a concept alone and one after others are the same."""
     method = Fl2t(**SHORT, share=1.0)
     alone = learn(base, method, "mug")
-    assert_same_learned(alone, learn(base, method, "mug", earlier))
+    after = learn(base, method, "mug", earlier)
+    assert alone.facts["relevance"] == {} and sorted(after.facts["relevance"]) == ["kiki", "rex"]
+    assert_same_learned(alone, replace(after, facts=alone.facts))
     torch.testing.assert_close(alone.extra[EMBEDDING], alone.extra[PROXY])
     assert alone.facts["factor_norm"] == alone.facts["factor_norm_apart"]
     guarded = learn(base, Fl2t(**SHORT, share=0.5, relevance_weight=100.0), "mug", earlier)

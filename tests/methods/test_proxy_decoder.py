@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mnemon.methods.fl2t import contrast, relevance
-from mnemon.methods.proxy_decoder import ProxyDecoder
+from mnemon.methods.proxy_decoder import ProxyDecoder, contrast, relevance
 
 WIDTH, CONCEPTS, PROMPTS = 16, 5, 3
 CPU = torch.device("cpu")

@@ -5,12 +5,15 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.linalg import matrix_norm
 
 from mnemon.methods.base import TrainedConcept
 
-Overlap = Literal["absolute", "square", "signed", "gram"]
+TINY = 1e-12
+Overlap = Literal["absolute", "square", "signed", "gram", "relative"]
 """Of A_i A_g^T (D1 x D1) the mean of: absolute entries, squares, or entries as they are; `gram`: the mean absolute
-entry of A_i^T A_g (r x r), which is zero when the columns are orthogonal."""
+entry of A_i^T A_g (r x r), which is zero when the columns are orthogonal; `relative`: the cosine of
+A_i A_i^T and A_g A_g^T, || A_i^T A_g ||^2 / (|| A_i^T A_i || || A_g^T A_g ||), in 0..1 whatever their size."""
 
 
 def stacked_ups(learned: Sequence[TrainedConcept], target: str) -> Tensor:
@@ -21,13 +24,17 @@ def stacked_ups(learned: Sequence[TrainedConcept], target: str) -> Tensor:
 def overlaps(own: Tensor, others: Tensor, how: Overlap) -> Tensor:
     """The overlap (concepts,) of A_g (D1, r) with each A_i of (concepts, D1, r); differentiable in A_g.
 
-    The first three act as shrinkage too: where A_i has rank r, A_i A_g^T = 0 holds for A_g = 0 alone.
+    The first three act as shrinkage too: where A_i has rank r, A_i A_g^T = 0 holds for A_g = 0 alone. `relative` of a
+    zero factor is 0.
     """
     if how == "absolute":
         means: Tensor = _MeanAbsolute.apply(own, others)
         return means
     if how == "gram":
         return (others.mT @ own).abs().mean((1, 2))
+    if how == "relative":
+        sizes = matrix_norm(others.mT @ others) * matrix_norm(own.T @ own)
+        return matrix_norm(others.mT @ own).square() / sizes.clamp_min(TINY)
     entries = len(own) * others.shape[1]
     if how == "signed":
         return others.sum(1) @ own.sum(0) / entries
