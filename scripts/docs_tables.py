@@ -14,7 +14,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import Field, fields
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -58,6 +58,7 @@ def _documented(body: Sequence[ast.stmt]) -> Iterator[tuple[str, str]]:
 Row = tuple[str, str, str]
 
 
+@cache
 def settings_rows(cls: type) -> list[Row]:
     """Field, default and meaning of every setting of a dataclass."""
     docs, hints = attribute_docs(cls), get_type_hints(cls)

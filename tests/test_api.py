@@ -99,7 +99,9 @@ def test_flips_and_crops_give_variants_of_every_photo(
     assert len(latents.flatten(1).unique(dim=0)) == (2 * count if random_crop else 2)
 
 
-def test_prior_images_are_trained_on_apart(tmp_path: Path, sip: Concept, base: Base, trained: list[Any]) -> None:
+def test_prior_images_are_trained_on_apart(
+    tmp_path: Path, sip: Concept, base: Base, trained: list[Any], quick_class_images: None
+) -> None:
     teach(tmp_path / "lib", sip, base, num_class_images=2)
     prior = trained[0]["prior"]
     assert isinstance(prior, Examples) and list(prior.prompts) == ["a photo of a mug"] * 2
@@ -149,7 +151,9 @@ def test_a_base_in_a_folder_is_remembered_by_its_whole_path(
     assert Library.open(tmp_path / "lib").base_name == str(world_folder)
 
 
-def test_evaluate_tells_its_states_and_images(tmp_path: Path, sip: Concept, tom: Concept, base: Base) -> None:
+def test_evaluate_tells_its_states_and_images(
+    tmp_path: Path, sip: Concept, tom: Concept, base: Base, few_control_prompts: None
+) -> None:
     path, states, heard = tmp_path / "lib", [], []
 
     def hear(state: int, name: str | None, images: Tensor) -> None:
@@ -157,7 +161,7 @@ def test_evaluate_tells_its_states_and_images(tmp_path: Path, sip: Concept, tom:
 
     for concept in (sip, tom):
         teach(path, concept, base)
-    score = EvalSettings(num_images=8, num_inference_steps=1)
+    score = EvalSettings(num_images=2, num_inference_steps=1)
     matrix = api.evaluate(path, base=base, score=score, on_revision=lambda *call: states.append(call), on_images=hear)
     assert states == [(1, 2), (2, 2)]
     assert heard == [(1, "sip"), (1, None), (2, "sip"), (2, "tom"), (2, None)]

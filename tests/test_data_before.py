@@ -15,7 +15,7 @@ from mnemon.methods.stamina import Stamina
 from mnemon.models import Base, load_base
 from mnemon.training import TrainingSettings
 from mnemon.world import thing_concept
-from tests.cli.conftest import Command, mnemon  # noqa: F401 (a fixture)
+from tests.cli.conftest import Command, mnemon, opened_once  # noqa: F401 (fixtures)
 
 DATA = Path(__file__).parent / "data_before"
 RESULTS = Path(__file__).parents[1] / "results"

@@ -5,6 +5,7 @@ the published kind.
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -220,11 +221,11 @@ def tiny_flux2(*, seed: int = 0) -> Flux2Pipeline:
     return pipeline
 
 
-def tiny_flux2_klein(*, seed: int = 0, is_distilled: bool = False) -> Flux2KleinPipeline:
+def tiny_flux2_klein(*, seed: int = 0, is_distilled: bool = False, layers: int = 28) -> Flux2KleinPipeline:
     torch.manual_seed(seed)
     tokenizer = chat_tokenizer()
     pipeline = Flux2KleinPipeline(
-        text_encoder=Qwen3ForCausalLM(qwen3_config(tokenizer, layers=28)),
+        text_encoder=Qwen3ForCausalLM(qwen3_config(tokenizer, layers)),
         tokenizer=tokenizer,
         is_distilled=is_distilled,
         **_flux2_parts(width=16, guidance=False),
@@ -307,10 +308,23 @@ LENGTHS = {"flux": 48, "flux2": 256, "flux2-klein": 96}
 """What `tiny_base` reads of a prompt, where a family fills up every prompt to 512 tokens: for speed."""
 
 
-def tiny_base(family: str, **settings: Any) -> TransformerBase:
-    pipeline = PIPELINES[family](**settings)
+@cache
+def shared_pipeline(family: str) -> Any:
+    """One for all tests of a process: none may change its weights for good."""
+    pipeline = PIPELINES[family]().to(device())
     pipeline.set_progress_bar_config(disable=True)
-    base = FAMILIES[family](pipeline.to(device()), name=f"tiny {family}")
+    return pipeline
+
+
+def tiny_base(family: str) -> TransformerBase:
+    """A base of its own, with tokens and prompts of its own, on the weights that all share."""
+    pipeline = shared_pipeline(family)
+    torch.manual_seed(0)  # a test's own random numbers are the same whether the pipeline was there or not
+    return base_on(pipeline, family)
+
+
+def base_on(pipeline: Any, family: str) -> TransformerBase:
+    base = FAMILIES[family](pipeline, name=f"tiny {family}")
     assert isinstance(base, TransformerBase)
     base.resolution = SIDE
     base.encoders[-1].length = LENGTHS.get(family, base.encoders[-1].length)

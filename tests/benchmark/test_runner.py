@@ -14,6 +14,8 @@ from mnemon.library import Library
 from mnemon.methods import method_from
 from tests.benchmark.conftest import SMALL, Planned
 
+pytestmark = pytest.mark.usefixtures("few_control_prompts")
+
 
 def rows(job: Job) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((job.folder / "rows.json").read_text())
@@ -98,7 +100,7 @@ def test_concepts_learned_together_have_a_row_each_and_trains_jointly_the_last_o
 
 
 def test_a_job_that_fails_is_recorded_and_the_others_go_on(planned: Planned, monkeypatch: pytest.MonkeyPatch) -> None:
-    lora, ewc = planned(["lora", "ewc"])
+    lora, single = planned(["lora", "single"])
     real, failing = runner.evaluate, [True]
 
     def evaluate(composed: Any, *arguments: Any, **options: Any) -> Any:
@@ -107,11 +109,11 @@ def test_a_job_that_fails_is_recorded_and_the_others_go_on(planned: Planned, mon
         return real(composed, *arguments, **options)
 
     monkeypatch.setattr(runner, "evaluate", evaluate)
-    ended = run_bench([lora, ewc], SerialExecutor())
+    ended = run_bench([lora, single], SerialExecutor())
     assert ended.failed == {"lora, order 0, seed 0": "scoring after 1: RuntimeError: no memory left"}
     assert "evaluate" in json.loads((lora.folder / "failed.json").read_text())["traceback"]
     failing.clear()
-    again = run_bench([lora, ewc], SerialExecutor())
+    again = run_bench([lora, single], SerialExecutor())
     assert (again.before, again.failed) == (1, {}) and not (lora.folder / "failed.json").exists()
 
 

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from mnemon import api
 from mnemon.cli import main
 from mnemon.data import concept_from_folder
 from mnemon.evaluation import EvalSettings
+from mnemon.files import write_text
 from mnemon.methods.lora import Lora
+from mnemon.models import Base, loading
 from mnemon.training import TrainingSettings
 from mnemon.world import thing_concept
 
@@ -30,11 +33,39 @@ class Result:
 
 
 Command = Callable[..., Result]
+OPENED: dict[Path, Any] = {}
+"""Pipelines by their folders."""
+
+
+@pytest.fixture
+def quick_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Empty files where `evaluate` plots, for tests that do not look there."""
+    for plot in ("plot_matrix", "plot_curves"):
+        monkeypatch.setattr(f"mnemon.report.library_page.{plot}", lambda path, *_: write_text(path, ""))
+
+
+@pytest.fixture
+def opened_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each folder's weights are read once in full precision; every command has a base of its own on them."""
+    read = loading._open
+
+    def open_once(folder: Path, family: type[Base], dtype: torch.dtype, absent: dict[str, None]) -> Any:
+        if dtype != torch.float32:  # these may be quantized
+            return read(folder, family, dtype, absent)
+        if folder not in OPENED:
+            OPENED[folder] = read(folder, family, dtype, absent)
+        return OPENED[folder]
+
+    monkeypatch.setattr(loading, "_open", open_once)
 
 
 @pytest.fixture
 def mnemon(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, quick_scores: None
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    quick_scores: None,
+    opened_once: None,
 ) -> Command:
     """Run the command with these arguments, in an empty folder and a terminal 80 columns wide."""
     monkeypatch.chdir(tmp_path)
@@ -75,7 +106,7 @@ def teach(mnemon: Command, photos: Path, world_folder: Path) -> Command:
 @pytest.fixture(scope="session")
 def taught_once(tmp_path_factory: pytest.TempPathFactory, photos: Path, world_folder: Path) -> Path:
     path = tmp_path_factory.mktemp("taught") / "lib"
-    training, score = TrainingSettings(steps=1, batch_size=1), EvalSettings(num_images=8, num_inference_steps=1)
+    training, score = TrainingSettings(steps=1, batch_size=1), EvalSettings(num_images=2, num_inference_steps=1)
     for name, class_noun in (("sip", "mug"), ("tom", "cat")):
         concept = concept_from_folder(photos / name, class_noun=class_noun)
         api.learn(path, concept, base=str(world_folder), method=Lora(rank=2), training=training, score=score)

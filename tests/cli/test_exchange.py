@@ -15,6 +15,7 @@ from tests.cli.conftest import Command
 LIB = ("--library", "lib")
 
 
+@pytest.mark.usefixtures("quick_plots")
 def test_a_concept_goes_out_and_comes_back(mnemon: Command, taught: Path, world_folder: Path) -> None:
     value = mnemon("export", "sip", *LIB, "--as", "kohya", "--out", "out", "--json").json
     assert value["concepts"] == ["sip"] and value["lora"]["rank"] == 2 and value["lora"]["error"] < 1e-6

@@ -36,6 +36,7 @@ def test_the_same_command_goes_on_to_the_same_weights(
     assert not list(Path("killed/training").iterdir())
 
 
+@pytest.mark.usefixtures("quick_plots")
 def test_a_concept_that_was_not_scored_is_kept_and_measured_later(
     mnemon: Command, photos: Path, world_folder: Path, tmp_path: Path
 ) -> None:

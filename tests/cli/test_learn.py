@@ -8,6 +8,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from mnemon.library import Library
+from mnemon.sampling import SamplingSettings
+from mnemon.training import session
 from tests.cli.conftest import Command
 
 
@@ -202,7 +204,10 @@ SHORT = ("--prior", "--noun", "--min-snr", "--accumulate", "--checkpointing")
 
 
 @pytest.mark.parametrize("names", [DIFFUSERS, SHORT], ids=["diffusers", "short"])
-def test_options_of_training_reach_it(teach: Command, names: tuple[str, ...]) -> None:
+def test_options_of_training_reach_it(
+    teach: Command, names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, quick_class_images: None
+) -> None:
+    monkeypatch.setattr(session, "PREVIEW", SamplingSettings(num_inference_steps=2))
     prior, noun, snr, parts, checkpointing = names
     arguments = ("--flip", "--random-crop", prior, 2, noun, "mug", "--preview-every", 1, snr, 5)
     assert teach(*arguments, parts, 2, checkpointing, "--seed", 3, "--no-score").code == 0

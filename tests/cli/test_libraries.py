@@ -153,6 +153,7 @@ def test_a_library_moves_with_its_base_in_place(mnemon: Command, taught: Path, w
     assert json.loads((taught / "library.json").read_text())["base"]["name"] == str(world_folder)
 
 
+@pytest.mark.usefixtures("quick_plots")
 def test_a_base_that_has_moved_is_found_where_it_lies_now(
     mnemon: Command, taught: Path, world_folder: Path, tmp_path: Path
 ) -> None:

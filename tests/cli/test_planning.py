@@ -15,7 +15,7 @@ def test_a_plan_says_what_learning_and_drawing_take(mnemon: Command, world_folde
     assert plain["learning"].keys() > ROWS and plain["family"] == "sd" and plain["levers"]["batch"] == 2
     assert plain["peak"] == max(sum(plain["learning"].values()), sum(plain["drawing"].values()))
     assert packed["peak"] < plain["peak"] and packed["trained"] == plain["trained"] > 0
-    shown = mnemon(*asked, "--levers")
+    shown = mnemon(*asked, "--weights", "8bit", "--levers")
     assert (
         shown.code == 0
         and "at the peak" in shown.out

@@ -1,15 +1,15 @@
 """The contract that every method keeps: small settings, and what the tests do with a method."""
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from mnemon.adapters import Delta
-from mnemon.methods import METHODS, Method, TrainedConcept, method_from
+from mnemon.adapters import Delta, save_deltas
+from mnemon.methods import METHODS, Method, TrainedConcept, method_from, method_settings
 from mnemon.models import Base
 from mnemon.sampling import Composed, SamplingSettings
 from mnemon.training import ConceptTask, Examples, TrainingSettings, train
@@ -17,7 +17,7 @@ from mnemon.training.generated import calibration_images, replay_images
 
 SMALL: dict[str, Any] = {
     "rank": 2,
-    "steps": 3,
+    "steps": 2,
     "batch_size": 2,
     "mask_rank": 2,
     "token_hidden": 8,
@@ -78,6 +78,33 @@ def learn_all(base: Base, method: Method, names: Sequence[str], **settings: Any)
     for name in names:
         learned.append(learn(base, method, name, learned, **settings))
     return learned
+
+
+@dataclass(frozen=True)
+class OneMore:
+    """A concept learned on top of others: its learner after the last step, and what was there before the first."""
+
+    learner: nn.Module
+    weights: dict[str, Tensor]
+    tokens: dict[str, Any]
+    earlier: list[dict[str, Tensor]]
+
+
+def learn_one_more(base: Base, method: Method, earlier: Sequence[TrainedConcept]) -> OneMore:
+    learners: list[nn.Module] = []
+
+    class Holding(type(method)):  # type: ignore[misc]
+        def begin_together(self, starts: Any) -> Any:
+            learners.extend(super().begin_together(starts))
+            return learners
+
+    before = weights(base), dict(base.tokens), [stored_tensors(one) for one in earlier]
+    learn(base, Holding(**method_settings(method)), "mug", earlier)
+    return OneMore(learners[0], *before)
+
+
+def stored_tensors(learned: TrainedConcept) -> dict[str, Tensor]:
+    return {key: tensor.clone() for key, tensor in (save_deltas(learned.deltas) | dict(learned.tokens)).items()}
 
 
 def images(

@@ -23,6 +23,7 @@ from tests.contract.table import (
     QUICK,
     TOKEN_ONLY,
     VARY,
+    OneMore,
     alike,
     assert_same_deltas,
     assert_same_learned,
@@ -32,6 +33,7 @@ from tests.contract.table import (
     learn_all,
     predict,
     small,
+    stored_tensors,
     task,
     weights,
 )
@@ -95,13 +97,13 @@ def test_a_disabled_adapter_leaves_the_base_untouched(
     assert torch.equal(said, predict(base, PROMPTS))
 
 
-def test_learning_leaves_the_base_untouched(base: Base, method: Method, two: list[TrainedConcept]) -> None:
-    before, tokens = weights(base), dict(base.tokens)
-    learn(base, method, "mug", two)
+def test_learning_leaves_the_base_untouched(
+    base: Base, method: Method, two: list[TrainedConcept], one_more: OneMore
+) -> None:
     with pytest.raises(RuntimeError, match="stop"):
         learn(base, method, "mug", two, on_step=_stop)
-    assert hooks(base) == 0 and dict(base.tokens) == tokens
-    assert all(torch.equal(before[name], tensor) for name, tensor in weights(base).items())
+    assert hooks(base) == 0 and dict(base.tokens) == one_more.tokens
+    assert all(torch.equal(one_more.weights[name], tensor) for name, tensor in weights(base).items())
     assert not any(parameter.requires_grad for parameter in base.denoiser.parameters())
 
 
@@ -109,13 +111,10 @@ def _stop(*_: object) -> None:
     raise RuntimeError("stop")
 
 
-def test_learning_leaves_the_earlier_concepts_untouched(base: Base, method: Method, two: list[TrainedConcept]) -> None:
-    before = [save_deltas(one.deltas) | dict(one.tokens) for one in two]
-    before = [{key: tensor.clone() for key, tensor in tensors.items()} for tensors in before]
-    learn(base, method, "mug", two)
-    for one, tensors in zip(two, before, strict=True):
-        after = save_deltas(one.deltas) | dict(one.tokens)
-        assert all(torch.equal(tensor, after[key]) for key, tensor in tensors.items())
+def test_learning_leaves_the_earlier_concepts_untouched(two: list[TrainedConcept], one_more: OneMore) -> None:
+    for one, before in zip(two, one_more.earlier, strict=True):
+        after = stored_tensors(one)
+        assert all(torch.equal(tensor, after[key]) for key, tensor in before.items())
 
 
 def test_zero_steps_change_no_prediction(base: Base, method: Method, two: list[TrainedConcept]) -> None:
@@ -143,24 +142,10 @@ def test_the_optimiser_holds_exactly_the_learners_parameters(
     assert all(group["lr"] > 0 for group in groups)
 
 
-def test_every_parameter_is_trained(base: Base, method: Method, two: list[TrainedConcept]) -> None:
+def test_every_parameter_is_trained(base: Base, method: Method, two: list[TrainedConcept], one_more: OneMore) -> None:
     learner = method.begin(Start("mug", None, base, two, torch.Generator().manual_seed(0)))
-    learner_after = _train_and_hold(base, method, two)
-    before, after = learner.state_dict(), learner_after.state_dict()
+    before, after = learner.state_dict(), one_more.learner.state_dict()
     assert [name for name, tensor in before.items() if torch.equal(tensor, after[name])] == []
-
-
-def _train_and_hold(base: Base, method: Method, earlier: list[TrainedConcept]) -> torch.nn.Module:
-    """The learner of a run, as it is after the last step."""
-    held: list[torch.nn.Module] = []
-
-    class Holding(type(method)):
-        def begin_together(self, starts):
-            held.extend(super().begin_together(starts))
-            return held
-
-    learn(base, Holding(**method_settings(method)), "mug", earlier)
-    return held[0]
 
 
 def test_a_image_does_not_depend_on_its_batch(base: Base, method: Method, two: list[TrainedConcept]) -> None:
@@ -169,8 +154,10 @@ def test_a_image_does_not_depend_on_its_batch(base: Base, method: Method, two: l
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
 
 
-def test_the_same_seed_learns_the_same_and_another_another(base: Base, method: Method) -> None:
-    first = learn(base, method, "rex")
+def test_the_same_seed_learns_the_same_and_another_another(
+    base: Base, method: Method, two: list[TrainedConcept]
+) -> None:
+    first = learn(base, method, "rex") if method.trains_jointly else two[0]
     assert_same_learned(first, learn(base, method, "rex"))
     other = learn(base, method, "rex", seed=1)
     assert not torch.equal(first.tokens["text_encoder"], other.tokens["text_encoder"])
@@ -219,7 +206,7 @@ def test_a_damaged_file_is_refused_with_its_name(
 
 def test_twelve_concepts_in_a_row(tmp_path: Path, base: Base, method: Method) -> None:
     library = Library.create(tmp_path / "library", base, method)
-    learned = learn_all(base, method, [f"c{index}" for index in range(12)], steps=2)
+    learned = learn_all(base, method, [f"c{index}" for index in range(12)], steps=1)
     for one in learned:
         library.commit(one)
     for left, right in zip(Library.open(tmp_path / "library").learned(), learned, strict=True):
@@ -249,9 +236,8 @@ def test_a_step_costs_the_same_with_one_concept_and_with_twelve(
 
 
 def test_a_step_in_parts_has_the_same_loss_and_penalty(base: Base, method: Method, two: list[TrainedConcept]) -> None:
-    whole, *in_parts = (_losses(base, method, two, parts) for parts in (1, 2, 3))
-    for losses in in_parts:
-        assert losses == pytest.approx(whole, rel=1e-2, abs=1e-9)
+    whole, in_parts = (_losses(base, method, two, parts) for parts in (1, 3))
+    assert in_parts == pytest.approx(whole, rel=1e-2, abs=1e-9)
 
 
 def _losses(base: Base, method: Method, earlier: list[TrainedConcept], parts: int) -> list[float]:
@@ -290,7 +276,7 @@ def _learn(name: str, folder: Path, steps: int, progress: Connection) -> None:
 
 
 def test_it_goes_on_after_a_kill_bit_for_bit(tmp_path: Path, base: Base, method: Method) -> None:
-    steps, killed_after = 12, 5
+    steps, killed_after = 6, 2
     steps_done, progress = PROCESSES.Pipe(duplex=False)
     victim = started(_learn, method.name, tmp_path, steps, progress)
     progress.close()

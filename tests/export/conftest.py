@@ -21,7 +21,7 @@ from mnemon.methods.base import TrainedConcept
 from mnemon.models import Base, load_base
 from mnemon.sampling import Composed, SamplingSettings, sample
 from tests.tiny import tiny_sd, tiny_sdxl
-from tests.tiny_transformers import PIPELINES, SIDE
+from tests.tiny_transformers import PIPELINES, SIDE, shared_pipeline
 
 SAMPLING = SamplingSettings(guidance_scale=3.0, num_inference_steps=3)
 SEED = 5
@@ -45,7 +45,7 @@ def base(request: pytest.FixtureRequest, folders: dict[str, Path]) -> Base:
 @pytest.fixture(params=PIPELINES)
 def transformer(request: pytest.FixtureRequest, tmp_path: Path) -> Base:
     """A tiny base of each transformer family, in a folder."""
-    PIPELINES[request.param]().save_pretrained(tmp_path / "base")
+    shared_pipeline(request.param).save_pretrained(tmp_path / "base")
     base = load_base(str(tmp_path / "base"))
     base.resolution = SIDE
     return base

@@ -1,5 +1,6 @@
 """CNS: which entries are trained, what moving them costs, and what is kept of them."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from math import ceil
 from typing import Any
@@ -31,9 +32,12 @@ def two(base: Base) -> list[TrainedConcept]:
     return [rex, learn(base, Cns(**SHORT), "kiki", [rex])]
 
 
-@pytest.fixture(autouse=True)
-def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cns, "DRAWS", 6)
+@pytest.fixture(scope="module", autouse=True)
+def few_draws() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cns, "DRAWS", 6)
+        patch.setattr(importance, "CAPTIONS", 32)
+        yield
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -17,7 +17,7 @@ from mnemon.models.quantization import Quantization, QuantizedLinear, quantize
 from mnemon.training import TrainingSettings
 from mnemon.world import thing_concept
 from tests.tiny import tiny_sd
-from tests.tiny_transformers import tiny_base
+from tests.tiny_transformers import PIPELINES, base_on
 
 FAR: dict[str, float] = {"8bit": 0.03, "4bit": 0.35}
 """How far a prediction may move, relative to its norm; a random model has no redundancy."""
@@ -26,7 +26,8 @@ BOTH = ["8bit", pytest.param("4bit", marks=needs_extra)]
 
 
 def base_of(family: str) -> Base:
-    return FAMILIES["sd"](tiny_sd(), name="tiny") if family == "sd" else tiny_base(family)
+    """On weights of its own, which may be quantized."""
+    return FAMILIES["sd"](tiny_sd(), name="tiny") if family == "sd" else base_on(PIPELINES[family](), family)
 
 
 @pytest.mark.parametrize("how", BOTH)

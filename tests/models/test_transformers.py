@@ -17,6 +17,8 @@ from tests.tiny_transformers import (
     LENGTHS,
     PIPELINES,
     SIDE,
+    base_on,
+    shared_pipeline,
     tiny_base,
     tiny_flux,
     tiny_flux2,
@@ -52,10 +54,10 @@ def said(family: str, pipeline: Any, prompts: list[str]) -> list[tuple[torch.Ten
 @torch.no_grad()
 @pytest.mark.parametrize("family", PIPELINES)
 def test_prompts_are_encoded_as_the_pipeline_does(family: str) -> None:
-    base = FAMILIES[family](PIPELINES[family](), name="of full length")
+    base = FAMILIES[family](shared_pipeline(family), name="of full length")
     prompts = [*PROMPTS[:2], "", "  a  cat <3"]
     condition = base.encode_prompts(prompts)
-    for row, (hidden, pooled) in enumerate(said(family, PIPELINES[family](), prompts)):
+    for row, (hidden, pooled) in enumerate(said(family, shared_pipeline(family), prompts)):
         own = condition.prompt_embeds[row]
         own = own if condition.attention_mask is None else own[condition.attention_mask[row]]
         torch.testing.assert_close(own, hidden, atol=1e-5, rtol=1e-4)
@@ -67,10 +69,10 @@ def test_prompts_are_encoded_as_the_pipeline_does(family: str) -> None:
 @pytest.mark.filterwarnings("ignore:The prompt")
 @pytest.mark.parametrize("family", PIPELINES)
 def test_long_prompts_are_cut_as_the_pipeline_does(family: str) -> None:
-    base = FAMILIES[family](PIPELINES[family](), name="of full length")
+    base = FAMILIES[family](shared_pipeline(family), name="of full length")
     prompt = " ".join(["dog on the beach"] * 150)
     condition = base.encode_prompts([prompt])
-    hidden, _ = said(family, PIPELINES[family](), [prompt])[0]
+    hidden, _ = said(family, shared_pipeline(family), [prompt])[0]
     torch.testing.assert_close(
         condition.prompt_embeds[0], hidden[: condition.prompt_embeds.shape[1]], atol=1e-5, rtol=1e-4
     )
@@ -78,7 +80,6 @@ def test_long_prompts_are_cut_as_the_pipeline_does(family: str) -> None:
 
 def images_of(pipeline: Any, guidance: float, negative: str | None, prompts: list[str], seeds: list[int]) -> Any:
     """The pipeline's own images, with its own scheduler, each drawn alone."""
-    pipeline.set_progress_bar_config(disable=True)
     family = type(pipeline).__name__
     how: dict[str, Any] = {"num_inference_steps": STEPS, "output_type": "pt", "height": SIDE, "width": SIDE}
     if family in ("StableDiffusion3Pipeline", "ZImagePipeline"):
@@ -99,7 +100,7 @@ def images_of(pipeline: Any, guidance: float, negative: str | None, prompts: lis
 @pytest.mark.parametrize("guidance", [3.5, 1.0])
 def test_images_are_those_of_the_pipeline(base: TransformerBase, guidance: float) -> None:
     negative = "a blue car" if base.family in ("sd3", "qwen-image", "z-image") else ""
-    expected = images_of(PIPELINES[base.family](), guidance, negative, PROMPTS, SEEDS)
+    expected = images_of(shared_pipeline(base.family), guidance, negative, PROMPTS, SEEDS)
     drawn = sample(base, PROMPTS, SEEDS, SamplingSettings(guidance, STEPS, negative))
     torch.testing.assert_close(drawn, expected, atol=1e-5, rtol=0)
     assert drawn.std() > 0.01
@@ -116,15 +117,16 @@ def test_images_are_those_of_the_pipeline(base: TransformerBase, guidance: float
 def test_images_of_other_checkpoints_of_a_family(family: str, build: Any) -> None:
     """FLUX.1 schnell has no guidance, klein may be distilled, SD 3 may come without T5."""
     pipeline = {"flux": tiny_flux, "flux2-klein": tiny_flux2_klein, "sd3": tiny_sd3}[family](**build())
+    pipeline.set_progress_bar_config(disable=True)
     expected = images_of(pipeline, 3.5, None, PROMPTS[:1], SEEDS[:1])
-    drawn = sample(tiny_base(family, **build()), PROMPTS[:1], SEEDS[:1], SamplingSettings(3.5, STEPS))
+    drawn = sample(base_on(pipeline, family), PROMPTS[:1], SEEDS[:1], SamplingSettings(3.5, STEPS))
     torch.testing.assert_close(drawn, expected, atol=1e-5, rtol=0)
 
 
 def test_the_schedule_follows_the_size_of_the_image() -> None:
-    for family, build in PIPELINES.items():
-        pipeline, base = build(), tiny_base(family)
-        dynamic = pipeline.scheduler.config.use_dynamic_shifting
+    for family in PIPELINES:
+        base = tiny_base(family)
+        dynamic = shared_pipeline(family).scheduler.config.use_dynamic_shifting
         levels = []
         for side in (SIDE, 2 * SIDE):
             base.resolution = side

@@ -8,15 +8,15 @@ import torch
 
 from mnemon.errors import MnemonError
 from mnemon.library import Library
-from mnemon.methods import METHODS, method_from
+from mnemon.methods import METHODS, cns, method_from
 from mnemon.methods.base import TrainedConcept
 from mnemon.models import FAMILIES, load_base
 from mnemon.models.transformer import TransformerBase
 from mnemon.sampling import Composed, SamplingSettings, sample
-from mnemon.training import ConceptTask, Examples, train
+from mnemon.training import ConceptTask, Examples, generated, train
 from mnemon.training.loss import denoising_loss
 from tests.contract.table import images, learn_all, small
-from tests.tiny_transformers import PIPELINES, SIDE, tiny_base, tiny_sd3
+from tests.tiny_transformers import PIPELINES, SIDE, shared_pipeline, tiny_base, tiny_sd3
 
 READ_WORDS = {"cns", "custom-diffusion-merge", "mix-of-show", "orthogonal-adaptation", "cidm", "fl2t"}
 """Methods that work on encoded words, or have tokens for each layer: they cannot run where words change on the way."""
@@ -30,8 +30,9 @@ def _base(request: pytest.FixtureRequest) -> TransformerBase:
 
 @pytest.mark.parametrize("family", PIPELINES)
 def test_a_saved_pipeline_opens_as_what_it_was(family: str, tmp_path: Path) -> None:
-    PIPELINES[family]().save_pretrained(tmp_path)
-    base, fresh = load_base(str(tmp_path)), FAMILIES[family](PIPELINES[family](), name="fresh")
+    pipeline = shared_pipeline(family)
+    pipeline.save_pretrained(tmp_path)
+    base, fresh = load_base(str(tmp_path)), FAMILIES[family](pipeline, name="fresh")
     assert isinstance(base, TransformerBase) and base.family == family and FAMILIES[family] is type(base)
     assert base.resolution == {"sd3": SIDE, "z-image": 1024}.get(family, 128 * 2), "what the pipeline draws by default"
     base.resolution = SIDE
@@ -99,7 +100,9 @@ def test_a_method_learns_and_draws_or_says_why_not_beforehand(method: str, tmp_p
     images(base, chosen, learned, ["a photo of <rex> dog", "a photo of <mia> dog"])
 
 
-def test_cns_runs_by_gradients() -> None:
+def test_cns_runs_by_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cns, "DRAWS", 6)
+    monkeypatch.setattr(generated, "CALIBRATION", 8)
     base, chosen = tiny_base("z-image"), method_from("cns", {"steps": 3, "batch_size": 2, "score": "grad"})
     learned = learn_all(base, chosen, ["rex", "mia"])
     assert all(any(delta.matrix().any() for delta in one.deltas.values()) for one in learned)

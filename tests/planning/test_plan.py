@@ -1,7 +1,8 @@
 """A dry run on shapes against what the same steps hold on real tensors."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,16 +12,31 @@ from torch import nn
 from mnemon import MnemonError
 from mnemon.methods import METHODS, Start, method_from
 from mnemon.models.base import Base
+from mnemon.models.flux2 import Flux2Klein
 from mnemon.models.quantization import quantize
 from mnemon.planning import MemoryOptions, Plan, dry_run, measure_on_gpu, read_configs
 from tests.tiny import tiny_sd, tiny_sdxl
-from tests.tiny_transformers import PIPELINES
+from tests.tiny_transformers import PIPELINES, tiny_flux2_klein
 
-FAMILIES = {"sd": tiny_sd, "sdxl": tiny_sdxl, **{name: PIPELINES[name] for name in ("sd3", "flux2-klein", "z-image")}}
+FAMILIES = {
+    "sd": tiny_sd,
+    "sdxl": tiny_sdxl,
+    "sd3": PIPELINES["sd3"],
+    "flux2-klein": partial(tiny_flux2_klein, layers=4),
+    "z-image": PIPELINES["z-image"],
+}
 TOLERANCE = 0.1
 """Attention on a CPU and on a GPU, as it is planned, differ a little: in sums per row, and in how masks are kept."""
 VALUE_DEPENDENT = {"cns"}
 """Methods that choose what they train by looking at weights."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shallow_text() -> Iterator[None]:
+    """FLUX.2 klein reads its language model up to the layer 27: here a few layers stand for all."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Flux2Klein, "text_layers", (1, 2, 3))
+        yield
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -89,7 +105,7 @@ def test_the_dry_run_holds_what_the_real_step_holds(folder: Path, checkpointing:
 
 def test_weights_and_optimiser_are_counted_to_the_byte(tiny: Path, plan: Plan) -> None:
     for weights, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16), ("8bit", torch.bfloat16)):
-        planned = plan.estimate(MemoryOptions(weights, batch_size=1))  # type: ignore[arg-type]
+        planned = plan.estimate(MemoryOptions(weights, batch_size=4))  # type: ignore[arg-type]
         real = tiny_sd().to(dtype)
         base = read_configs(str(tiny)).family(real, "tiny")
         if weights == "8bit":
@@ -109,10 +125,14 @@ def test_weights_and_optimiser_are_counted_to_the_byte(tiny: Path, plan: Plan) -
 
 def test_every_method_is_planned_with_its_true_number_of_parameters(tiny: Path) -> None:
     shapes, real = (base_at(tiny, device) for device in ("meta", "cpu"))
+    rehearsed = set()
     for name in sorted(METHODS.keys() - VALUE_DEPENDENT):
         planned, there = (dry_run.new_learner(method_from(name), base) for base in (shapes, real))
         assert dry_run.num_trained(planned) == dry_run.num_trained(there), name
-        dry_run.training_step(shapes, planned, 1, False)
+        kind = (type(planned), *(parameter.shape for parameter in planned.parameters()))
+        if kind not in rehearsed:  # several methods train in the same way, and differ in what comes before or after
+            dry_run.training_step(shapes, planned, 1, False)
+            rehearsed.add(kind)
     for name in VALUE_DEPENDENT:
         with pytest.raises(MnemonError, match="cannot be planned"):
             dry_run.new_learner(method_from(name), shapes)

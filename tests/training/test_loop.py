@@ -53,9 +53,9 @@ def test_training_lowers_the_loss_on_one_image(base: Base) -> None:
         losses.append(logs["loss"])
 
     one = ConceptTask("rex", None, Examples(torch.ones(1, *base.latent_shape()), ["<rex>"]))
-    settings = TrainingSettings(steps=150, batch_size=4)
-    train(base, Lora(rank=4, learning_rate=5e-3), [one], settings=settings, on_step=hold)
-    assert sum(losses[-20:]) < 0.97 * sum(losses[:20])
+    settings = TrainingSettings(steps=30, batch_size=4)
+    train(base, Lora(rank=4, learning_rate=2e-2), [one], settings=settings, on_step=hold)
+    assert sum(losses[-10:]) < 0.95 * sum(losses[:10])
 
 
 def test_progress_tells_steps_losses_and_rate(base: Base) -> None:

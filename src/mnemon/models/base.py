@@ -4,7 +4,8 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +13,11 @@ from torch import Tensor, nn
 from mnemon.errors import MnemonError
 from mnemon.models.conditioning import Conditioning
 from mnemon.models.fingerprint import fingerprint_of_modules
-from mnemon.models.noise_schedule import NoiseSchedule
 from mnemon.models.regional_cross_attention import RegionalPrompts
 from mnemon.models.tokens import PromptEncoder
+
+if TYPE_CHECKING:
+    from mnemon.models.noise_schedule import NoiseSchedule  # imports diffusers
 
 Tokens = Mapping[str, Tensor]
 """A concept's embeddings: text encoder name ("text_encoder", "text_encoder_2") -> (vectors, width), or layer-wise
@@ -79,7 +82,7 @@ class Base(ABC):
     def _encoders(self) -> list[PromptEncoder]: ...
 
     @abstractmethod
-    def _noise_schedule(self) -> NoiseSchedule: ...
+    def _noise_schedule(self) -> "NoiseSchedule": ...
 
     @abstractmethod
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
@@ -133,6 +136,11 @@ class Base(ABC):
 
     def target_modules(self) -> dict[str, nn.Linear]:
         """The linear layers that project text to keys and values, by module path, in the denoiser's order."""
+        return dict(self._target_modules)
+
+    @cached_property
+    def _target_modules(self) -> dict[str, nn.Linear]:
+        """Looked for once: they stay the same modules, whatever is merged or attached."""
         return {
             path: module
             for path, module in self.denoiser.named_modules()

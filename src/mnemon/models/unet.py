@@ -84,6 +84,9 @@ class UNetBase(Base):
     @contextmanager
     def _conditioned_layers(self, conditioning: Conditioning) -> Iterator[None]:
         """Within the block each cross-attention layer has prompt embeddings of its own, or those of all regions."""
+        if self._regional is None and conditioning.prompt_embeds.ndim == 3:
+            yield
+            return
         layers = [self.denoiser.get_submodule(path) for path in self.cross_attention_layers()]
         with ExitStack() as stack:
             if self._regional is not None:
@@ -91,7 +94,7 @@ class UNetBase(Base):
                 embeds = [torch.stack(of_layer, dim=1).flatten(0, 1) for of_layer in zip(*prompts, strict=True)]
                 stack.enter_context(per_prompt(layers, self._regional.masks))
                 stack.enter_context(per_layer_conditioning(layers, embeds))
-            elif conditioning.prompt_embeds.ndim == 4:
+            else:
                 stack.enter_context(per_layer_conditioning(layers, self._by_layer(conditioning)))
             yield
 

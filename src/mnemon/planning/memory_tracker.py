@@ -43,9 +43,8 @@ class MemoryTracker(TorchDispatchMode):
             self._seen.add(tensor.untyped_storage())
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        options = kwargs or {}
-        result = _without_values(func, args) if _on_meta(args) else None
-        result = func(*args, **options) if result is None else result
+        result = _without_values(func, args)
+        result = func(*args, **(kwargs or {})) if result is None else result
         for tensor in tree_leaves(result):
             if isinstance(tensor, Tensor):
                 self._add(tensor)
@@ -110,8 +109,10 @@ def _on_meta(args: Any) -> bool:
 
 def _without_values(func: Any, args: Any) -> Any:
     """Results that need values, which meta tensors lack: conditions are False, numbers 1, masks select everything."""
+    if func not in (aten._local_scalar_dense.default, aten.index.Tensor) or not _on_meta(args):
+        return None
     if func is aten._local_scalar_dense.default:
         return False if args[0].dtype == torch.bool else 1
-    if func is aten.index.Tensor and len(args[1]) == 1 and args[1][0] is not None and args[1][0].dtype == torch.bool:
+    if len(args[1]) == 1 and args[1][0] is not None and args[1][0].dtype == torch.bool:
         return args[0].flatten(0, args[1][0].ndim - 1).clone()
     return None

@@ -25,6 +25,8 @@ from mnemon.training.resume import discard_checkpoint
 from mnemon.training.settings import TrainingSettings
 from mnemon.training.tasks import PhotoSettings, make_tasks
 
+PREVIEW = SamplingSettings(num_inference_steps=20)
+
 
 @dataclass(frozen=True)
 class LearnResult:
@@ -193,8 +195,7 @@ def _sources(concept: Concept) -> list[dict[str, str]]:
 def _preview(path: Path, base: Base, method: Method, concept: Concept, step: int) -> None:
     """Four images of the concept as if the training had ended now."""
     prompt = preview_prompt(concept, method)
-    settings = SamplingSettings(num_inference_steps=20)
-    images = sample(base, [prompt] * 4, range(4), settings)
+    images = sample(base, [prompt] * 4, range(4), PREVIEW)
     for seed, image in enumerate(images):
-        metadata = ImageMetadata.of(base, prompt, seed, settings, library=str(path), concepts=(concept.name,))
+        metadata = ImageMetadata.of(base, prompt, seed, PREVIEW, library=str(path), concepts=(concept.name,))
         save_image(path / "previews" / concept.name / f"step-{step:05d}-{seed}.png", image, metadata)

@@ -37,14 +37,14 @@ def new_autoencoder(seed: int) -> AutoencoderKL:
 
 
 def train_autoencoder(
-    folder: Path, images: Images, pairs: Images, teacher: ImageEncoder, *, seed: int, steps: int
+    folder: Path, images: Images, pairs: Images, teacher: ImageEncoder, *, seed: int, steps: int, batch: int
 ) -> tuple[AutoencoderKL, float]:
     """The EMA autoencoder with latents of unit variance, and the seconds of training."""
     model = new_autoencoder(seed)
     average = EMA(model, decay=0.998)
 
     def loss(generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        half = 8
+        half = batch // 2
         scene_rows, pair_rows = (random_rows(generator, len(source), half) for source in (images, pairs))
         pixels = torch.cat([images.pixels[scene_rows], pairs.pixels[pair_rows]])
         clean = to_input(pixels)

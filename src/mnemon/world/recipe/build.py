@@ -35,7 +35,7 @@ SHARD = "15MB"
 
 @dataclass(frozen=True)
 class Recipe:
-    """Sizes and steps of every stage. The shipped base was built with the defaults."""
+    """Sizes, steps and batches of every stage. The shipped base was built with the defaults."""
 
     seed: int = 1
     scenes: int = 40_000
@@ -45,12 +45,16 @@ class Recipe:
     test_scenes: int = 2_000
     test_pairs: int = 1_000
     encoder_steps: int = 1_400
+    encoder_batch: int = 64
     autoencoder_steps: int = 1_700
+    autoencoder_batch: int = 16
     clip_steps: int = 800
+    clip_batch: int = 128
     denoiser_steps: int = 4_900
     denoiser_rate: float = 8e-4
     denoiser_batch: int = 32
     test_prompts: int = 240
+    sampling_steps: int = 20
 
 
 def build(out: Path, work: Path, recipe: Recipe, *, force: bool = False) -> dict[str, float]:
@@ -70,16 +74,29 @@ def build(out: Path, work: Path, recipe: Recipe, *, force: bool = False) -> dict
     scenes = rendering.scenes(work, recipe.seed, recipe.scenes)
     pairs = rendering.pairs(work, recipe.seed, recipe.pairs)
     teacher, log.seconds["teacher"] = train_encoder(
-        "teacher", work, scenes, pairs, seed=recipe.seed + 10, steps=recipe.encoder_steps, present=False
+        "teacher",
+        work,
+        scenes,
+        pairs,
+        seed=recipe.seed + 10,
+        steps=recipe.encoder_steps,
+        batch=recipe.encoder_batch,
+        present=False,
     )
     judge = _judge(work, recipe, log)
     autoencoder, log.seconds["autoencoder"] = train_autoencoder(
-        work, scenes, pairs, teacher, seed=recipe.seed + 11, steps=recipe.autoencoder_steps
+        work,
+        scenes,
+        pairs,
+        teacher,
+        seed=recipe.seed + 11,
+        steps=recipe.autoencoder_steps,
+        batch=recipe.autoencoder_batch,
     )
     log.passed("autoencoder", autoencoder_figures(autoencoder, judge, _test_pairs(work, recipe)))
     pipeline, clip_image, clip_text = _train_pipeline(work, recipe, _join(scenes, pairs), teacher, autoencoder, log)
     sampled = sampling_figures(
-        lambda prompts: _sample(pipeline, prompts, recipe.seed), judge, count=recipe.test_prompts, seed=recipe.seed + 3
+        lambda prompts: _sample(pipeline, prompts, recipe), judge, count=recipe.test_prompts, seed=recipe.seed + 3
     )
     machine = f"{torch.get_num_threads()} CPU threads ({platform.machine()})"
     facts = {"recipe": asdict(recipe), "seconds": log.seconds, "machine": machine}
@@ -110,9 +127,9 @@ class _Log:
 
 
 def _same_recipe(work: Path, recipe: Recipe) -> None:
-    """Refuses checkpoints of another recipe."""
+    """Refuses checkpoints of another recipe; what the note of an older version does not mention is as by default."""
     note = work / "recipe.json"
-    if note.exists() and json.loads(note.read_text(encoding="utf-8")) != asdict(recipe):
+    if note.exists() and asdict(Recipe()) | json.loads(note.read_text(encoding="utf-8")) != asdict(recipe):
         raise MnemonError(f"{work} holds the work on another recipe: give --work another folder, or empty this one.")
     write_json(note, asdict(recipe))
 
@@ -121,7 +138,14 @@ def _judge(work: Path, recipe: Recipe, log: _Log) -> ImageEncoder:
     scenes = rendering.scenes(work, recipe.seed + 1, recipe.judge_scenes)
     pairs = rendering.pairs(work, recipe.seed + 1, recipe.judge_pairs)
     judge, log.seconds["judge"] = train_encoder(
-        "judge", work, scenes, pairs, seed=recipe.seed + 20, steps=recipe.encoder_steps, present=True
+        "judge",
+        work,
+        scenes,
+        pairs,
+        seed=recipe.seed + 20,
+        steps=recipe.encoder_steps,
+        batch=recipe.encoder_batch,
+        present=True,
     )
     test_scenes, test_pairs = rendering.scenes(work, recipe.seed + 2, recipe.test_scenes), _test_pairs(work, recipe)
     log.console.print("judge", encoder_figures(judge, test_scenes, test_pairs))
@@ -140,7 +164,14 @@ def _train_pipeline(
     tokenizer = build_tokenizer(work / "tokenizer")
     ids = caption_ids(tokenizer, images)
     clip_image, clip_text, log.seconds["clip"] = train_clip(
-        work, images, ids, teacher, tokenizer, seed=recipe.seed + 12, steps=recipe.clip_steps
+        work,
+        images,
+        ids,
+        teacher,
+        tokenizer,
+        seed=recipe.seed + 12,
+        steps=recipe.clip_steps,
+        batch=recipe.clip_batch,
     )
     text = CLIPTextModel(clip_text.config)
     text.load_state_dict(_text_weights(clip_text))
@@ -202,14 +233,14 @@ def _pipeline(
 
 
 @torch.no_grad()
-def _sample(pipeline: StableDiffusionPipeline, prompts: Sequence[str], seed: int) -> Tensor:
-    """Images (n, 3, 64, 64) in -1..1: 20 DDIM steps, guidance 4."""
-    generator = torch.Generator().manual_seed(seed + 5000)
+def _sample(pipeline: StableDiffusionPipeline, prompts: Sequence[str], recipe: Recipe) -> Tensor:
+    """Images (n, 3, 64, 64) in -1..1, by DDIM with guidance 4."""
+    generator = torch.Generator().manual_seed(recipe.seed + 5000)
     parts = []
     for start in range(0, len(prompts), 48):
         sampled = pipeline(
             list(prompts[start : start + 48]),
-            num_inference_steps=20,
+            num_inference_steps=recipe.sampling_steps,
             guidance_scale=4.0,
             generator=generator,
             output_type="pt",

@@ -60,6 +60,7 @@ def train_clip(
     *,
     seed: int,
     steps: int,
+    batch: int,
 ) -> tuple[ImageEncoder, CLIPTextModelWithProjection, float]:
     """CLIP's image side (initialised from the teacher's convolutions), its text side, and the seconds of training."""
     text = new_text_model(tokenizer, seed)
@@ -68,10 +69,10 @@ def train_clip(
     scale = _Scale()
 
     def loss(generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        rows = random_rows(generator, len(images), 128)
+        rows = random_rows(generator, len(images), batch)
         with torch.autocast("cpu", torch.bfloat16):
             image_embeds = image(to_input(images.pixels[rows]))
-            text_embeds = text(input_ids=ids[rows, random_rows(generator, CAPTIONS, 128)]).text_embeds
+            text_embeds = text(input_ids=ids[rows, random_rows(generator, CAPTIONS, batch)]).text_embeds
         value = contrastive_loss(image_embeds, nn.functional.normalize(text_embeds.float(), dim=-1), scale())
         return value, {"clip": value.item()}
 

@@ -29,27 +29,29 @@ def new_encoder(seed: int, *, present: bool) -> ImageEncoder:
 
 
 def train_encoder(
-    name: str, folder: Path, scenes: Images, pairs: Images, *, seed: int, steps: int, present: bool
+    name: str, folder: Path, scenes: Images, pairs: Images, *, seed: int, steps: int, batch: int, present: bool
 ) -> tuple[ImageEncoder, float]:
-    """An encoder and the seconds of training. `scenes` have labels, `pairs` show each thing twice."""
+    """An encoder and the seconds of training. `scenes` have labels, `pairs` show each thing twice; a step has `batch`
+    scenes and three quarters as many pairs."""
     encoder = new_encoder(seed, present=present)
+    couples = batch * 3 // 4
     labelled_rows = torch.arange(len(scenes)) if present else (scenes.labels["noun"] >= 0).nonzero().flatten()
 
     def loss(generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        rows = labelled_rows[random_rows(generator, len(labelled_rows), 64)]
-        couple = random_rows(generator, len(pairs) // 2, 48)
+        rows = labelled_rows[random_rows(generator, len(labelled_rows), batch)]
+        couple = random_rows(generator, len(pairs) // 2, couples)
         pixels = torch.cat([scenes.pixels[rows], pairs.pixels[couple * 2], pairs.pixels[couple * 2 + 1]])
         with torch.autocast("cpu", torch.bfloat16):
             pooled = encoder.pool(encoder.features(to_input(pixels))[-1])
-            logits = {key: head(pooled[:64]).float() for key, head in encoder.heads.items()}
-            embedding = encoder.project(pooled[64:]).float()
+            logits = {key: head(pooled[:batch]).float() for key, head in encoder.heads.items()}
+            embedding = encoder.project(pooled[batch:]).float()
         embedding = torch.nn.functional.normalize(embedding, dim=-1)
         classes = torch.stack(
             [cross_entropy(logits[key], scenes.labels[key][rows], ignore_index=-1) for key in ATTRIBUTES]
         ).sum()
         if present:
             classes = classes + 4 * binary_cross_entropy_with_logits(logits[PRESENT], scenes.present[rows].float())
-        instance = contrastive_loss(embedding[:48], embedding[48:])
+        instance = contrastive_loss(embedding[:couples], embedding[couples:])
         return classes + instance, {"classes": classes.item(), "instance": instance.item()}
 
     seconds = fit(name, folder, {"encoder": encoder}, loss, Schedule(steps, 3e-3, warmup=200), seed=seed)
