@@ -92,7 +92,9 @@ def test_the_own_bound_stands_beside_what_is_kept_of_it(page, out):
     bound, count = rows(page, "Own bound"), trials_of("stamina").count
     assert re.match(r"2 runs 1\.000 .* 88 %", bound["stamina"]) and bound["stamina"].endswith(f" {count}")
     assert bound["c_lora"].endswith(" –")  # of a name that the table of trials does not know
-    assert re.search(rf"\| stamina \(2 runs\) \| 1\.000 .*\| {count} \|", (out / "report.md").read_text(encoding="utf-8"))
+    assert re.search(
+        rf"\| stamina \(2 runs\) \| 1\.000 .*\| {count} \|", (out / "report.md").read_text(encoding="utf-8")
+    )
 
 
 def test_how_much_the_order_matters_is_shown_where_there_are_several(page):
