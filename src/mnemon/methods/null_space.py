@@ -49,7 +49,7 @@ class NullSpaceLearner(LoraLearner):
 
     def regularization_loss(self, step: Step | None = None) -> Tensor:
         """lambda L_null"""
-        if self.method.constraint != "soft":
+        if self.method.constraint != "soft" or not self.guarded:  # a plan of the memory gathers nothing
             return torch.zeros(())
         shares = [
             _size(delta.up, delta.down, self.guarded[self.layers[target]]) / self.sizes[target]
