@@ -15,7 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from mnemon.benchmark.measuring import machine_facts, package_versions
-from mnemon.methods import Method, Start, TrainedConcept
+from mnemon.methods import Method, Start, TrainedConcept, importance
+from mnemon.methods.neuron_selection import SelectingLearner
 from mnemon.models import Base
 
 
@@ -118,6 +119,13 @@ def stand_ins(base: Base, method: Method, count: int, seed: int) -> list[Trained
     learned = []
     for index in range(count):
         learner = method.begin(Start(f"c{index}", "mug", base, [], generator))
+        if isinstance(learner, SelectingLearner):  # in training; here at random
+            shapes = {target: layer.weight.shape for target, layer in learner.target_modules.items()}
+            scores = {
+                target: torch.rand(shape, generator=generator, device=generator.device)
+                for target, shape in shapes.items()
+            }
+            learner.train_under(importance.top(scores, learner.selection.q, learner.selection.rank_scope))
         with torch.no_grad():
             for parameter in learner.parameters():
                 noise = torch.randn(parameter.shape, generator=generator, device=generator.device)

@@ -28,7 +28,8 @@ from mnemon.files import write_json
 from mnemon.methods import Method, TrainedConcept, method_from, method_with
 from mnemon.models import Base, load_base
 from mnemon.sampling import Composed
-from mnemon.training import TrainingSettings, make_tasks, train
+from mnemon.training import Examples, TrainingSettings, make_tasks, train
+from mnemon.training.generated import calibration_images
 from mnemon.world import WorldConcept, base_folder, style_concept, thing_concept
 from mnemon.world.styles import FAMILIES
 from scripts.common import machine
@@ -59,13 +60,19 @@ class Setup:
         return {name: reference_features(self.encoders, images) for name, images in tensors.items()}
 
     @cached_property
+    def calibration(self) -> Examples | None:
+        """Made once for all concepts and variants."""
+        return calibration_images(self.base, method_from("cns", {"score": "grad"}))
+
+    @cached_property
     def bare(self) -> Tensor:
         """Features of the control prompts' images by the bare base."""
         return self.score(method_from("lora"), [], [], control=True).features[None]["image"]
 
     def train(self, method: Method, group: Group, earlier: Sequence[TrainedConcept]) -> list[TrainedConcept]:
         photos = [one.photos(PHOTOS, seed=1) for one in group]
-        tasks = make_tasks(self.base, method, photos, earlier, seed=self.seed)
+        calibration = self.calibration if method.needs_calibration else None
+        tasks = make_tasks(self.base, method, photos, earlier, seed=self.seed, calibration=calibration)
         return train(self.base, method, tasks, earlier, TrainingSettings(seed=self.seed))
 
     def score(

@@ -12,12 +12,19 @@ from mnemon.errors import MnemonError
 T = TypeVar("T")
 
 POSITIVE, NON_NEGATIVE, SHARE = "more than 0", "0 or more", "a share, more than 0 and at most 1"
+FRACTION = "0 or more, and less than 1"
 PositiveInt = Annotated[int, POSITIVE]
 PositiveFloat = Annotated[float, POSITIVE]
 NonNegativeInt = Annotated[int, NON_NEGATIVE]
 NonNegativeFloat = Annotated[float, NON_NEGATIVE]
 Share = Annotated[float, SHARE]
-_IN_RANGE = {POSITIVE: lambda x: x > 0, NON_NEGATIVE: lambda x: x >= 0, SHARE: lambda x: 0 < x <= 1}
+Fraction = Annotated[float, FRACTION]
+_IN_RANGE = {
+    POSITIVE: lambda x: x > 0,
+    NON_NEGATIVE: lambda x: x >= 0,
+    SHARE: lambda x: 0 < x <= 1,
+    FRACTION: lambda x: 0 <= x < 1,
+}
 
 DEFAULT_METHOD = "stamina"
 """Of a new library that is not given another."""

@@ -29,7 +29,6 @@ def test_a_plan_says_what_learning_and_drawing_take(mnemon: Command, world_folde
     [
         (("--base", "nowhere"), "There is no base 'nowhere' to plan for"),
         (("--method", "lroa"), "did you mean 'lora'"),
-        (("--method", "cns"), "cannot be planned"),
         (("--resolution", 33), "multiple of"),
         (("--accumulate", 99), "cannot be computed in 99 parts"),
         (("--offload-text",), "leave out --offload-text"),

@@ -117,7 +117,7 @@ def test_r2_pulls_the_change_and_is_off_by_default(base: Base) -> None:
         for target, delta in shared.deltas().items()
     )
     torch.testing.assert_close(before, 2.0 * expected)
-    shared.after_step()
+    shared.after_step(0.5)
     assert shared.regularization_loss() < before
     off = begin(base, Cidm(rank=2, specific_weight=0.0), two(base))
     assert off.regularization_loss().item() == 0 and not list(off.buffers())

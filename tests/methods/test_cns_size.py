@@ -9,7 +9,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from mnemon.methods import Start, importance
+from mnemon.methods import Start, neuron_masks
 from mnemon.methods.cns import Cns
 from mnemon.models.sd import StableDiffusion
 from tests.tiny import NOISE, tiny_tokenizer
@@ -69,11 +69,13 @@ def test_a_concept_changes_at_most_15_weights_in_10_000() -> None:
     }
     assert sizes == {"unet": 859_520_964, "vae": 83_653_863, "text_encoder": 123_060_480}
     assert sum(layer.weight.numel() for layer in base.target_modules().values()) == 19_169_280
-    learner = Cns().begin(Start("rex", "dog", base, [], torch.Generator().manual_seed(0)))
+    generator = torch.Generator().manual_seed(0)
+    learner = Cns(score="wanda", token_share=0.0).begin(Start("rex", "dog", base, [], generator))
+    learner.on_train_start(lambda _: torch.zeros(()), None, generator)
     with torch.no_grad():
         learner.values += 1  # what training does to every entry
     learned = learner.export()
     changed = sum(int(delta.matrix().count_nonzero()) for delta in learned.deltas.values()) + 768
-    assert changed == importance.entries(importance.stored_masks(learned)) + 768
+    assert changed == neuron_masks.entries(neuron_masks.stored_masks(learned)) + 768
     assert 0 < changed / sum(sizes.values()) <= 0.0015
     print(f"changed: {changed:,} of {sum(sizes.values()):,}, {changed / sum(sizes.values()):.4%}; {learned.facts}")

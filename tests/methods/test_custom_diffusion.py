@@ -46,7 +46,7 @@ class WeightLearner(FullRankLearner):
         if not hasattr(self, "before"):  # the earlier concepts are folded in by now
             self.before = {target: layer.weight.detach().clone() for target, layer in self.layers.items()}
 
-    def after_step(self) -> None:
+    def after_step(self, progress: float) -> None:
         self.after = {target: layer.weight.detach().clone() for target, layer in self.layers.items()}
 
 

@@ -4,9 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from mnemon.adapters import Sparse
 from mnemon.errors import MnemonError
-from mnemon.methods import TrainedConcept, importance
+from mnemon.methods import importance
 from mnemon.methods.cns import Cns
 from mnemon.models import Base
 from mnemon.training import denoising_loss
@@ -20,11 +19,6 @@ def base() -> Base:
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-def with_mask(name: str, *rows: list[int]) -> TrainedConcept:
-    mask = torch.tensor(rows).bool()
-    return TrainedConcept(name, None, {"site": Sparse(mask, torch.ones(int(mask.sum())))}, {})
 
 
 def test_the_text_score_is_the_weights_size_times_the_norm_of_what_it_reads() -> None:
@@ -65,7 +59,7 @@ def test_the_top_is_exactly_as_large_as_asked_for(scope: importance.Scope) -> No
     scores = torch.rand(8, 25, generator=generator())
     mask = importance.top({"site": scores, "equal": torch.zeros(8, 25)}, 0.12, scope)
     for one in mask.values():
-        assert importance.entries({"": one}) == 24
+        assert int(one.sum()) == 24
         assert scope == "layer" or torch.equal(one.sum(1), torch.full((8,), 3))
     best = mask["site"]
     for row in range(8) if scope == "row" else [slice(None)]:
@@ -96,34 +90,6 @@ def test_a_base_whose_tokenizer_knows_no_caption_word_is_refused(base: Base, mon
     monkeypatch.setattr(base, "single_token_words", lambda words: [])
     with pytest.raises(MnemonError, match="knows none of the words"):
         importance.general_by_text(base, 0.1, 0.5, "layer")
-
-
-def test_a_shuffled_mask_keeps_its_number_of_entries() -> None:
-    masks = {"site": torch.arange(1000).view(20, 50) < 100}
-    mixed = importance.shuffled(masks, generator())
-    assert importance.entries(mixed) == 100 and importance.both(masks, mixed) < 50
-    assert torch.equal(mixed["site"], importance.shuffled(masks, generator())["site"])
-
-
-def test_the_union_only_grows() -> None:
-    like = {"site": torch.zeros(2, 3, dtype=torch.bool)}
-    learned = [
-        with_mask("a", [1, 0, 0], [0, 0, 1]),
-        with_mask("b", [1, 1, 0], [0, 0, 0]),
-        with_mask("c", [0] * 3, [0] * 3),
-    ]
-    unions = [importance.union(learned[:count], like) for count in range(4)]
-    assert [importance.entries(one) for one in unions] == [0, 2, 3, 3]
-    for smaller, larger in zip(unions, unions[1:], strict=False):
-        assert importance.both(smaller, larger) == importance.entries(smaller)
-
-
-def test_the_overlap_of_masks() -> None:
-    learned = [with_mask("a", [1, 1, 1, 1]), with_mask("b", [0, 0, 1, 1]), with_mask("c", [0, 0, 0, 0])]
-    jaccard, share = importance.mask_overlap([*learned, TrainedConcept("d", None, {}, {})])
-    empty = [0.0, 0.0]
-    assert jaccard.tolist() == [[1.0, 0.5, *empty], [0.5, 1.0, *empty], [0.0] * 4, [0.0] * 4]
-    assert share.tolist() == [[1.0, 0.5, *empty], [1.0, 1.0, *empty], [0.0] * 4, [0.0] * 4]
 
 
 def test_words_are_scored_by_direction_not_by_length() -> None:

@@ -88,7 +88,7 @@ def test_what_earlier_prompts_produce_hardly_changes(base: Base, constraint: str
             (pull + learner.regularization_loss()).backward()
             optimizer.step()
             optimizer.zero_grad()
-            learner.after_step()
+            learner.after_step(1.0)
         outputs[kind] = sum((delta.matrix() @ features).square().sum() for delta in learner.deltas().values())
     assert outputs[constraint] < moved * outputs["none"]
 

@@ -86,12 +86,12 @@ def test_a_start_goes_on_from_the_nearest_sum_of_its_rank(base: Base, earlier: l
     sums = {target: expected(learners, earlier, target).detach() for target in learners[0].deltas()}
     learners[0].before_step(torch.Generator())
     assert all(delta.mixture is None for delta in learners[0].deltas().values())
-    learners[0].after_step()
+    learners[0].after_step(0.5)
     for target, delta in learners[0].deltas().items():
         left = torch.linalg.svdvals(sums[target] - delta.matrix())
         torch.testing.assert_close(left[0], torch.linalg.svdvals(sums[target])[2])  # Eckart and Young, rank 2
     before = [delta.matrix() for delta in learners[0].deltas().values()]
-    learners[0].after_step()  # once
+    learners[0].after_step(0.5)  # once
     assert all(map(torch.equal, before, [delta.matrix() for delta in learners[0].deltas().values()]))
 
 

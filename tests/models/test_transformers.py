@@ -188,6 +188,15 @@ def test_sites_turn_text_into_keys_and_values(base: TransformerBase) -> None:
     assert not any(torch.allclose(outputs[0][path], outputs[1][path]) for path in same)
 
 
+def test_text_alone_is_adapted_but_where_image_and_text_share_a_layer(base: TransformerBase) -> None:
+    lengths: dict[str, int] = {}
+    for path, layer in base.target_modules().items():
+        layer.register_forward_hook(lambda _, inputs, __, path=path: lengths.update({path: inputs[0].shape[-2]}))
+    base.predict(torch.randn(1, *base.latent_shape()), torch.tensor([500.0]), base.encode_prompts(["a dog"]))
+    shared = {path.split(".")[0] for path, length in lengths.items() if length > min(lengths.values())}
+    assert shared == {"flux": {"single_transformer_blocks"}, "z-image": {"layers"}}.get(base.family, set())
+
+
 def test_a_row_of_a_batch_is_predicted_as_if_alone(base: TransformerBase) -> None:
     noisy, times = torch.randn(3, *base.latent_shape()), torch.tensor([1.0, 500.0, 999.0])
     condition = base.encode_prompts(["a dog", "a cat on the beach and a red car in snow", ""])

@@ -18,7 +18,7 @@ from mnemon.training.loss import denoising_loss
 from tests.contract.table import images, learn_all, small
 from tests.tiny_transformers import PIPELINES, SIDE, shared_pipeline, tiny_base, tiny_sd3
 
-READ_WORDS = {"cns", "custom-diffusion-merge", "mix-of-show", "orthogonal-adaptation", "cidm", "fl2t"}
+READ_WORDS = {"custom-diffusion-merge", "mix-of-show", "orthogonal-adaptation", "cidm", "fl2t"}
 """Methods that work on encoded words, or have tokens for each layer: they cannot run where words change on the way."""
 PROMPTS = ["a photo of <rex> dog and <mia> cat", "a dog"]
 

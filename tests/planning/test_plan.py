@@ -27,8 +27,6 @@ FAMILIES = {
 }
 TOLERANCE = 0.1
 """Attention on a CPU and on a GPU, as it is planned, differ a little: in sums per row, and in how masks are kept."""
-VALUE_DEPENDENT = {"cns"}
-"""Methods that choose what they train by looking at weights."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -126,16 +124,13 @@ def test_weights_and_optimiser_are_counted_to_the_byte(tiny: Path, plan: Plan) -
 def test_every_method_is_planned_with_its_true_number_of_parameters(tiny: Path) -> None:
     shapes, real = (base_at(tiny, device) for device in ("meta", "cpu"))
     rehearsed = set()
-    for name in sorted(METHODS.keys() - VALUE_DEPENDENT):
+    for name in METHODS:
         planned, there = (dry_run.new_learner(method_from(name), base) for base in (shapes, real))
         assert dry_run.num_trained(planned) == dry_run.num_trained(there), name
         kind = (type(planned), *(parameter.shape for parameter in planned.parameters()))
         if kind not in rehearsed:  # several methods train in the same way, and differ in what comes before or after
             dry_run.training_step(shapes, planned, 1, False)
             rehearsed.add(kind)
-    for name in VALUE_DEPENDENT:
-        with pytest.raises(MnemonError, match="cannot be planned"):
-            dry_run.new_learner(method_from(name), shapes)
 
 
 def test_memory_options_do_what_they_say(plan: Plan) -> None:

@@ -52,6 +52,15 @@ METHODS: dict[str, type[Method]] = {
 FORMER_DEFAULTS: dict[str, dict[str, Any]] = {
     "stamina": {"sparsity": "penalty", "forget_scale": "sum", "mask_unit": "entry"},
     "c-lora": {"forget_scale": "sum"},
+    "cns": {
+        "score": "wanda",
+        "token_share": 0.0,
+        "num_vectors": 1,
+        "token_lr": 1e-3,
+        "reg": "earlier+base",
+        "forget_scale": "sum",
+        "forget_weight": 1e-3,
+    },
 }
 """By method and setting: what a library, or the record of a run, did that does not mention the setting, where that is
 not its default now."""

@@ -80,6 +80,9 @@ class Step:
 class Learner(nn.Module, ABC):
     """One concept while it is trained. The training loop owns everything else."""
 
+    protection: tuple[str, Tensor] | None = None
+    """Of the last regularization loss what protects earlier concepts: the setting that weighs it, and its value."""
+
     def __init__(self, start: Start, token: parts.Token, token_lr: float) -> None:
         super().__init__()
         self.name, self.class_noun = start.name, start.class_noun
@@ -121,8 +124,16 @@ class Learner(nn.Module, ABC):
         """
         return torch.zeros(())
 
-    def after_step(self) -> None:
-        """Called after each optimiser step."""
+    def protecting(self, setting: str, weight: float, term: Tensor) -> Tensor:
+        """`weight * term`, for a term of the regularization loss that protects earlier concepts: if it hardly acts in a
+        run, a warning names the `setting` to raise. A weight of zero is meant."""
+        loss = weight * term
+        if weight:
+            self.protection = setting, loss.detach()
+        return loss
+
+    def after_step(self, progress: float) -> None:
+        """Called after each optimiser step, with the share of the run's steps that are done: 1 after the last."""
 
     def on_train_end(self, losses: Losses, generator: torch.Generator) -> None:
         """Called once after the last step, with deltas and tokens still active in the base."""

@@ -7,6 +7,7 @@ the rank, the rates and the number of steps are not known here.
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from mnemon.adapters import sum_deltas
@@ -34,7 +35,10 @@ class CLoraLearner(LoraLearner):
             self.importance = {target: scale * squares for target, squares in self.importance.items()}
 
     def regularization_loss(self, step: Step | None = None) -> Tensor:
-        return self.forget_weight * weighted_l2(self.importance, self.deltas())  # lambda L_forget
+        if not self.importance:
+            return torch.zeros(())
+        forgetting = weighted_l2(self.importance, self.deltas())  # L_forget
+        return self.protecting("forget_weight", self.forget_weight, forgetting)
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,7 @@ class CidmLearner(EdLoraLearner):
             total = total + torch.stack([(up - 1).square().mean() for up in ups.values()]).mean()
         return total
 
-    def after_step(self) -> None:
+    def after_step(self, progress: float) -> None:
         """The second half of a step: tokens and dW_g are held, H_i and W_* descend on R2."""
         for subspace, delta in self._common():
             subspace.step(delta.detach(), self.method.learning_rate)

@@ -29,7 +29,9 @@ class EwcLearner(FullRankLearner):
 
     def regularization_loss(self, step: Step | None = None) -> Tensor:
         """lambda · sum over layers and entries of (F_1 + ... + F_{t-1}) (.) Delta_t^2."""
-        return self.forget_weight * weighted_l2(self.importance, self.deltas())
+        if not self.importance:
+            return torch.zeros(())
+        return self.protecting("forget_weight", self.forget_weight, weighted_l2(self.importance, self.deltas()))
 
     def on_train_end(self, losses: Losses, generator: torch.Generator) -> None:
         """F_t: the mean of the squared gradient over single samples of image, timestep and noise."""

@@ -135,7 +135,7 @@ class Fl2tLearner(EdLoraLearner):
             self.mix()
 
     @torch.no_grad()
-    def after_step(self) -> None:
+    def after_step(self, progress: float) -> None:
         if self.method.transfer == "start" and self.begins:
             self.mix()
             for delta in (delta for learner in self.run for delta in learner.deltas().values()):

@@ -1,23 +1,21 @@
-"""Importance of single weights to prompts or images: scores, 0/1 masks from them, overlap of masks.
+"""Importance of single weights to prompts or images: scores, and 0/1 masks of the highest.
 
 Wanda's score (Sun et al., arXiv 2306.11695) depends on prompts, SNIP's (Lee et al., arXiv 1810.02340) on images.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from mnemon.adapters import Dense, Sparse, attach
+from mnemon.adapters import Dense, attach
 from mnemon.data.captions import diverse_captions
 from mnemon.errors import MnemonError
-from mnemon.methods.base import Losses, TrainedConcept
+from mnemon.methods.base import Losses
 from mnemon.models.base import Base
 
-Masks = Mapping[str, Tensor]
-"""A boolean (d_out, d_in) for each target module."""
 Scope = Literal["layer", "row"]
 STIMULI = ("a photo of {}", "a picture of {}", "{}")
 """Prompts that a concept is scored on; each ends with its name."""
@@ -66,9 +64,20 @@ def mean_scores(scores: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     return {target: score / count for target, score in total.items()}
 
 
+def difference(scores: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`scores` less `others`, by target module."""
+    return {target: score - others[target] for target, score in scores.items()}
+
+
 def top(scores: Mapping[str, Tensor], fraction: float, scope: Scope) -> dict[str, Tensor]:
-    """1[S_ij is in the top `fraction` of its layer, or of its row]: rounded to whole entries, exactly that many."""
+    """1[S_ij is in the top `fraction` of its layer, or of its row]: exactly `top_size` entries."""
     return {target: _top(score, fraction, scope) for target, score in scores.items()}
+
+
+def top_size(shape: tuple[int, int], fraction: float, scope: Scope) -> int:
+    """The entries of a layer (d_out, d_in) that are its top `fraction`, or those of its rows."""
+    rows, columns = shape
+    return rows * round(fraction * columns) if scope == "row" else round(fraction * rows * columns)
 
 
 def voted(scores: Iterable[Mapping[str, Tensor]], fraction: float, tau: float, scope: Scope) -> dict[str, Tensor]:
@@ -99,53 +108,6 @@ def _captions(base: Base) -> list[str]:
         return diverse_captions(base.single_token_words, CAPTIONS, seed=0)
     except ValueError as error:
         raise MnemonError(f"What is general cannot be asked of '{base.name}': {error}.") from None
-
-
-def shuffled(masks: Masks, generator: torch.Generator) -> dict[str, Tensor]:
-    """At each target module as many entries, at random places."""
-    mixed = {}
-    for target, mask in masks.items():
-        order = torch.randperm(mask.numel(), generator=generator, device=generator.device).to(mask.device)
-        mixed[target] = mask.flatten()[order].view_as(mask)
-    return mixed
-
-
-def stored_masks(one: TrainedConcept) -> dict[str, Tensor]:
-    """The stored masks of a concept, by target module."""
-    return {target: delta.mask for target, delta in one.deltas.items() if isinstance(delta, Sparse)}
-
-
-def union(learned: Sequence[TrainedConcept], like: Masks) -> dict[str, Tensor]:
-    """U = OR_i M^i, with the target modules, shapes and device of `like`; all zero for no concept."""
-    total = {target: torch.zeros_like(mask) for target, mask in like.items()}
-    for one in learned:
-        for target, mask in stored_masks(one).items():
-            total[target] |= mask.to(total[target].device)
-    return total
-
-
-def entries(masks: Masks) -> int:
-    """How many entries are set at all target modules together."""
-    return sum(int(mask.sum()) for mask in masks.values())
-
-
-def both(left: Masks, right: Masks) -> int:
-    """How many entries are set in both masks; target modules that one of them lacks count as not set."""
-    return sum(int((mask & right[target].to(mask.device)).sum()) for target, mask in left.items() if target in right)
-
-
-def mask_overlap(learned: Sequence[TrainedConcept]) -> tuple[Tensor, Tensor]:
-    """The overlap of the masks of t concepts, in two matrices (t, t).
-
-    Returns:
-        |M_i AND M_j| / |M_i OR M_j|, symmetric with ones on the diagonal; and |M_i AND M_j| / |M_i|, the share of
-        concept i's entries that concept j changes too. Zero where a mask is empty.
-    """
-    masks = [stored_masks(one) for one in learned]
-    shared = torch.tensor([[both(left, right) for right in masks] for left in masks], dtype=torch.float64)
-    size = shared.diagonal()
-    joint = size[:, None] + size[None, :] - shared
-    return shared / joint.clamp(min=1), shared / size[:, None].clamp(min=1)
 
 
 def _top(score: Tensor, fraction: float, scope: Scope) -> Tensor:

@@ -36,9 +36,10 @@ class LwfLearner(LoraLearner):
         with torch.no_grad(), step.without():
             teacher = step.predict(prompts)
         change = step.predict(prompts).float() - teacher.float()
-        return self.weight * (step.shares @ change.square().flatten(1).mean(1))
+        distance = step.shares @ change.square().flatten(1).mean(1)
+        return self.protecting("distil_weight", self.weight, distance)
 
-    def after_step(self) -> None:
+    def after_step(self, progress: float) -> None:
         self.rows = 0
 
 

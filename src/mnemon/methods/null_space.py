@@ -58,7 +58,7 @@ class NullSpaceLearner(LoraLearner):
         return self.method.forget_weight * torch.stack(shares).mean()
 
     @torch.no_grad()
-    def after_step(self) -> None:
+    def after_step(self, progress: float) -> None:
         """The hard constraint: B (I - U U^T)."""
         if self.method.constraint == "hard":
             for target, delta in self.deltas().items():

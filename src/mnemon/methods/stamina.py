@@ -146,15 +146,15 @@ class StaminaLearner(Learner):
         if step is not None:
             self.latest = step.progress
         if method.forget != "none" and not self.first_concept and self.latest >= method.forget_start:
-            weight = method.forget_weight * self.scale
-            total = total + weight * sum(stack.forgetting() for stack in stacks)  # lambda L_forget
+            forgetting = sum((stack.forgetting() for stack in stacks), torch.zeros_like(total))  # L_forget
+            total = total + self.protecting("forget_weight", method.forget_weight, self.scale * forgetting)
         if method.sparsity == "penalty" and method.sparsity_weight and method.mask != "none":
             gates = [stack.gates() for stack in stacks]
             mean = sum(gate.sum() for gate in gates) / sum(gate.numel() for gate in gates)
             total = total + method.sparsity_weight * mean  # lambda_s L_sparse
         return total
 
-    def after_step(self) -> None:
+    def after_step(self, progress: float) -> None:
         self.progress.fill_(self.latest)  # only now: every part of a step has masks of one density
 
     def stored_deltas(self) -> dict[str, Delta]:

@@ -53,7 +53,8 @@ class Base(ABC):
     unused: ClassVar[dict[str, Any]] = {}
     """Parts of the pipeline that are not loaded, and switches for it."""
     target_pattern: ClassVar[str]
-    """A pattern for the paths of the target modules: linear layers that project text to keys and values."""
+    """A pattern for the paths of the target modules: linear layers that project text to keys and values. Where text and
+    image share a layer, as in single-stream blocks, it projects the image too."""
     packing: ClassVar[int] = 1
     """Latent pixels in one token of the denoiser, where the pipeline packs them; else 1."""
     family: str
@@ -135,7 +136,8 @@ class Base(ABC):
         return type(self._pipeline)(**self._pipeline.components, **switches)
 
     def target_modules(self) -> dict[str, nn.Linear]:
-        """The linear layers that project text to keys and values, by module path, in the denoiser's order."""
+        """The linear layers that project text to keys and values, and in single-stream blocks the image too, by module
+        path, in the denoiser's order."""
         return dict(self._target_modules)
 
     @cached_property

@@ -16,6 +16,9 @@ class Flux(TransformerBase):
     """T5's hidden states, and CLIP's pooled embedding.
 
     Guidance was distilled into the denoiser: dev takes the scale as input, schnell has a fixed one.
+
+    Text has keys and values of its own in the double-stream blocks only. In the single-stream blocks text and image
+    share `to_k` and `to_v`: adapted there, a concept also changes how the image attends to itself.
     """
 
     family = "flux"

@@ -22,7 +22,8 @@ MULTIPLE = 32
 
 
 class ZImage(TransformerBase):
-    """The second-to-last hidden states of a language model, in one stream with the image.
+    """The second-to-last hidden states of a language model, in one stream with the image: the keys and values of most
+    target modules are of text and image alike, so a concept also changes how the image attends to itself.
 
     A guidance scale of g is the pipeline's `guidance_scale` g - 1. Turbo is sampled with 1.
     """

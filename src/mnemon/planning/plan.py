@@ -105,8 +105,7 @@ class Plan:
         """Bytes that training and sampling hold under these options.
 
         Raises:
-            MnemonError: the method cannot be planned, the batch has fewer images than parts, or text encoders of a
-                U-Net are to be offloaded.
+            MnemonError: the batch has fewer images than parts, or text encoders of a U-Net are to be offloaded.
         """
         rows, base, learner = self.rows(options), self.base(options.weights), self.learner(options.weights)
         self._check_offload(options)

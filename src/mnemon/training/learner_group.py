@@ -80,9 +80,9 @@ class LearnerGroup(nn.Module):
     def regularization_loss(self, step: Step) -> Tensor:
         return torch.stack([learner.regularization_loss(step).to(step.base.device) for learner in self]).sum()
 
-    def after_step(self) -> None:
+    def after_step(self, progress: float) -> None:
         for learner in self:
-            learner.after_step()
+            learner.after_step(progress)
 
     def export(self) -> dict[str, TrainedConcept]:
         """What is kept, by name."""

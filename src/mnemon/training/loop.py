@@ -73,7 +73,7 @@ def train(
             run.checkpoints.save(done)
         run.on_train_end()
     run.accelerator.end_training()
-    learned = run.group.export()
+    learned = run.export()
     return [learned[task.name] for task in tasks]
 
 

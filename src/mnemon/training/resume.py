@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from mnemon.adapters import save_deltas
 from mnemon.errors import MnemonError
@@ -23,11 +23,12 @@ from mnemon.methods import method_settings
 from mnemon.methods.base import Method, TrainedConcept
 from mnemon.models.base import Base
 from mnemon.training.checkpoint import load_checkpoint, save_checkpoint
-from mnemon.training.learner_group import LearnerGroup
 from mnemon.training.settings import TrainingSettings
 from mnemon.training.tasks import ConceptTask
 
 CHECKPOINT = "training.safetensors"
+CHECKPOINT_VERSION = "2"
+"""Raised with what a checkpoint holds."""
 log = logging.getLogger("mnemon")
 
 
@@ -57,6 +58,7 @@ def run_identity(
             _hash(save_deltas(one.deltas) | dict(one.tokens) | dict(one.extra), one.name) for one in earlier
         ),
         "training settings": json.dumps(settings.decisive()),
+        "version of mnemon": CHECKPOINT_VERSION,
     }
 
 
@@ -67,14 +69,14 @@ class Checkpoints:
         self,
         folder: Path | None,
         identity: Mapping[str, str],
-        learner: LearnerGroup,
+        modules: Mapping[str, nn.Module],
         optimizer: torch.optim.Optimizer,
         generator: torch.Generator,
         scaler: "torch.amp.GradScaler | None" = None,
     ) -> None:
         self._path = None if folder is None else folder / CHECKPOINT
         self._identity = dict(identity)
-        self._learner, self._optimizer, self._generator, self._scaler = learner, optimizer, generator, scaler
+        self._modules, self._optimizer, self._generator, self._scaler = modules, optimizer, generator, scaler
         self._written = time.monotonic()
 
     @property
@@ -91,7 +93,7 @@ class Checkpoints:
         if self._path is None or not self._path.exists() or not self._belongs(self._path):
             return 0
         try:
-            facts = load_checkpoint(self._path, {"learner": self._learner}, self._optimizer, self._generator)
+            facts = load_checkpoint(self._path, self._modules, self._optimizer, self._generator)
         except (SafetensorError, RuntimeError, KeyError, ValueError) as error:
             raise _damaged(self._path) from error
         if self._scaler is not None and isinstance(scaler := facts["scaler"], dict):
@@ -103,7 +105,7 @@ class Checkpoints:
         if self._path is not None:
             scaler = None if self._scaler is None else self._scaler.state_dict()
             facts = {"step": step, "identity": self._identity, "scaler": scaler}
-            save_checkpoint(self._path, {"learner": self._learner}, self._optimizer, self._generator, facts)
+            save_checkpoint(self._path, self._modules, self._optimizer, self._generator, facts)
             self._written = time.monotonic()
 
     def _belongs(self, path: Path) -> bool:

@@ -4,7 +4,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -21,6 +21,7 @@ from mnemon.training.accelerator import make_accelerator
 from mnemon.training.examples import Batch, Examples, draw_batch, joined
 from mnemon.training.learner_group import LearnerGroup
 from mnemon.training.loss import denoising_loss
+from mnemon.training.penalty_meter import PenaltyMeter
 from mnemon.training.resume import Checkpoints, run_identity
 from mnemon.training.settings import TrainingSettings
 from mnemon.training.tasks import ConceptTask
@@ -61,6 +62,7 @@ class Run:
         self.settings, self.stopping, self.calibration = settings, stopping, tasks[0].calibration
         self.sources, self.steps, self.batch_size = _amounts(method, tasks, settings)
         self.group = self._learners()
+        self.meter = PenaltyMeter(self.group, base.device)
         self.rng = self.generator(self._names, "draws")
         self.earlier_tokens: dict[str, Tokens] = {}
         self.progress = 0.0
@@ -74,8 +76,9 @@ class Run:
         identity = run_identity(base, method, tasks, earlier, settings)
         if stopping is not None:  # a run without may go on from the checkpoint of one with it
             identity["goal"] = stopping.name
+        modules = {"learner": self.group, "meter": self.meter}
         self.checkpoints = Checkpoints(
-            folder, identity, self.group, self.optimizer, self.rng, scaler=self.accelerator.scaler
+            folder, identity, modules, self.optimizer, self.rng, scaler=self.accelerator.scaler
         )
 
     def _learners(self) -> LearnerGroup:
@@ -113,6 +116,11 @@ class Run:
         """Let the learners look at their images after the last step."""
         self.group.on_train_end(self._probes(), self.generator(self._names, "conclude"))
 
+    def export(self) -> dict[str, TrainedConcept]:
+        """What is kept, by name."""
+        facts = self.meter.facts()
+        return {name: replace(one, facts={**one.facts, **facts}) for name, one in self.group.export().items()}
+
     def step(self, step: int) -> dict[str, float]:
         """One step of the optimiser; returns what is worth logging."""
         self.progress = step / self.steps
@@ -129,10 +137,11 @@ class Run:
                 regularization = self.group.regularization_loss(seen)
                 # accelerate divides by the number of parts, but the weights of a batch's rows add up over its parts.
                 self.accelerator.backward(denoising * parts + regularization)
+                self.meter.add(denoising, parts)
                 loss, penalty = loss + denoising.detach(), penalty + regularization.detach() / parts
                 self.stepper.step()
                 self.stepper.zero_grad()
-        self.group.after_step()
+        self.group.after_step((step + 1) / self.steps)
         # Read only now: a GPU is waited for once a step. What a bad loss has done to the learner is not kept.
         logs = {
             "loss": loss.item(),
