@@ -8,7 +8,7 @@ import torch
 
 from mnemon.errors import MnemonError
 from mnemon.library import Library
-from mnemon.methods import METHODS, cns, method_from
+from mnemon.methods import METHODS, method_from
 from mnemon.methods.base import TrainedConcept
 from mnemon.models import FAMILIES, load_base
 from mnemon.models.transformer import TransformerBase
@@ -101,9 +101,8 @@ def test_a_method_learns_and_draws_or_says_why_not_beforehand(method: str, tmp_p
 
 
 def test_cns_runs_by_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cns, "DRAWS", 6)
     monkeypatch.setattr(generated, "CALIBRATION", 8)
-    base, chosen = tiny_base("z-image"), method_from("cns", {"steps": 3, "batch_size": 2, "score": "grad"})
+    base, chosen = tiny_base("z-image"), method_from("cns", {"steps": 3, "batch_size": 2, "score": "grad", "draws": 6})
     learned = learn_all(base, chosen, ["rex", "mia"])
     assert all(any(delta.matrix().any() for delta in one.deltas.values()) for one in learned)
 
