@@ -13,11 +13,18 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
 from mnemon.benchmark.measuring import machine_facts, package_versions
+from mnemon.data import photos_tensor
+from mnemon.evaluation import WorldEncoders, reference_features
 from mnemon.methods import Method, Start, TrainedConcept, importance
 from mnemon.methods.neuron_selection import SelectingLearner
 from mnemon.models import Base
+from mnemon.world import WorldConcept
+
+REFERENCES = 16
+"""Images of a concept of the world that it is scored against."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +118,15 @@ def seconds(base: Base, work: Callable[[], object]) -> float:
     began = now(base)
     work()
     return now(base) - began
+
+
+def references_of(
+    base: Base, encoders: WorldEncoders, concepts: Sequence[WorldConcept]
+) -> dict[str, dict[str, Tensor]]:
+    """Features of images of each concept that nothing was trained on."""
+    photos = {one.name: one.photos(REFERENCES, seed=2) for one in concepts}
+    tensors = {name: photos_tensor(concept, base.resolution) for name, concept in photos.items()}
+    return {name: reference_features(encoders, images) for name, images in tensors.items()}
 
 
 def stand_ins(base: Base, method: Method, count: int, seed: int) -> list[TrainedConcept]:

@@ -16,8 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mnemon.data import photos_tensor
-from mnemon.evaluation import EvalSettings, WorldEncoders, evaluate, reference_features
+from mnemon.evaluation import EvalSettings, WorldEncoders, evaluate
 from mnemon.evaluation.intervals import interval
 from mnemon.files import write_json
 from mnemon.methods import Method, TrainedConcept, method_settings, method_with
@@ -25,11 +24,10 @@ from mnemon.models import Base, load_base
 from mnemon.sampling import Composed
 from mnemon.training import TrainingSettings, make_tasks, train
 from mnemon.world import WorldConcept, base_folder
-from scripts.common import machine
+from scripts.common import machine, references_of
 from scripts.relevance import CONCEPTS, named_concepts, rank_correlations
 from scripts.sweep import parse
 
-REFERENCES = 16
 SCORE = EvalSettings(num_images=8, num_inference_steps=10)  # every evaluation prompt once
 ALONE = "alone"
 FIGURES = ("image_alignment", "identity_alignment", "text_alignment")
@@ -47,10 +45,7 @@ def main() -> None:
     asked = parser.parse_args()
     concepts = named_concepts(asked.concepts)
     base, encoders = load_base("world"), WorldEncoders(base_folder())
-    references = {
-        one.name: reference_features(encoders, photos_tensor(one.photos(REFERENCES, seed=2), base.resolution))
-        for one in concepts
-    }
+    references = references_of(base, encoders, concepts)
     file = asked.out / "rows.json"
     rows: Rows = json.loads(file.read_text()) if file.exists() else {}
     methods = {variant: parse(variant) for variant in asked.variants}

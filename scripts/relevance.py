@@ -16,13 +16,13 @@ import numpy as np
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from mnemon.data import photos_tensor
-from mnemon.evaluation import WorldEncoders, reference_features
+from mnemon.evaluation import WorldEncoders
 from mnemon.files import write_json
 from mnemon.models import load_base
 from mnemon.training import TrainingSettings, make_tasks, train
 from mnemon.world import WorldConcept, base_folder, thing_concept
-from scripts.sweep import PHOTOS, REFERENCES, parse
+from scripts.common import references_of
+from scripts.sweep import PHOTOS, parse
 
 CONCEPTS = ("mug:301", "mug:302", "mug:303", "cat:304", "cat:305", "cat:306", "house:307", "house:308")
 
@@ -36,10 +36,7 @@ def main() -> None:
     asked = parser.parse_args()
     concepts = named_concepts(asked.concepts)
     base, encoders = load_base("world"), WorldEncoders(base_folder())
-    references = {
-        one.name: reference_features(encoders, photos_tensor(one.photos(REFERENCES, seed=2), base.resolution))
-        for one in concepts
-    }
+    references = references_of(base, encoders, concepts)
     results = json.loads(asked.out.read_text()) if asked.out.exists() else {}
     for variant in asked.variants:
         if variant not in results:

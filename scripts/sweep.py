@@ -20,8 +20,7 @@ from torch import Tensor
 
 from mnemon.benchmark.protocols import LEVEL, PAPER, PROTOCOLS, method_by
 from mnemon.cli.options import setting_of
-from mnemon.data import photos_tensor
-from mnemon.evaluation import EvalRow, EvalSettings, WorldEncoders, evaluate, reference_features
+from mnemon.evaluation import EvalRow, EvalSettings, WorldEncoders, evaluate
 from mnemon.evaluation.alignment import zero_shot_drift
 from mnemon.evaluation.prompts import concept_prompts, prompt_set
 from mnemon.files import write_json
@@ -32,10 +31,10 @@ from mnemon.training import Examples, TrainingSettings, make_tasks, train
 from mnemon.training.generated import calibration_images
 from mnemon.world import WorldConcept, base_folder, style_concept, thing_concept
 from mnemon.world.styles import FAMILIES
-from scripts.common import machine
+from scripts.common import machine, references_of
 
 CONCEPTS = ("mug:301", "cat:302", "mug:305", "ink:311", "cat:312", "poster:313")
-PHOTOS, REFERENCES = 5, 16
+PHOTOS = 5
 Group = Sequence[WorldConcept]
 
 
@@ -55,9 +54,7 @@ class Setup:
 
     @cached_property
     def references(self) -> dict[str, dict[str, Tensor]]:
-        photos = {one.name: one.photos(REFERENCES, seed=2) for one in self.concepts}
-        tensors = {name: photos_tensor(concept, self.base.resolution) for name, concept in photos.items()}
-        return {name: reference_features(self.encoders, images) for name, images in tensors.items()}
+        return references_of(self.base, self.encoders, self.concepts)
 
     @cached_property
     def calibration(self) -> Examples | None:

@@ -190,9 +190,13 @@ def test_sites_turn_text_into_keys_and_values(base: TransformerBase) -> None:
 
 def test_text_alone_is_adapted_but_where_image_and_text_share_a_layer(base: TransformerBase) -> None:
     lengths: dict[str, int] = {}
-    for path, layer in base.target_modules().items():
+    hooks = [
         layer.register_forward_hook(lambda _, inputs, __, path=path: lengths.update({path: inputs[0].shape[-2]}))
+        for path, layer in base.target_modules().items()
+    ]
     base.predict(torch.randn(1, *base.latent_shape()), torch.tensor([500.0]), base.encode_prompts(["a dog"]))
+    for hook in hooks:  # other tests share the modules
+        hook.remove()
     shared = {path.split(".")[0] for path, length in lengths.items() if length > min(lengths.values())}
     assert shared == {"flux": {"single_transformer_blocks"}, "z-image": {"layers"}}.get(base.family, set())
 

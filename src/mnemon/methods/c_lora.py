@@ -26,13 +26,11 @@ class CLoraLearner(LoraLearner):
         self.forget_weight = method.forget_weight
         # P_{t-1}, once: the earlier factors are not multiplied again, and a step's cost does not grow with t.
         past = sum_deltas([concept.deltas for concept in start.earlier])
-        layers = start.base.target_modules()
-        # P_{t-1}^2; a concept that was imported may have changed more layers than are trained here.
-        moved = {target: past[target] for target in self.target_modules if target in past}
-        self.importance = {target: total.matrix().to(start.base.device).square() for target, total in moved.items()}
-        if method.forget_scale == "relative":
-            scale = parts.relative_scale({key: total.matrix() for key, total in moved.items()}, layers)
-            self.importance = {target: scale * squares for target, squares in self.importance.items()}
+        # A concept that was imported may have changed more layers than are trained here.
+        moved = {target: past[target].matrix() for target in self.target_modules if target in past}
+        relative = method.forget_scale == "relative"
+        scale = parts.relative_scale(moved, start.base.target_modules()) if relative else 1.0
+        self.importance = {target: scale * total.to(start.base.device).square() for target, total in moved.items()}
 
     def regularization_loss(self, step: Step | None = None) -> Tensor:
         if not self.importance:

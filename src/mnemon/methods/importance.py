@@ -99,13 +99,18 @@ def general_by_text(base: Base, fraction: float, tau: float, scope: Scope) -> di
         MnemonError: no word that captions are made of is a single token of the base.
     """
     weights = {target: layer.weight.detach() for target, layer in base.target_modules().items()}
-    scores = (text_scores(weights, words) for words in base.token_features(_captions(base)))
+    scores = (text_scores(weights, words) for words in base.token_features(general_captions(base, CAPTIONS, seed=0)))
     return voted(scores, fraction, tau, scope)
 
 
-def _captions(base: Base) -> list[str]:
+def general_captions(base: Base, count: int, seed: int) -> list[str]:
+    """Captions of diverse things in the base's words.
+
+    Raises:
+        MnemonError: none of the words that captions are made of is a single token of the base.
+    """
     try:
-        return diverse_captions(base.single_token_words, CAPTIONS, seed=0)
+        return diverse_captions(base.single_token_words, count, seed)
     except ValueError as error:
         raise MnemonError(f"What is general cannot be asked of '{base.name}': {error}.") from None
 

@@ -186,14 +186,9 @@ class SelectingMethod(Method, ABC):
         return self.score == "wanda" or (self.mask != "base" and self.general == "captions")
 
     @cached_property
-    def _general(self) -> dict[tuple[object, ...], Masks]:
-        return {}
+    def _general(self) -> parts.LastOfBase[Masks]:
+        return parts.LastOfBase()
 
     def general_by_text(self, base: Base) -> Masks:
-        """M_gen of the bare base. Concept after concept it is the same, so the last one is kept."""
-        like = next(iter(base.target_modules().values())).weight
-        key = (base.fingerprint, like.device, like.dtype)
-        if key not in self._general:
-            self._general.clear()
-            self._general[key] = importance.general_by_text(base, self.p, self.tau, self.rank_scope)
-        return self._general[key]
+        """M_gen of the bare base."""
+        return self._general.get(base, lambda: importance.general_by_text(base, self.p, self.tau, self.rank_scope))

@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from mnemon.methods import text_grams
+from mnemon.methods import parts, text_grams
 from mnemon.methods.base import Losses, Start, Step, TokenInit
 from mnemon.methods.low_rank import LoraLearner, LoraMethod
 from mnemon.methods.text_grams import Factors
@@ -137,18 +137,14 @@ class NullSpace(LoraMethod):
     """With `hard`: directions whose eigenvalue is more than this share of the largest."""
 
     @cached_property
-    def _general(self) -> dict[str, Factors]:
-        return {}
+    def _general(self) -> parts.LastOfBase[Factors]:
+        return parts.LastOfBase()
 
     def general(self, base: Base, generator: torch.Generator) -> Factors:
-        """F of C_g. Where all layers read the encoded text it is the same for every concept, and the last is kept."""
-        if not base.static_text_features:
-            return text_grams.general_factors(base, generator)
-        key = f"{base.fingerprint} {base.device}"
-        if key not in self._general:
-            self._general.clear()
-            self._general[key] = text_grams.general_factors(base, generator)
-        return self._general[key]
+        """F of C_g; where all layers read the encoded text, the same for every concept."""
+        if base.static_text_features:
+            return self._general.get(base, lambda: text_grams.general_factors(base, generator))
+        return text_grams.general_factors(base, generator)
 
     def begin(self, start: Start) -> NullSpaceLearner:
         return NullSpaceLearner(self, start)

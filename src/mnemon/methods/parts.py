@@ -2,13 +2,16 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from mnemon.adapters import Delta, LowRank
 from mnemon.models.base import Base
+
+T = TypeVar("T")
 
 
 def sample_normal(shape: tuple[int, ...], generator: torch.Generator, device: torch.device) -> Tensor:
@@ -71,6 +74,21 @@ def relative_scale(past: Mapping[str, Tensor], layers: Mapping[str, nn.Linear]) 
     squares = sum(float(layer.weight.detach().float().square().sum()) for layer in layers.values())
     entries = sum(layer.weight.numel() for layer in layers.values())
     return entries / (moved * squares) if moved else 0.0
+
+
+class LastOfBase(Generic[T]):
+    """What was worked out of a base last: concept after concept it is the same."""
+
+    def __init__(self) -> None:
+        self._kept: tuple[object, T] | None = None
+
+    def get(self, base: Base, make: Callable[[], T]) -> T:
+        """What is kept of this base, on its device and in its dtype; made if it is of another."""
+        weight = next(iter(base.target_modules().values())).weight
+        key = (base.fingerprint, weight.device, weight.dtype)
+        if self._kept is None or self._kept[0] != key:
+            self._kept = key, make()
+        return self._kept[1]
 
 
 class Token(nn.Module):

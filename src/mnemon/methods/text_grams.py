@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from mnemon.data.captions import captions_about, diverse_captions
-from mnemon.errors import MnemonError
+from mnemon.data.captions import captions_about
+from mnemon.methods.importance import general_captions
 from mnemon.models.base import Base
 
 Factors = dict[str, Tensor]
@@ -42,12 +42,8 @@ def general_factors(base: Base, generator: torch.Generator) -> Factors:
     Raises:
         MnemonError: no word that captions are made of is a single token of the base.
     """
-    try:
-        count = GENERAL if base.static_text_features else GENERAL_SAMPLED
-        prompts = diverse_captions(base.single_token_words, count, seed=1)
-    except ValueError as error:
-        raise MnemonError(f"What is general cannot be asked of '{base.name}': {error}.") from None
-    return text_factors(base, ["", *prompts], generator)
+    count = GENERAL if base.static_text_features else GENERAL_SAMPLED
+    return text_factors(base, ["", *general_captions(base, count, seed=1)], generator)
 
 
 def concept_factors(

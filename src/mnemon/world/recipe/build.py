@@ -73,16 +73,7 @@ def build(out: Path, work: Path, recipe: Recipe, *, force: bool = False) -> dict
     log.console.print("Rendering images")
     scenes = rendering.scenes(work, recipe.seed, recipe.scenes)
     pairs = rendering.pairs(work, recipe.seed, recipe.pairs)
-    teacher, log.seconds["teacher"] = train_encoder(
-        "teacher",
-        work,
-        scenes,
-        pairs,
-        seed=recipe.seed + 10,
-        steps=recipe.encoder_steps,
-        batch=recipe.encoder_batch,
-        present=False,
-    )
+    teacher, log.seconds["teacher"] = _encoder("teacher", work, recipe, scenes, pairs, seed=10, present=False)
     judge = _judge(work, recipe, log)
     autoencoder, log.seconds["autoencoder"] = train_autoencoder(
         work,
@@ -134,19 +125,18 @@ def _same_recipe(work: Path, recipe: Recipe) -> None:
     write_json(note, asdict(recipe))
 
 
+def _encoder(
+    name: str, work: Path, recipe: Recipe, scenes: Images, pairs: Images, *, seed: int, present: bool
+) -> tuple[ImageEncoder, float]:
+    """As `train_encoder`, by the recipe; `seed` counts from the recipe's."""
+    steps, batch, seed = recipe.encoder_steps, recipe.encoder_batch, recipe.seed + seed
+    return train_encoder(name, work, scenes, pairs, seed=seed, steps=steps, batch=batch, present=present)
+
+
 def _judge(work: Path, recipe: Recipe, log: _Log) -> ImageEncoder:
     scenes = rendering.scenes(work, recipe.seed + 1, recipe.judge_scenes)
     pairs = rendering.pairs(work, recipe.seed + 1, recipe.judge_pairs)
-    judge, log.seconds["judge"] = train_encoder(
-        "judge",
-        work,
-        scenes,
-        pairs,
-        seed=recipe.seed + 20,
-        steps=recipe.encoder_steps,
-        batch=recipe.encoder_batch,
-        present=True,
-    )
+    judge, log.seconds["judge"] = _encoder("judge", work, recipe, scenes, pairs, seed=20, present=True)
     test_scenes, test_pairs = rendering.scenes(work, recipe.seed + 2, recipe.test_scenes), _test_pairs(work, recipe)
     log.console.print("judge", encoder_figures(judge, test_scenes, test_pairs))
     log.passed("judge", {"identity_top1_of_200": instance_top1(judge, test_pairs)})
