@@ -9,16 +9,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from mnemon.files import (
-    file_sha256,
-    new_folder,
-    tensors_sha256,
-    write_bytes,
-    write_json,
-    write_png,
-    write_safetensors,
-    write_text,
-)
+from mnemon.files import file_sha256, new_folder, write_bytes, write_json, write_png, write_text
+from mnemon.tensor_files import tensors_sha256, write_safetensors
 
 WRITERS = {
     "x.bin": lambda path: write_bytes(path, b"new"),

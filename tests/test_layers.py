@@ -20,7 +20,7 @@ LAYERS = [
     {"adapters"},
     {"models", "data", "world"},
     {"settings"},
-    {"files", "errors"},
+    {"files", "tensor_files", "errors"},
 ]
 HEIGHT = {room: -depth for depth, layer in enumerate(LAYERS) for room in layer}
 PACKAGE = Path(mnemon.__file__).parent

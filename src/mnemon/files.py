@@ -1,18 +1,17 @@
-"""Files that are written whole or not at all, and the hashes of files and of named tensors."""
+"""Files that are written whole or not at all, and their hashes. Quick to import: see `tensor_files` for tensors."""
 
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
-from safetensors.torch import save_file
-from torch import Tensor
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from PIL.PngImagePlugin import PngInfo
 
 
 @contextmanager
@@ -60,14 +59,7 @@ def write_json(path: Path, value: object) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    packed = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
-    with replacing(path) as aside:
-        # None, not {}: with an empty dictionary and no tensors, safetensors 0.8 writes a header that it cannot read.
-        save_file(packed, str(aside), metadata=dict(metadata) if metadata else None)
-
-
-def write_png(path: Path, image: Image.Image, info: PngInfo | None = None) -> None:
+def write_png(path: Path, image: "Image", info: "PngInfo | None" = None) -> None:
     with replacing(path) as aside:
         image.save(aside, format="PNG", pnginfo=info)
 
@@ -86,16 +78,3 @@ def sync_folder(folder: Path) -> None:
 def file_sha256(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def tensors_sha256(tensors: Mapping[str, Tensor], head: str = "", end: str = "\n") -> str:
-    """sha256 (hex) over `head`, then names, dtypes, shapes and bytes, in order of the names.
-
-    Args:
-        end: what stands between a tensor's shape and its bytes.
-    """
-    digest = hashlib.sha256(head.encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}{end}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

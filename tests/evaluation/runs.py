@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mnemon.files import write_json, write_safetensors
+from mnemon.files import write_json
+from mnemon.tensor_files import write_safetensors
 
 NOUNS = ("mug", "mug", "cat", "boat", None)
 PICTURES, REFERENCES, GENERAL = 4, 3, 5

@@ -5,7 +5,8 @@ from pathlib import Path
 import torch
 from transformers import CLIPConfig, CLIPModel, CLIPTextModelWithProjection, CLIPTokenizer, ViTConfig, ViTModel
 
-from mnemon.files import write_json, write_safetensors
+from mnemon.files import write_json
+from mnemon.tensor_files import write_safetensors
 from mnemon.world.encoder import ImageEncoder
 from tests.tiny import tiny_text_config, tiny_tokenizer
 

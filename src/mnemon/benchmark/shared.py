@@ -11,11 +11,11 @@ from safetensors import safe_open
 from torch import Tensor
 
 from mnemon.evaluation import Encoders, EvalSettings, evaluate
-from mnemon.files import write_safetensors
 from mnemon.methods import method_from
 from mnemon.methods.base import Method
 from mnemon.models import Base
 from mnemon.sampling import Composed
+from mnemon.tensor_files import write_safetensors
 from mnemon.training import Examples
 from mnemon.training.generated import calibration_images
 

@@ -30,7 +30,8 @@ from torch import Tensor
 
 from mnemon.errors import MnemonError
 from mnemon.evaluation.run_record import Failure, RunRecord, comparable_settings
-from mnemon.files import write_json, write_png, write_safetensors
+from mnemon.files import write_json, write_png
+from mnemon.tensor_files import write_safetensors
 
 UNSAID = {"protocol": "paper", "hold_out": True}
 """What holds of a run whose job.json does not say."""

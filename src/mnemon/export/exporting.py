@@ -28,9 +28,10 @@ from mnemon.export.naming import (
 )
 from mnemon.export.pipeline_folder import write_pipeline
 from mnemon.export.selection import Selection, select
-from mnemon.files import new_folder, write_safetensors, write_text
+from mnemon.files import new_folder, write_text
 from mnemon.library import Library
 from mnemon.models import Base
+from mnemon.tensor_files import write_safetensors
 
 LORA_NAME = "pytorch_lora_weights"
 """The file name that diffusers and the hub look for."""

@@ -7,9 +7,10 @@ from typing import Any
 from safetensors.torch import load_file
 
 from mnemon.adapters import load_deltas, save_deltas
-from mnemon.files import sync_folder, write_safetensors
+from mnemon.files import sync_folder
 from mnemon.library.entry import DELTAS, EXTRA, TOKENS, File
 from mnemon.methods.base import TrainedConcept
+from mnemon.tensor_files import write_safetensors
 
 
 def write_concept(folder: Path, learned: TrainedConcept) -> dict[str, File]:

@@ -10,7 +10,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from mnemon.errors import MnemonError
-from mnemon.files import file_sha256, tensors_sha256, write_json, write_safetensors
+from mnemon.files import file_sha256, write_json
+from mnemon.tensor_files import tensors_sha256, write_safetensors
 
 RESTORE = "put it back from a copy of the library"
 CHECKSUM = "seal"  # the key on disk

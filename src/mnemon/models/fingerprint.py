@@ -7,7 +7,8 @@ from pathlib import Path
 
 from torch import nn
 
-from mnemon.files import file_sha256, tensors_sha256
+from mnemon.files import file_sha256
+from mnemon.tensor_files import tensors_sha256
 
 WEIGHTS = re.compile(r"(model|diffusion_pytorch_model)(-\d+-of-\d+)?\.safetensors")
 """The files that are loaded by default; variants such as `model.fp16.safetensors` lie beside them unused."""

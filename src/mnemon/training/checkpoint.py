@@ -8,7 +8,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from mnemon.files import write_safetensors
+from mnemon.tensor_files import write_safetensors
 
 
 def save_checkpoint(

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from mnemon.adapters import save_deltas
 from mnemon.errors import MnemonError
-from mnemon.files import tensors_sha256
 from mnemon.methods import method_settings
 from mnemon.methods.base import Method, TrainedConcept
 from mnemon.models.base import Base
+from mnemon.tensor_files import tensors_sha256
 from mnemon.training.checkpoint import load_checkpoint, save_checkpoint
 from mnemon.training.settings import TrainingSettings
 from mnemon.training.tasks import ConceptTask

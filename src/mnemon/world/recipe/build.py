@@ -18,7 +18,8 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from mnemon.errors import MnemonError
-from mnemon.files import write_json, write_safetensors
+from mnemon.files import write_json
+from mnemon.tensor_files import write_safetensors
 from mnemon.world.encoder import ImageEncoder, packed
 from mnemon.world.recipe import images as rendering
 from mnemon.world.recipe.autoencoder import autoencoder_figures, encode, train_autoencoder

@@ -13,7 +13,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from mnemon.files import write_safetensors
+from mnemon.tensor_files import write_safetensors
 from mnemon.world.attributes import ATTRIBUTES
 from mnemon.world.captions import caption
 from mnemon.world.looks import free_look, palette_look
