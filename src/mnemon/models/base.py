@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mnemon.errors import MnemonError
+from mnemon.models.checkpointing import checkpoint_with_hooks
 from mnemon.models.conditioning import Conditioning
 from mnemon.models.fingerprint import fingerprint_of_modules
 from mnemon.models.regional_cross_attention import RegionalPrompts
@@ -158,7 +159,7 @@ class Base(ABC):
         """Trade time for memory in the denoiser's backward pass; the numbers stay the same."""
         denoiser: Any = self.denoiser
         if on:
-            denoiser.enable_gradient_checkpointing()
+            denoiser.enable_gradient_checkpointing(checkpoint_with_hooks)
         else:
             denoiser.disable_gradient_checkpointing()
 
