@@ -20,6 +20,7 @@ LAYERS = [
     {"adapters"},
     {"models", "data", "world"},
     {"settings"},
+    {"names"},
     {"files", "tensor_files", "errors"},
 ]
 HEIGHT = {room: -depth for depth, layer in enumerate(LAYERS) for room in layer}

@@ -16,7 +16,7 @@ NO_LIBRARY = ("list", "--library", "nowhere")
 
 def test_help_names_every_command_and_is_no_error(mnemon: Command) -> None:
     shown = mnemon("--help")
-    commands = ("learn", "generate", "list", "show", "remove", "evaluate", "methods", "base", "demo")
+    commands = ("learn", "generate", "list", "show", "remove", "evaluate", "check", "methods", "base", "demo")
     assert shown.code == 0 and all(command in shown.out for command in commands)
     assert all(mnemon(command, "--help").code == 0 for command in commands)
 
@@ -61,7 +61,7 @@ def test_interrupted_is_130(mnemon: Command, monkeypatch: pytest.MonkeyPatch) ->
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mnemon.library.Library.open", interrupt)
+    monkeypatch.setattr("mnemon.library.history.History.open", interrupt)
     result = mnemon(*NO_LIBRARY)
     assert result.code == 130 and "same command" in result.err
 

@@ -1,9 +1,13 @@
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+import mnemon as mnemon_package
 from mnemon.api.opening import opened_or_created
 from mnemon.library import Library
 from mnemon.methods import METHODS
@@ -144,8 +148,29 @@ def test_there_is_no_library(mnemon: Command, command: str) -> None:
 
 def test_a_damaged_file_is_named(mnemon: Command, taught: Path) -> None:
     (taught / "concepts" / "000001-sip" / "deltas.safetensors").write_bytes(b"")
-    result = mnemon("list", *LIB)
-    assert result.code == 1 and "000001-sip/deltas.safetensors" in result.err
+    assert "sip" in mnemon("list", *LIB).out and "mnemon check" in mnemon("list", *LIB).err
+    checked = mnemon("check", *LIB)
+    assert checked.code == 1 and "000001-sip/deltas.safetensors" in checked.out and "<sip>" in checked.out
+    drawn = mnemon("generate", "a <sip> mug", *LIB)
+    assert drawn.code == 1 and "000001-sip/deltas.safetensors" in drawn.err
+
+
+def test_a_whole_library_is_said_to_be_whole(mnemon: Command, taught: Path) -> None:
+    checked = mnemon("check", *LIB)
+    assert checked.code == 0 and "whole" in checked.out and checked.err == ""
+    assert mnemon("check", *LIB, "--json").json == []
+
+
+def test_looking_and_removing_do_not_wait_for_torch(taught: Path) -> None:
+    commands = [["list"], ["show"], ["show", "sip"], ["remove", "sip"]]
+    code = (
+        "import sys; from mnemon.cli import app\n"
+        f"for command in {commands}: app([*command, *{list(LIB)}], standalone_mode=False)\n"
+        "sys.exit(' '.join({'torch', 'numpy', 'PIL'} & sys.modules.keys()) or 0)"
+    )
+    paths = {**os.environ, "PYTHONPATH": str(Path(mnemon_package.__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", code], env=paths, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_library_moves_with_its_base_in_place(mnemon: Command, taught: Path, world_folder: Path) -> None:

@@ -8,12 +8,12 @@ from pathlib import Path
 import torch
 
 from mnemon.api.opening import base_of, opened_or_created
-from mnemon.data.concept import NAME
 from mnemon.errors import MnemonError
 from mnemon.export import ExportResult, RankSelection, as_concept, export, push, read_adapter
 from mnemon.library import Library
 from mnemon.methods.base import Method
 from mnemon.models import Base
+from mnemon.names import NAME
 
 
 @dataclass(frozen=True)

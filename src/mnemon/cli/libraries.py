@@ -1,4 +1,4 @@
-"""The commands that work on a library: learn, generate, list, show, remove, evaluate, methods."""
+"""The commands that work on a library: learn, generate, evaluate, methods."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,14 +8,15 @@ from rich.padding import Padding
 
 from mnemon.cli.learning import learn
 from mnemon.cli.options import DEFAULT_LIBRARY, At, BaseAt, Json, LibraryPath, WeightsOption, opened_base
-from mnemon.cli.printing import fact, number, out, print_json, progress, row_table, say, table
+from mnemon.cli.printing import number, out, print_json, progress, row_table, say
+from mnemon.cli.records import check, list_, remove, show
 from mnemon.errors import MnemonError
 from mnemon.settings import DEFAULT_METHOD
 
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands in the order in which a newcomer meets them."""
-    for command in (learn, generate, list_, show, evaluate, remove, methods):
+    for command in (learn, generate, list_, show, evaluate, remove, check, methods):
         app.command(command.__name__.rstrip("_"))(command)
 
 
@@ -92,70 +93,6 @@ def generate(
         say(f"{len(files)} images: {files[0]} to {files[-1]}" if len(files) > 1 else f"1 image: {files[0]}")
 
 
-def list_(library: LibraryPath = DEFAULT_LIBRARY, at: At = None, json_output: Json = False) -> None:
-    """The concepts of the library, in order of learning."""
-    from mnemon.library import Library
-
-    opened = Library.open(library, at)
-    concepts = [
-        {"name": entry.concept, "noun": entry.class_noun, "state": entry.number, "learned": entry.time,
-         "photos": len(entry.photos), "bytes": entry.stored_bytes}
-        for entry in opened.concepts().values()
-    ]  # fmt: skip
-    if json_output:
-        print_json(concepts)
-        return
-    say(f"{library}: base '{opened.base_name}', method '{opened.method.name}', revision {opened.revision}")
-    columns = ("concept", "noun", "revision", "learned", "photos", "kB")
-    rows = [
-        (c["name"], c["noun"] or "–", c["state"], c["learned"], c["photos"], f"{int(str(c['bytes'])) / 1000:.0f}")
-        for c in concepts
-    ]
-    out.print(table(columns, rows))
-
-
-def show(
-    name: Annotated[str | None, typer.Argument(help="A concept; the library's history without one.")] = None,
-    library: LibraryPath = DEFAULT_LIBRARY,
-    at: At = None,
-    json_output: Json = False,
-) -> None:
-    """One concept with its scores over time, or the library's history."""
-    from mnemon.library import Library
-
-    opened = Library.open(library, at)
-    rows = opened.rows()
-    if name is None:
-        history = [
-            {"state": e.number, "action": e.action, "concept": e.concept, "time": e.time} for e in opened.history()
-        ]
-        value: Any = {"base": opened.base_name, "method": opened.method.name, "history": history, "rows": rows}
-        if not json_output:
-            out.print(table(("revision", "action", "concept", "time"), [tuple(entry.values()) for entry in history]))
-            if rows:
-                out.print(row_table(rows[max(rows)], opened))
-    else:
-        if name not in opened.concepts():
-            raise MnemonError(f"{library} has no concept '{name}'; it has: {', '.join(opened.names()) or 'none yet'}.")
-        entry = opened.concepts()[name]
-        scores = {state: row["concepts"][name] for state, row in rows.items() if name in row["concepts"]}
-        value = {
-            "name": name, "noun": entry.class_noun, "state": entry.number, "time": entry.time,
-            "bytes": entry.stored_bytes, "photos": list(entry.photos), "settings": entry.settings,
-            "facts": entry.facts, "scores": scores,
-        }  # fmt: skip
-        if not json_output:
-            called = f"<{name}> {entry.class_noun or ''}".strip()
-            say(f"{called}: learned {entry.time} as revision {entry.number}")
-            for key, noted in entry.facts.items():
-                say(f"  {key.replace('_', ' ')}: {fact(noted)}")
-            lines = [(s, number(v["identity_alignment"]), number(v["image_alignment"]), number(v["text_alignment"]))
-                     for s, v in scores.items()]  # fmt: skip
-            out.print(table(("revision", "identity", "image", "text"), lines))
-    if json_output:
-        print_json(value)
-
-
 def evaluate(
     library: LibraryPath = DEFAULT_LIBRARY,
     to: Annotated[Path, typer.Option("--out", "-o", help="Folder for plots and the page.")] = Path("evaluation"),
@@ -183,22 +120,6 @@ def evaluate(
     for key, value in figures(matrix).items():
         say(f"  {key:24} {number(value)}")
     say(f"Written: {page}")
-
-
-def remove(
-    name: Annotated[str, typer.Argument(help="The concept to take out.")],
-    library: LibraryPath = DEFAULT_LIBRARY,
-    json_output: Json = False,
-) -> None:
-    """Take a concept out of the model, exactly. Its files stay, so past revisions still open."""
-    from mnemon.library import Library
-
-    revision = Library.open(library).remove(name)
-    if json_output:
-        print_json({"removed": name, "state": revision})
-    else:
-        before = revision - 1
-        say(f"<{name}> is removed; the library is at revision {revision}. Revision {before} has it (--at {before}).")
 
 
 def methods(json_output: Json = False) -> None:

@@ -5,9 +5,10 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from mnemon.data.concept import NAME, Concept, check_name
+from mnemon.data.concept import Concept
 from mnemon.data.reading import MAX_PIXELS, SUFFIXES, read_photo, read_text
 from mnemon.errors import MnemonError
+from mnemon.names import NAME, check_name
 
 METADATA = "metadata.jsonl"
 

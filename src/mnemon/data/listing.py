@@ -6,10 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mnemon.data.concept import NAME, NAME_RULE, Concept
+from mnemon.data.concept import Concept
 from mnemon.data.layouts import concept_from_folder, existing_folder, name_of_folder
 from mnemon.data.reading import MAX_PIXELS, read_text
 from mnemon.errors import MnemonError
+from mnemon.names import NAME, NAME_RULE
 
 FIELDS = ("instance_prompt", "class_prompt", "instance_data_dir", "class_data_dir")
 

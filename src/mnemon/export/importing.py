@@ -9,7 +9,6 @@ from torch import Tensor
 
 from mnemon.adapters import Delta, Dense, LowRank
 from mnemon.adapters.checks import matrix_shape
-from mnemon.data.concept import check_name
 from mnemon.errors import MnemonError
 from mnemon.export.cloneofsimo import cloneofsimo_factors, cloneofsimo_vectors, is_cloneofsimo, other_keys
 from mnemon.export.factors import SAME
@@ -21,6 +20,7 @@ from mnemon.files import file_sha256
 from mnemon.methods.base import Method, TrainedConcept
 from mnemon.models import Base
 from mnemon.models.layers import every_layer
+from mnemon.names import check_name
 
 MAX_LISTED = 5  # of a long list in an error
 OTHER_METHOD = "Import it into a library of another method, such as 'stamina' or 'lora'."

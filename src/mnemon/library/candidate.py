@@ -16,20 +16,15 @@ from typing import Any
 
 from torch import Tensor
 
-from mnemon.data.concept import NAME
 from mnemon.errors import MnemonError
 from mnemon.files import sync_folder
 from mnemon.library.concepts import read_concept, write_concept
 from mnemon.library.entry import DELTAS, EXTRA, LEARN, TOKENS, File
-from mnemon.library.hashed import (
-    check_file,
-    read_hashed,
-    read_hashed_tensors,
-    write_hashed,
-    write_hashed_tensors,
-)
+from mnemon.library.hashed import read_hashed, write_hashed
+from mnemon.library.hashed_tensors import read_hashed_tensors, write_hashed_tensors
 from mnemon.library.library import Library
 from mnemon.methods.base import TrainedConcept
+from mnemon.names import NAME
 
 REMEDY = "drop the candidate with `mnemon discard`, and learn it again"
 
@@ -177,9 +172,7 @@ def _read(library: Library, number: int, body: Mapping[str, Any]) -> Proposal:
     if not NAME.fullmatch(body["name"]) or set(files) - {EXTRA} != {DELTAS, TOKENS}:
         # Names become paths: nothing in a candidate may lead out of the library's folder.
         raise MnemonError(f"The file {_header(library)} describes no candidate: {REMEDY}.")
-    for name, file in files.items():
-        check_file(folder / name, file.sha256, REMEDY)
-    learned = read_concept(folder, body["name"], body["noun"], files, body["facts"])
+    learned = read_concept(folder, body["name"], body["noun"], files, body["facts"], REMEDY)
     references = read_hashed_tensors(_references(library, number), REMEDY) if body["references"] else None
     return Proposal(learned, body["photos"], body["settings"], references)
 

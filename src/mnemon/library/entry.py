@@ -1,14 +1,14 @@
 """One commit of a library's history: a concept was learned, or removed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mnemon.data.concept import NAME
 from mnemon.errors import MnemonError
 from mnemon.files import file_sha256
-from mnemon.library.hashed import CHECKSUM, RESTORE, check_file, read_hashed, write_hashed
+from mnemon.library.hashed import CHECKSUM, RESTORE, read_hashed, write_hashed
+from mnemon.names import NAME
 
 LEARN, REMOVE = "learn", "remove"
 DELTAS, TOKENS, EXTRA = "deltas.safetensors", "tokens.safetensors", "extra.safetensors"
@@ -64,6 +64,11 @@ class Entry:
         return f"{self.number:06d}-{self.concept}"
 
     @property
+    def remedy(self) -> str:
+        """How an error about a file of the concept goes on."""
+        return f"{RESTORE}, or open the library at revision {self.number - 1}, before '{self.concept}' was learned"
+
+    @property
     def stored_bytes(self) -> int:
         return sum(file.bytes for file in self.files.values())
 
@@ -94,14 +99,19 @@ def history_until(library: Path, root: str, at: int | None) -> list[Entry]:
     newest = newest_entry(library)
     if at is not None and not 0 <= at <= newest:
         raise MnemonError(f"The library {library} has no revision {at}: its revisions are 0 to {newest}.")
-    entries: list[Entry] = []
-    for number in range(1, (newest if at is None else at) + 1):
+    return list(chain(library, root, newest if at is None else at))
+
+
+def chain(library: Path, root: str, last: int) -> Iterator[Entry]:
+    """The entries 1 to `last`, one after another, each checked before it is given. Raises as `history_until` does."""
+    parent = root
+    for number in range(1, last + 1):
         path = entry_path(library, number)
         entry = _read_entry(path)
-        if entry.number != number or entry.parent != (entries[-1].checksum if entries else root):
+        if entry.number != number or entry.parent != parent:
             raise MnemonError(f"The file {path} does not belong to this history: {RESTORE}.")
-        entries.append(entry)
-    return entries
+        parent = entry.checksum
+        yield entry
 
 
 def active_entries(entries: Sequence[Entry]) -> dict[str, Entry]:
@@ -113,15 +123,6 @@ def active_entries(entries: Sequence[Entry]) -> dict[str, Entry]:
         else:
             del active[entry.concept]
     return active
-
-
-def check_files(library: Path, entry: Entry) -> None:
-    """Raises:
-    MnemonError: a file that `entry` brought is missing or changed.
-    """
-    remedy = f"{RESTORE}, or open the library at revision {entry.number - 1}, before '{entry.concept}' was learned"
-    for name, file in entry.files.items():
-        check_file(library / "concepts" / entry.folder / name, file.sha256, remedy)
 
 
 def _read_entry(path: Path) -> Entry:

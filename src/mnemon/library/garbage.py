@@ -1,19 +1,20 @@
 """What interrupted commits left in a library's folder."""
 
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
-from mnemon.library.entry import history_until
+from mnemon.library.entry import Entry
 
 _FOLDERS = ("history", "concepts", "references", "scores", "fused")
 
 
-def clear_garbage(library: Path, root: str) -> None:
-    """Remove what belongs to no commit; for the one who holds the lock. `root` is the checksum of library.json."""
+def clear_garbage(library: Path, entries: Iterable[Entry]) -> None:
+    """Remove what belongs to no commit; for the one who holds the lock. `entries` are all commits."""
     for name in _FOLDERS:
         for aside in (library / name).glob("*.part"):
             aside.unlink()
-    folders = {entry.folder for entry in history_until(library, root, None)}
+    folders = {entry.folder for entry in entries}
     for folder in (library / "concepts").glob("*"):
         if folder.name not in folders:
             shutil.rmtree(folder)

@@ -1,4 +1,4 @@
-"""Files that show when they were changed: JSON and tensors that carry a sha256 of their own content."""
+"""Files that show when they were changed: JSON that carries a sha256 of its own content, and files of a known hash."""
 
 import hashlib
 import json
@@ -6,12 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
-
 from mnemon.errors import MnemonError
 from mnemon.files import file_sha256, write_json
-from mnemon.tensor_files import tensors_sha256, write_safetensors
 
 RESTORE = "put it back from a copy of the library"
 CHECKSUM = "seal"  # the key on disk
@@ -40,32 +36,10 @@ def read_hashed(path: Path, remedy: str = RESTORE) -> dict[str, Any]:
     except FileNotFoundError:
         raise MnemonError(f"The file {path} is missing: {remedy}.") from None
     except ValueError:
-        raise _damaged(path, remedy) from None
+        raise damaged(path, remedy) from None
     if not isinstance(body, dict) or body.get(CHECKSUM) != _checksum({k: v for k, v in body.items() if k != CHECKSUM}):
-        raise _damaged(path, remedy)
+        raise damaged(path, remedy)
     return body
-
-
-def write_hashed_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write `tensors` as safetensors with their checksum in the header, atomically."""
-    write_safetensors(path, tensors, {CHECKSUM: tensors_sha256(tensors)})
-
-
-def read_hashed_tensors(path: Path, remedy: str = RESTORE) -> dict[str, Tensor]:
-    """What `write_hashed_tensors` wrote.
-
-    Raises:
-        MnemonError: the file is no such file or was changed; the message ends in `remedy`.
-    """
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-            checksum = (file.metadata() or {}).get(CHECKSUM)
-    except SafetensorError:
-        raise _damaged(path, remedy) from None
-    if checksum != tensors_sha256(tensors):
-        raise _damaged(path, remedy)
-    return tensors
 
 
 def check_file(path: Path, sha256: str, remedy: str = RESTORE) -> None:
@@ -75,10 +49,10 @@ def check_file(path: Path, sha256: str, remedy: str = RESTORE) -> None:
     if not path.is_file():
         raise MnemonError(f"The file {path} is missing: {remedy}.")
     if file_sha256(path) != sha256:
-        raise _damaged(path, remedy)
+        raise damaged(path, remedy)
 
 
-def _damaged(path: Path, remedy: str) -> MnemonError:
+def damaged(path: Path, remedy: str) -> MnemonError:
     return MnemonError(f"The file {path} is damaged or was changed: {remedy}.")
 
 

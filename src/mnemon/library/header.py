@@ -1,19 +1,22 @@
 """library.json: the format of a library, the base it was made on, and its method with all settings."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mnemon.errors import MnemonError
 from mnemon.library.hashed import read_hashed, write_hashed
-from mnemon.methods import method_settings
-from mnemon.methods.base import Method
 
 FORMAT = 1
 _HEADER = "library.json"
 
 
-def write_header(library: Path, base_name: str, family: str, fingerprint: str, method: Method) -> None:
+def write_header(library: Path, base: Mapping[str, str], method: Mapping[str, Any]) -> None:
     """Make a new or empty folder a library.
+
+    Args:
+        base: {"name", "family", "fingerprint"}.
+        method: {"name", "settings", "can_remove"}.
 
     Raises:
         MnemonError: there is something else in the folder already.
@@ -23,12 +26,7 @@ def write_header(library: Path, base_name: str, family: str, fingerprint: str, m
     # A creation that was cut short leaves library.json.part; dot files belong to the file manager.
     if library.exists() and (not library.is_dir() or set(library.glob("[!.]*")) - {library / f"{_HEADER}.part"}):
         raise MnemonError(f"{library} is not an empty folder: choose another place for the library.")
-    header = {
-        "format": FORMAT,
-        "base": {"name": base_name, "family": family, "fingerprint": fingerprint},
-        "method": {"name": method.name, "settings": method_settings(method)},
-    }
-    write_hashed(library / _HEADER, header)
+    write_hashed(library / _HEADER, {"format": FORMAT, "base": dict(base), "method": dict(method)})
 
 
 def is_library(path: Path | str) -> bool:

@@ -1,14 +1,13 @@
-"""What can be computed again at any revision: features of references, rows of scores, fusions."""
+"""Tensors that can be computed again at any revision: features of references, and fusions."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from mnemon.adapters import Delta, load_deltas, save_deltas
 from mnemon.library.entry import Entry
-from mnemon.library.hashed import read_hashed, read_hashed_tensors, write_hashed, write_hashed_tensors
+from mnemon.library.hashed_tensors import read_hashed_tensors, write_hashed_tensors
 
 
 def write_references(library: Path, entry: Entry, tensors: Mapping[str, Tensor]) -> None:
@@ -18,22 +17,8 @@ def write_references(library: Path, entry: Entry, tensors: Mapping[str, Tensor])
 def read_references(library: Path, entry: Entry) -> dict[str, Tensor]:
     """Features of images of the concept that `entry` brought; empty if there are none."""
     path = _references(library, entry)
-    return (
-        read_hashed_tensors(path, "delete it, and the concept can be generated but not scored") if path.exists() else {}
-    )
-
-
-def write_row(library: Path, revision: int, row: Mapping[str, Any]) -> None:
-    write_hashed(_row(library, revision), {"state": revision, "row": dict(row)})
-
-
-def read_rows(library: Path, newest: int) -> dict[int, dict[str, Any]]:
-    """Revision -> its row, for those up to `newest` that have one, in order."""
-    rows = {}
-    for revision in range(newest + 1):
-        if _row(library, revision).exists():
-            rows[revision] = read_hashed(_row(library, revision), "delete it and run `mnemon evaluate`")["row"]
-    return rows
+    remedy = "delete it, and the concept can be generated but not scored"
+    return read_hashed_tensors(path, remedy) if path.exists() else {}
 
 
 def write_fused(library: Path, revision: int, deltas: Mapping[str, Delta]) -> None:
@@ -48,10 +33,6 @@ def read_fused(library: Path, revision: int) -> dict[str, Delta] | None:
 
 def _references(library: Path, entry: Entry) -> Path:
     return library / "references" / f"{entry.folder}.safetensors"
-
-
-def _row(library: Path, revision: int) -> Path:
-    return library / "scores" / f"{revision:06d}.json"
 
 
 def _fused(library: Path, revision: int) -> Path:

@@ -1,0 +1,77 @@
+"""All damage of a library, and what each piece of it costs."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from mnemon.errors import MnemonError
+from mnemon.library.candidate import has_candidate, read_candidate
+from mnemon.library.entry import LEARN, Entry, chain, newest_entry
+from mnemon.library.hashed import CHECKSUM, check_file
+from mnemon.library.header import read_header
+from mnemon.library.library import Library
+from mnemon.library.recomputable import read_fused, read_references
+from mnemon.library.scores import read_row
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A piece of damage.
+
+    Attributes:
+        what: the file, what is wrong with it, and what to do.
+        costs: what does not work until it is mended. Everything else does.
+    """
+
+    what: str
+    costs: str
+
+
+def problems(path: Path | str) -> list[Problem]:
+    """Everything that is damaged or missing in a library, also of removed concepts and past revisions. Reads all of
+    its files.
+
+    Raises:
+        MnemonError: there is no library, or another version of mnemon wrote it.
+    """
+    path = Path(path)
+    root = read_header(path)[CHECKSUM]
+    entries: list[Entry] = []
+    found: list[Problem] = []
+    newest = newest_entry(path)
+    try:
+        for entry in chain(path, root, newest):
+            entries.append(entry)
+    except MnemonError as error:
+        readable = len(entries)
+        found.append(Problem(str(error), f"every revision after {readable}; `--at {readable}` opens the last before"))
+    checks = [*_concepts(path, entries), *_revisions(path, len(entries))]
+    if len(entries) == newest:
+        library = Library.open(path)
+        checks += [(partial(read_candidate, library), "the candidate")] if has_candidate(library) else []
+    return found + [Problem(what, costs) for check, costs in checks if (what := _failure(check))]
+
+
+def _concepts(path: Path, entries: list[Entry]) -> Iterator[tuple[Callable[[], object], str]]:
+    for entry in entries:
+        if entry.action == LEARN:
+            folder, name = path / "concepts" / entry.folder, entry.concept
+            for file_name, file in entry.files.items():
+                check = partial(check_file, folder / file_name, file.sha256, entry.remedy)
+                yield check, f"<{name}>, learned as revision {entry.number}"
+            yield partial(read_references, path, entry), f"scores of <{name}> from now on"
+
+
+def _revisions(path: Path, newest: int) -> Iterator[tuple[Callable[[], object], str]]:
+    for revision in range(newest + 1):
+        yield partial(read_row, path, revision), f"the scores of revision {revision}"
+        yield partial(read_fused, path, revision), f"the fusion of revision {revision}"
+
+
+def _failure(check: Callable[[], object]) -> str | None:
+    try:
+        check()
+    except MnemonError as error:
+        return str(error)
+    return None

@@ -1,0 +1,32 @@
+"""Tensors that carry a sha256 of their own content."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from mnemon.library.hashed import CHECKSUM, RESTORE, damaged
+from mnemon.tensor_files import tensors_sha256, write_safetensors
+
+
+def write_hashed_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write `tensors` as safetensors with their checksum in the header, atomically."""
+    write_safetensors(path, tensors, {CHECKSUM: tensors_sha256(tensors)})
+
+
+def read_hashed_tensors(path: Path, remedy: str = RESTORE) -> dict[str, Tensor]:
+    """What `write_hashed_tensors` wrote.
+
+    Raises:
+        MnemonError: the file is no such file or was changed; the message ends in `remedy`.
+    """
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+            checksum = (file.metadata() or {}).get(CHECKSUM)
+    except SafetensorError:
+        raise damaged(path, remedy) from None
+    if checksum != tensors_sha256(tensors):
+        raise damaged(path, remedy)
+    return tensors

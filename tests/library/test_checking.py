@@ -1,0 +1,104 @@
+"""Damage is seen where a file is read, and by `check`, all of it; everything else goes on."""
+
+import pytest
+import torch
+
+from mnemon.errors import MnemonError
+from mnemon.library import History, Library
+from mnemon.library.checking import problems
+from tests.library.fakes import concept, same
+
+MAY_BE_ABSENT = ("references", "scores")
+
+
+@pytest.fixture
+def full(library):
+    """A library with every kind of file but a candidate's."""
+    library.commit(concept("rex", 1))
+    library.commit(concept("tom", 2))
+    library.write_references("rex", {"image": torch.rand(3, 4)})
+    library.write_row(2, {"concepts": {"rex": {"identity_alignment": 0.5}}})
+    library.write_fused(concept("tom", 2).deltas)
+    return library
+
+
+def _files(library):
+    return sorted(path for path in library.path.rglob("*") if path.is_file() and not path.name.startswith("lock"))
+
+
+def _flip(content: bytes) -> bytes:
+    """Change one letter or digit in the middle, so that JSON stays JSON."""
+    middle = next(i for i in range(len(content) // 2, len(content)) if chr(content[i]).isalnum())
+    return content[:middle] + (b"5" if content[middle : middle + 1] != b"5" else b"6") + content[middle + 1 :]
+
+
+HARMS = {"flip": _flip, "truncate": lambda content: content[: len(content) // 2], "empty": lambda content: b""}
+
+
+@pytest.mark.parametrize("harm", [*HARMS, "delete"])
+def test_every_damaged_file_is_named(full, harm):
+    assert not problems(full.path)
+    for path in _files(full):
+        whole = path.read_bytes()
+        if harm == "delete":
+            if path.parent.name in (*MAY_BE_ABSENT, "fused") or path.name in ("library.json", "000002.json"):
+                continue  # may be absent, or its absence is another case
+            path.unlink()
+        else:
+            path.write_bytes(HARMS[harm](whole))
+        if path.name == "library.json":
+            with pytest.raises(MnemonError, match=path.name):
+                problems(full.path)
+        else:
+            assert any(path.name in problem.what for problem in problems(full.path)), path
+        path.write_bytes(whole)
+
+
+def test_all_damage_is_listed_at_once_with_what_it_costs(full):
+    (full.path / "concepts/000001-rex/tokens.safetensors").write_bytes(b"")
+    (full.path / "concepts/000002-tom/deltas.safetensors").unlink()
+    (full.path / "scores/000002.json").write_text("{}")
+    found = problems(full.path)
+    assert [problem.costs for problem in found] == [
+        "<rex>, learned as revision 1", "<tom>, learned as revision 2", "the scores of revision 2",
+    ]  # fmt: skip
+    assert "is missing" in found[1].what and "at revision 1" in found[1].what and "mnemon evaluate" in found[2].what
+
+
+def test_a_broken_history_says_which_revision_still_opens(full):
+    (full.path / "history/000002.json").write_bytes(b"")
+    assert "--at 1" in problems(full.path)[0].costs
+    with pytest.raises(MnemonError, match=r"000002\.json"):
+        Library.open(full.path)
+    assert Library.open(full.path, at=1).names() == ["rex"]
+
+
+def test_a_damaged_concept_is_refused_when_it_is_read_and_everything_else_goes_on(full):
+    (full.path / "concepts/000002-tom/tokens.safetensors").write_bytes(b"")
+    library = Library.open(full.path)
+    assert library.names() == ["rex", "tom"] and list(library.rows()) == [2] and library.references("rex")
+    with pytest.raises(MnemonError, match=r"tokens\.safetensors.*at revision 1"):
+        library.learned()
+    assert same(Library.open(full.path, at=1).learned()[0], concept("rex", 1))
+    library.remove("tom")
+    assert [one.name for one in Library.open(full.path).learned()] == ["rex"]
+
+
+def test_scores_of_another_revision_are_not_taken_for_this_one(full):
+    (full.path / "scores/000001.json").write_bytes((full.path / "scores/000002.json").read_bytes())
+    with pytest.raises(MnemonError, match=r"000001\.json holds the scores of revision 2"):
+        Library.open(full.path).rows()
+
+
+def test_a_library_made_before_says_nothing_of_removal_and_can_still_do_it(full):
+    from mnemon.library.hashed import read_hashed, write_hashed
+
+    header = {key: value for key, value in read_hashed(full.path / "library.json").items() if key != "seal"}
+    assert header["method"].pop("can_remove") is True
+    write_hashed(full.path / "library.json", header)
+    history = full.path / "history"
+    parent = read_hashed(full.path / "library.json")["seal"]
+    for path in sorted(history.iterdir()):
+        entry = {key: value for key, value in read_hashed(path).items() if key != "seal"}
+        parent = write_hashed(path, entry | {"parent": parent})["seal"]
+    assert History.open(full.path).remove("rex") == 3
