@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from mnemon.files import file_sha256, new_folder, write_bytes, write_json, write_png, write_text
 from mnemon.tensor_files import tensors_sha256, write_safetensors
@@ -50,8 +50,6 @@ def test_what_is_written_is_read_back_by_others(tmp_path: Path) -> None:
     assert torch.equal(load_file(tmp_path / "x.safetensors")["new"], torch.ones(2))
     with Image.open(tmp_path / "x.png") as image:
         assert image.getpixel((0, 0)) == (255, 0, 0)
-    for name in ("x.txt", "x.json", "x.png"):
-        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o666 & ~umask()
 
 
 def umask() -> int:
@@ -79,6 +77,22 @@ def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(OSError), new_folder(tmp_path / "out"):
         pass
     assert [path.name for path in tmp_path.rglob("*")] == ["out", "mine"]
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o027, 0o077, 0o002])
+def test_files_have_the_mode_that_the_umask_gives(tmp_path: Path, mask: int) -> None:
+    (tmp_path / "x.safetensors.part").touch(0o600)  # of a call that was cut short
+    before = os.umask(mask)
+    try:
+        for name, write in WRITERS.items():
+            write(tmp_path / name)
+        with new_folder(tmp_path / "out") as aside:
+            (aside / "unet").mkdir()
+            save_file({"weight": torch.ones(2)}, aside / "unet" / "theirs.safetensors")
+    finally:
+        os.umask(before)
+    files = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*") if path.is_file()}
+    assert files == dict.fromkeys([*WRITERS, "theirs.safetensors"], 0o666 & ~mask)
 
 
 def test_a_hash_of_tensors_says_names_dtypes_shapes_and_bytes_in_order_of_names() -> None:

@@ -19,7 +19,9 @@ def replacing(path: Path) -> Iterator[Path]:
     """A file beside `path` to write to: flushed to disk and renamed to `path` when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(path.name + ".part")
+    mode = _default_mode(aside)
     yield aside
+    _set_mode(aside, mode)
     with open(aside, "r+b") as file:
         os.fsync(file.fileno())
     os.replace(aside, path)
@@ -29,13 +31,14 @@ def replacing(path: Path) -> Iterator[Path]:
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """A folder beside `path` to fill: renamed to `path`, which may be an empty folder, when the block ends without an
-    error, else removed."""
+    error, else removed. Its files get the mode of new files."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.part")
     shutil.rmtree(aside, ignore_errors=True)  # of a call that was cut short
     aside.mkdir()
     try:
         yield aside
+        set_default_modes(aside)
         if path.exists():
             path.rmdir()
         os.replace(aside, path)
@@ -62,6 +65,30 @@ def write_json(path: Path, value: object) -> None:
 def write_png(path: Path, image: "Image", info: "PngInfo | None" = None) -> None:
     with replacing(path) as aside:
         image.save(aside, format="PNG", pnginfo=info)
+
+
+def set_default_modes(folder: Path) -> None:
+    """Give every file below `folder` the mode that the umask gives new files there: safetensors makes files that only
+    their owner can read, also when it is called by diffusers or transformers."""
+    probe = folder / ".mode"
+    mode = _default_mode(probe)
+    probe.unlink()
+    for path in folder.rglob("*"):
+        if path.is_file():
+            _set_mode(path, mode)
+
+
+def _default_mode(path: Path) -> int:
+    """The mode of a new file at `path`, which is made, and empty. The umask itself could be read only by setting it,
+    for all threads."""
+    path.unlink(missing_ok=True)
+    path.touch()
+    return path.stat().st_mode
+
+
+def _set_mode(path: Path, mode: int) -> None:
+    if path.stat().st_mode != mode:  # some file systems have one mode for all files and refuse to set it
+        path.chmod(mode)
 
 
 def sync_folder(folder: Path) -> None:

@@ -4,10 +4,11 @@ import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from mnemon.export.naming import DIFFUSERS, KOHYA, Naming, split_target
+from mnemon.export.naming import CLIP, DIFFUSERS, KOHYA, Naming, split_target
 from mnemon.export.selection import Selection
 
 LINEAGE = "mnemon.lineage"
+CLIP_LEVEL = r"(text_model\.)?"
 IMPLEMENTATION = "https://github.com/huggingface/diffusers"
 
 
@@ -64,10 +65,16 @@ def _peft_config(naming: Naming, ranks: Mapping[str, int]) -> str:
     facts: dict[str, object] = {}
     for part, by_path in parts.items():
         most = max(by_path.values())
-        other = {path: rank for path, rank in by_path.items() if rank != most}
+        other = {_pattern(naming, part, path): rank for path, rank in by_path.items() if rank != most}
         config = {"r": most, "lora_alpha": most, "target_modules": list(by_path), "rank_pattern": other}
         facts |= {f"{part}.{key}": value for key, value in {**config, "alpha_pattern": other}.items()}
     return json.dumps(facts, indent=2, sort_keys=True)
+
+
+def _pattern(naming: Naming, part: str, path: str) -> str:
+    """A layer in `rank_pattern`, anchored: PEFT would take `proj_out` for every layer whose path ends so. CLIP's layers
+    lie below `text_model` in older versions of transformers."""
+    return f"^{CLIP_LEVEL}{path}" if naming.encoders.get(part) in CLIP else f"^{path}"
 
 
 def _kohya(selection: Selection, ranks: Mapping[str, int]) -> dict[str, str]:

@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from mnemon.errors import MnemonError
-from mnemon.files import write_json
+from mnemon.files import set_default_modes, write_json
 from mnemon.tensor_files import write_safetensors
 from mnemon.world.encoder import ImageEncoder, packed
 from mnemon.world.recipe import images as rendering
@@ -262,3 +262,4 @@ def _save(
         heads = {head: layer.out_features for head, layer in encoder.heads.items()}
         write_json(encoders / f"{name}.json", {"heads": heads, "embedding": encoder.embedding})
     clip_text.half().save_pretrained(encoders / "clip_text")
+    set_default_modes(folder)
