@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from subprocess import PIPE
 from typing import Any
@@ -15,10 +15,12 @@ import torch
 from torch import Tensor
 
 from mnemon.adapters import Delta, Dense, LowRank, MaskedLowRank, Sparse
+from mnemon.adapters.checks import matrix_shape
 from mnemon.library import Library
 from mnemon.methods import method_from
 from mnemon.methods.base import TrainedConcept
 from mnemon.models import Base, load_base
+from mnemon.models.layers import every_layer
 from mnemon.sampling import Composed, SamplingSettings, sample
 from tests.tiny import tiny_sd, tiny_sdxl
 from tests.tiny_transformers import PIPELINES, SIDE, shared_pipeline
@@ -42,13 +44,24 @@ def base(request: pytest.FixtureRequest, folders: dict[str, Path]) -> Base:
     return load_base(str(folders[request.param]))
 
 
+@pytest.fixture
+def tiny_base(folders: dict[str, Path], tmp_path: Path) -> Callable[[str], Base]:
+    """A tiny base of a family, in a folder."""
+
+    def loaded(family: str) -> Base:
+        if family in folders:
+            return load_base(str(folders[family]))
+        shared_pipeline(family).save_pretrained(tmp_path / "base")
+        base = load_base(str(tmp_path / "base"))
+        base.resolution = SIDE
+        return base
+
+    return loaded
+
+
 @pytest.fixture(params=PIPELINES)
-def transformer(request: pytest.FixtureRequest, tmp_path: Path) -> Base:
-    """A tiny base of each transformer family, in a folder."""
-    shared_pipeline(request.param).save_pretrained(tmp_path / "base")
-    base = load_base(str(tmp_path / "base"))
-    base.resolution = SIDE
-    return base
+def transformer(request: pytest.FixtureRequest, tiny_base: Callable[[str], Base]) -> Base:
+    return tiny_base(request.param)
 
 
 @pytest.fixture
@@ -82,6 +95,19 @@ def concept(base: Base, name: str, seed: int, kind: str = "low_rank", vectors: i
     widths = {encoder: width for encoder, (width, _, _) in base.embedding_statistics().items()}
     tokens = {encoder: 0.5 * torch.randn(vectors, width, generator=generator) for encoder, width in widths.items()}
     return TrainedConcept(name, "dog", deltas, tokens)
+
+
+def of_ranks(base: Base, ranks: Mapping[str, int], scales: Sequence[float] = (0.7, 1.0, 2.0)) -> TrainedConcept:
+    """A concept <rex> that changes any layers of the base, each by factors of a rank of its own; about a tenth of the
+    weights. The scales take turns."""
+    generator = torch.Generator().manual_seed(9)
+    layers, deltas = every_layer(base), {}
+    for index, (target, rank) in enumerate(ranks.items()):
+        d_out, d_in = matrix_shape(layers[target])
+        up, down = torch.randn(d_out, rank, generator=generator), torch.randn(rank, d_in, generator=generator)
+        scale = scales[index % len(scales)]
+        deltas[target] = LowRank(0.03 / (rank**0.5 * (abs(scale) or 1)) * up, down, scale)
+    return TrainedConcept("rex", "dog", deltas, concept(base, "rex", 1).tokens)
 
 
 @pytest.fixture

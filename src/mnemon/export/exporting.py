@@ -118,7 +118,7 @@ def _write(
     if file is None:
         return None, ["Nothing but tokens: these concepts change no weight."]
     path = folder / f"{LORA_NAME}.safetensors" if kind == DIFFUSERS else weights
-    write_safetensors(path, file.tensors, lora_header(selection, file.ranks))
+    write_safetensors(path, file.tensors, lora_header(selection, file.ranks, file.alpha))
     return file, _notes(file, rank_selection) + (_left_by_comfyui(selection, file) if kind == COMFY else [])
 
 

@@ -1,12 +1,16 @@
 """LoRA files in three formats: kohya's, PEFT's as diffusers writes it, and ComfyUI's.
 
-    kohya       lora_unet_<path_with_underscores>.lora_down.weight, .lora_up.weight, .alpha
+    kohya       lora_unet_<path_with_underscores>.lora_down.weight, .lora_up.weight, .alpha; the original path for SDXL
     diffusers   unet.<path>.lora_A.weight, .lora_B.weight; the scale is merged into lora_B
     comfy       transformer.<path>.lora_A.weight, .lora_B.weight, .alpha
 
-kohya's and ComfyUI's also have `.diff`: the whole change of a weight.
+kohya's and ComfyUI's also have `.diff`: the whole change of a weight. Their alpha is the same for all layers of a file:
+diffusers' readers find no other, and take the most frequent one for every layer.
 """
 
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -14,12 +18,16 @@ from torch import Tensor, nn
 
 from mnemon.adapters import LowRank
 from mnemon.errors import MnemonError
+from mnemon.export.checkpoint import original_name, unet_names
 from mnemon.export.factors import RankSelection, low_rank_of, truncated_svd
-from mnemon.export.naming import DIFFUSERS, KOHYA, layer_key
+from mnemon.export.naming import CLIP, COMFY, DIFFUSERS, KOHYA, Naming, layer_key, split_target
 from mnemon.export.selection import Selection
+from mnemon.models import Base
 from mnemon.models.layers import every_layer
 
 KOHYA_NAMES, PEFT_NAMES = ("lora_down.weight", "lora_up.weight"), ("lora_A.weight", "lora_B.weight")
+TEXT_NAMES = ("lora_linear_layer.down.weight", "lora_linear_layer.up.weight")
+ATTENTION = re.compile(r".+\.(q|k|v|out)_proj")
 
 
 @dataclass(frozen=True)
@@ -29,6 +37,7 @@ class LoraFile:
     Attributes:
         tensors: by key.
         ranks: target module -> rank, of those stored as factors.
+        alpha: of all layers; None in a format without it.
         whole: target modules whose whole change is stored, under `.diff`.
         error: relative error of the file: the Frobenius norm of its difference from the change over that of the
             change, over all target modules; measured on the tensors as stored.
@@ -37,6 +46,7 @@ class LoraFile:
 
     tensors: dict[str, Tensor]
     ranks: dict[str, int]
+    alpha: float | None
     whole: tuple[str, ...]
     error: float
     worst: tuple[str, float]
@@ -57,34 +67,57 @@ def lora_file(selection: Selection, rank_selection: RankSelection, dtype: torch.
             f"No tool reads LoRA files in the format '{kind}' for the family '{selection.base.family}': "
             f"choose {' or '.join(naming.formats)}."
         )
-    layers = every_layer(selection.base)
+    layers, keys = every_layer(selection.base), layer_keys(selection.base, naming, kind)
+    factors = _factors_by_target(selection, rank_selection)
+    if not factors:
+        return None
+    low_rank = {target: one for target, one in factors.items() if one is not None}
+    alpha = None if kind == DIFFUSERS else _common_alpha(low_rank)
     tensors: dict[str, Tensor] = {}
-    ranks: dict[str, int] = {}
     norms: dict[str, tuple[float, float]] = {}
-    whole = []
-    for target, delta in selection.deltas.items():
-        matrix = delta.matrix().detach().cpu()
-        if not matrix.any():
-            continue
-        factors = _factors(selection, target, matrix, rank_selection)
-        key = layer_key(naming, target, kind)
-        if factors is None:
-            whole.append(target)
+    for target in factors:  # one layer's matrix at a time: all of them are as large as the base
+        matrix, key = _matrix(selection, target), keys[target]
+        if target in low_rank:
+            one = _stored(low_rank[target], alpha, dtype)
+            names = _names(naming, kind, target, low_rank)
+            tensors |= _tensors(key, names, one, layers[target], alpha)
+            stored = one.matrix()
+        else:
             stored = matrix.to(dtype)
             tensors[f"{key}.diff"] = stored.view(layers[target].weight.shape)
-        else:
-            ranks[target] = factors.rank
-            factors = _stored(factors, kind, dtype)
-            tensors |= _tensors(key, factors, layers[target], kind)
-            stored = factors.matrix()
         norms[target] = ((stored.float() - matrix).norm().item(), matrix.norm().item())
-    if not tensors:
-        return None
     _check_finite(tensors, dtype)
-    off, whole_norm = (sum(pair[index] ** 2 for pair in norms.values()) for index in (0, 1))
+    ranks = {target: one.rank for target, one in low_rank.items()}
+    return LoraFile(tensors, ranks, alpha, tuple(target for target in factors if target not in ranks), *_errors(norms))
+
+
+def layer_keys(base: Base, naming: Naming, kind: str) -> dict[str, str]:
+    """Target module -> its key in a file, without the ending, for every layer that a file may change. Of SDXL's U-Net
+    kohya's scripts know the original names only."""
+    originals = unet_names(base.denoiser) if kind == KOHYA and base.family == "sdxl" else {}
+    return {target: layer_key(naming, original_name(target, originals) or target, kind) for target in every_layer(base)}
+
+
+def _errors(norms: Mapping[str, tuple[float, float]]) -> tuple[float, tuple[str, float]]:
+    """The relative error over all target modules, and the largest of one with its name; `norms` are those of the
+    difference and of the change."""
+    off, whole = (sum(pair[index] ** 2 for pair in norms.values()) for index in (0, 1))
     worst = max(norms, key=lambda target: norms[target][0] / norms[target][1])
-    worst_error = norms[worst][0] / norms[worst][1]
-    return LoraFile(tensors, ranks, tuple(whole), float((off / whole_norm) ** 0.5), (worst, worst_error))
+    return float((off / whole) ** 0.5), (worst, norms[worst][0] / norms[worst][1])
+
+
+def _matrix(selection: Selection, target: str) -> Tensor:
+    return selection.deltas[target].matrix().detach().cpu()
+
+
+def _factors_by_target(selection: Selection, rank_selection: RankSelection) -> dict[str, LowRank | None]:
+    """The factors of every layer that is changed; None where the whole change is to be stored."""
+    factors = {}
+    for target in selection.deltas:
+        matrix = _matrix(selection, target)
+        if matrix.any():
+            factors[target] = _factors(selection, target, matrix, rank_selection)
+    return factors
 
 
 def _factors(selection: Selection, target: str, matrix: Tensor, rank_selection: RankSelection) -> LowRank | None:
@@ -97,23 +130,40 @@ def _factors(selection: Selection, target: str, matrix: Tensor, rank_selection: 
     return truncated_svd(matrix, rank_selection)
 
 
-def _stored(factors: LowRank, kind: str, dtype: torch.dtype) -> LowRank:
-    """The factors as stored: in the file's precision, and with the scale merged where the format has no alpha."""
-    up, down, scale = factors.up.data.float(), factors.down.data, factors.scale
-    if kind == DIFFUSERS:
-        up, scale = up * scale, 1.0
-    return LowRank(up.cpu().to(dtype), down.cpu().to(dtype), scale)
+def _common_alpha(factors: Mapping[str, LowRank]) -> float | None:
+    """The alpha that most of the layers have."""
+    alphas = Counter(one.scale * one.rank for one in factors.values())
+    return alphas.most_common(1)[0][0] if alphas else None
 
 
-def _tensors(key: str, factors: LowRank, layer: nn.Module, kind: str) -> dict[str, Tensor]:
-    down_name, up_name = KOHYA_NAMES if kind == KOHYA else PEFT_NAMES
+def _stored(factors: LowRank, alpha: float | None, dtype: torch.dtype) -> LowRank:
+    """The factors as stored: in the file's precision, and with what the file's alpha leaves of the scale merged."""
+    scale = 1.0 if alpha is None else alpha / factors.rank
+    up = factors.up.data.float() * (factors.scale / scale)
+    return LowRank(up.cpu().to(dtype), factors.down.data.cpu().to(dtype), scale)
+
+
+def _names(naming: Naming, kind: str, target: str, targets: Iterable[str]) -> tuple[str, str]:
+    """How the file names a layer's two factors. diffusers reads a CLIP encoder in PEFT's names only if some layer is an
+    attention's; there is another spelling for the others."""
+    if kind == KOHYA:
+        return KOHYA_NAMES
+    part, _ = split_target(naming, target)
+    if kind == COMFY or naming.encoders.get(part) not in CLIP:
+        return PEFT_NAMES
+    beside = (path for other, path in (split_target(naming, one) for one in targets) if other == part)
+    return PEFT_NAMES if any(ATTENTION.fullmatch(path) for path in beside) else TEXT_NAMES
+
+
+def _tensors(
+    key: str, names: tuple[str, str], factors: LowRank, layer: nn.Module, alpha: float | None
+) -> dict[str, Tensor]:
     up, down = factors.up.data, factors.down.data
     if isinstance(layer, nn.Conv2d):
         down = down.view(-1, layer.in_channels // layer.groups, *layer.kernel_size)
         up = up[..., None, None]
-    tensors = {f"{key}.{down_name}": down, f"{key}.{up_name}": up}
-    alpha = torch.tensor(factors.scale * factors.rank)
-    return tensors if kind == DIFFUSERS else tensors | {f"{key}.alpha": alpha}
+    tensors = {f"{key}.{names[0]}": down, f"{key}.{names[1]}": up}
+    return tensors if alpha is None else tensors | {f"{key}.alpha": torch.tensor(alpha)}
 
 
 def _check_finite(tensors: dict[str, Tensor], dtype: torch.dtype) -> None:

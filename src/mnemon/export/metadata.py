@@ -48,12 +48,12 @@ def lineage(selection: Selection, names: list[str]) -> dict[str, object]:
     }
 
 
-def lora_header(selection: Selection, ranks: Mapping[str, int]) -> dict[str, str]:
-    """The header of a LoRA file, with the rank of each target module that is stored as factors."""
+def lora_header(selection: Selection, ranks: Mapping[str, int], alpha: float | None) -> dict[str, str]:
+    """The header of a LoRA file, with the rank of each target module that is stored as factors, and their alpha."""
     header = model_spec(selection, "lora", selection.names)
     if selection.kind == DIFFUSERS:
         return header | {"lora_adapter_metadata": _peft_config(selection.naming, ranks)}
-    return header | (_kohya(selection, ranks) if selection.kind == KOHYA else {})
+    return header | (_kohya(selection, ranks, alpha) if selection.kind == KOHYA else {})
 
 
 def _peft_config(naming: Naming, ranks: Mapping[str, int]) -> str:
@@ -77,15 +77,14 @@ def _pattern(naming: Naming, part: str, path: str) -> str:
     return f"^{CLIP_LEVEL}{path}" if naming.encoders.get(part) in CLIP else f"^{path}"
 
 
-def _kohya(selection: Selection, ranks: Mapping[str, int]) -> dict[str, str]:
+def _kohya(selection: Selection, ranks: Mapping[str, int], alpha: float | None) -> dict[str, str]:
     """What web interfaces show: network, base, and training words with their counts."""
-    rank = str(max(ranks.values(), default=0))
     entries = selection.library.concepts()
     words = {selection.trigger(name): max(len(entries[name].photos), 1) for name in selection.names}
     return {
         "ss_network_module": "networks.lora",
-        "ss_network_dim": rank,
-        "ss_network_alpha": rank,
+        "ss_network_dim": str(max(ranks.values(), default=0)),
+        "ss_network_alpha": str(alpha or 0.0),
         "ss_base_model_version": selection.naming.base_version or "",
         "ss_output_name": selection.title,
         "ss_tag_frequency": json.dumps({"mnemon": words}),

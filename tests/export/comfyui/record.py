@@ -27,8 +27,8 @@ from mnemon.adapters import Delta, Dense, LowRank, merge
 from mnemon.adapters.checks import matrix_shape
 from mnemon.export import RankSelection, export
 from mnemon.export.checkpoint import PREFIXES
-from mnemon.export.lora import LoraFile
-from mnemon.export.naming import COMFY, DIFFUSERS, KOHYA, Naming, layer_key, mapped_by_comfyui, naming_of
+from mnemon.export.lora import LoraFile, layer_keys
+from mnemon.export.naming import COMFY, DIFFUSERS, KOHYA, Naming, mapped_by_comfyui, naming_of
 from mnemon.export.selection import select
 from mnemon.library import Library
 from mnemon.methods import method_from
@@ -49,6 +49,8 @@ FILES: tuple[tuple[str, list[str], str, RankSelection | None], ...] = (
     ("rex in diffusers' format", ["rex"], DIFFUSERS, None),
 )
 """Title, concepts, format, rank selection; COMFY stands for kohya's where there is a U-Net."""
+ORIGINAL = ("input_blocks", "middle_block", "output_blocks", "out_", "time_embed_", "label_emb")
+"""How the original names of a U-Net begin."""
 WITHIN = 1e-5
 """Largest difference of a weight; the changes are as large as the weights."""
 
@@ -71,8 +73,8 @@ def record(base: Base, mapped: set[str]) -> None:
     lacks = [target for target in every_layer(base) if not mapped_by_comfyui(naming, target)]
     assert not set(lacks) & set(base.target_modules())
     format = KOHYA if naming.kohya else COMFY
-    for target in every_layer(base):
-        assert (layer_key(naming, target, format) in mapped) == (target not in lacks), target
+    for target, key in layer_keys(base, naming, format).items():
+        assert (key in mapped) == (target not in lacks), target
     print(
         f"{base.family}: {len(names)} names; all {len(base.target_modules())} target modules and all but {len(lacks)} "
         f"of {len(every_layer(base))} layers are mapped"
@@ -83,7 +85,10 @@ def ours(base: Base, naming: Naming) -> tuple[str, ...]:
     """How names of our format begin; a U-Net has others too, of the original's blocks."""
     if naming.kohya is None:
         return (naming.denoiser, *naming.encoders)
-    blocks = tuple(f"{naming.kohya[naming.denoiser]}_{name}" for name, _ in base.denoiser.named_children())
+    children = (name for name, _ in base.denoiser.named_children())
+    blocks = tuple(
+        f"{naming.kohya[naming.denoiser]}_{name}" for name in (ORIGINAL if base.family == "sdxl" else children)
+    )
     return blocks + tuple(naming.kohya[encoder] for encoder in naming.encoders)
 
 
