@@ -1,3 +1,6 @@
+import json
+import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -5,17 +8,21 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from torch import Tensor
 
 import mnemon
-from mnemon import api
+from mnemon import api, tensor_files
 from mnemon.api import learning, opening
 from mnemon.data import Concept, Photo
-from mnemon.errors import MnemonError
+from mnemon.errors import MnemonError, WriteError
 from mnemon.evaluation import EvalSettings
 from mnemon.library import Library
+from mnemon.methods import Method
 from mnemon.methods.lora import Lora
+from mnemon.methods.lora_merge import LoraMerge
 from mnemon.models import Base, load_base
+from mnemon.tensor_files import write_safetensors
 from mnemon.training import Examples, TrainingSettings, session
 from mnemon.world import thing_concept
 
@@ -129,10 +136,116 @@ def test_an_interrupted_first_concept_leaves_what_to_go_on_from(tmp_path: Path, 
 
     with pytest.raises(KeyboardInterrupt):
         teach(tmp_path / "lib", sip, base, training=TrainingSettings(checkpoint_seconds=0), on_step=interrupt)
-    assert (tmp_path / "lib" / "training" / "training.safetensors").exists()
+    assert (tmp_path / "lib" / "training" / "sip" / "training.safetensors").exists()
     steps: list[int] = []
     teach(tmp_path / "lib", sip, base, on_step=lambda done, *_: steps.append(done))
     assert steps == [2]
+
+
+class Broken(Exception):
+    pass
+
+
+@pytest.mark.parametrize("error", [Broken("at 2"), MnemonError("at 2"), OSError(28, "at 2")], ids=lambda one: type(one))
+def test_a_first_concept_that_fails_leaves_what_to_go_on_from(
+    tmp_path: Path, sip: Concept, base: Base, error: Exception
+) -> None:
+    def fail(done: int, *_: object) -> None:
+        if done == 2:
+            raise error
+
+    training = TrainingSettings(steps=3, checkpoint_seconds=0)
+    with pytest.raises(type(error), match="at 2") as raised:
+        teach(tmp_path / "lib", sip, base, training=training, on_step=fail)
+    said = "\n".join(raised.value.__notes__)
+    assert re.search(r"training is kept in .*training.safetensors: the same command goes on", said)
+    assert "lib is kept, though it has no concept yet" in said
+    steps: list[int] = []
+    teach(tmp_path / "lib", sip, base, training=training, on_step=lambda done, *_: steps.append(done))
+    assert steps == [3] and not list((tmp_path / "lib" / "training").iterdir())
+
+
+def test_a_first_concept_that_fails_before_anything_is_kept_leaves_nothing(
+    tmp_path: Path, sip: Concept, base: Base
+) -> None:
+    def fail(*_: object) -> None:
+        raise Broken
+
+    with pytest.raises(Broken):
+        teach(tmp_path / "lib", sip, base, on_step=fail)
+    assert not (tmp_path / "lib").exists()
+
+
+def full_disk(monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
+    """No room for tensors in folders of this name; what safetensors raises is no OSError."""
+    save = tensor_files.save_file
+
+    def limited(tensors: Any, path: str, metadata: Any) -> None:
+        if folder in Path(path).parts:
+            raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+        save(tensors, path, metadata=metadata)
+
+    monkeypatch.setattr(tensor_files, "save_file", limited)
+
+
+def test_a_commit_that_cannot_be_written_keeps_the_training(
+    tmp_path: Path, sip: Concept, base: Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        full_disk(patch, "concepts")
+        with pytest.raises(MnemonError, match=r"deltas.safetensors' could not be written .*No space left") as raised:
+            teach(tmp_path / "lib", sip, base)
+    assert "the same command goes on" in raised.value.__notes__[0]
+    steps: list[int] = []
+    teach(tmp_path / "lib", sip, base, on_step=lambda done, *_: steps.append(done))
+    assert not steps and Library.open(tmp_path / "lib").names() == ["sip"]
+
+
+def test_scores_that_cannot_be_written_keep_the_concept(
+    tmp_path: Path, sip: Concept, base: Base, monkeypatch: pytest.MonkeyPatch, quick_scores: None
+) -> None:
+    def fail(*_: object) -> None:
+        raise WriteError("no room")
+
+    monkeypatch.setattr(Library, "write_row", fail)
+    with pytest.raises(MnemonError, match="no room") as raised:
+        teach(tmp_path / "lib", sip, base, scored=True)
+    assert "is in the library" in raised.value.__notes__[0] and "mnemon evaluate" in raised.value.__notes__[0]
+    assert Library.open(tmp_path / "lib").names() == ["sip"]
+
+
+@pytest.mark.parametrize("method", [METHOD, LoraMerge(rank=2, steps=2, batch_size=2)], ids=["lora", "lora-merge"])
+def test_a_killed_run_survives_the_commit_of_another_concept(
+    tmp_path: Path, sip: Concept, tom: Concept, base: Base, method: Method, caplog: pytest.LogCaptureFixture
+) -> None:
+    def interrupt(done: int, *_: object) -> None:
+        raise KeyboardInterrupt
+
+    path, steps = tmp_path / "lib", list[int]()
+    call = partial(api.learn, path, base=base, method=method, scored=False)
+    with pytest.raises(KeyboardInterrupt):
+        call(sip, training=TrainingSettings(checkpoint_seconds=0), on_step=interrupt)
+    call(tom)
+    assert [file.name for file in (path / "training").rglob("*.*")] == ["training.safetensors"]
+    call(sip, on_step=lambda done, *_: steps.append(done))
+    assert Library.open(path).names() == ["tom", "sip"] and not list((path / "training").iterdir())
+    if method.independent:  # what it learns of sip has nothing to do with tom
+        assert steps == [2] and not caplog.text
+    else:
+        assert steps == [1, 2] and "another run: earlier concept tom none then" in caplog.text
+
+
+def test_a_checkpoint_of_an_earlier_version_is_named(
+    tmp_path: Path, sip: Concept, base: Base, caplog: pytest.LogCaptureFixture
+) -> None:
+    old = tmp_path / "lib" / "training" / "sip" / "training.safetensors"
+    identity = {"base": base.fingerprint, "method": "lora", "version of mnemon": "2"}
+    write_safetensors(old, {}, {"facts": json.dumps({"step": 1, "identity": identity})})
+    Library.create(tmp_path / "new", base, METHOD)
+    (tmp_path / "new" / "library.json").rename(tmp_path / "lib" / "library.json")
+    teach(tmp_path / "lib", sip, base)
+    assert "another run: format of checkpoints none then, 3 now" in caplog.text
+    assert not list((tmp_path / "lib" / "training").iterdir())
 
 
 def test_a_second_writer_is_refused(tmp_path: Path, sip: Concept, tom: Concept, base: Base) -> None:

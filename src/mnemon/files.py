@@ -5,9 +5,11 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from mnemon.errors import MnemonError, WriteError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -15,17 +17,45 @@ if TYPE_CHECKING:
 
 
 @contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Within the block `path` is written, by whatever library: what that raises becomes one sentence.
+
+    Raises:
+        WriteError: it could not be written.
+    """
+    try:
+        yield
+    except MnemonError:
+        raise
+    except Exception as error:  # of any type: safetensors, for one, has its own for a full disk
+        reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+        raise WriteError(
+            f"'{path}' could not be written ({reason}): make room on its disk, or look whether you may write there."
+        ) from error
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A file beside `path` to write to: flushed to disk and renamed to `path` when the block ends without an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """A file beside `path` to write to: flushed to disk and renamed to `path` when the block ends without an error.
+
+    Raises:
+        WriteError: it could not be written; what was at `path` is as it was.
+    """
     aside = path.with_name(path.name + ".part")
-    mode = _default_mode(aside)
-    yield aside
-    _set_mode(aside, mode)
-    with open(aside, "r+b") as file:
-        os.fsync(file.fileno())
-    os.replace(aside, path)
-    sync_folder(path.parent)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            mode = _default_mode(aside)
+            yield aside
+            _set_mode(aside, mode)
+            with open(aside, "r+b") as file:
+                os.fsync(file.fileno())
+            os.replace(aside, path)
+        except Exception:
+            with suppress(OSError):
+                aside.unlink()  # on a full disk its room is wanted
+            raise
+        sync_folder(path.parent)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """`mnemon export` and `mnemon import`, as a user meets them."""
 
 import json
+import shutil
 from pathlib import Path
 from unittest.mock import create_autospec
 
@@ -22,7 +23,9 @@ def test_a_concept_goes_out_and_comes_back(mnemon: Command, taught: Path, world_
     assert value["files"] == ["README.md", "embeddings/sip.safetensors", "sip.safetensors"]
     files = ("out/sip.safetensors", "out/embeddings/sip.safetensors")
     value = mnemon("import", *files, *LIB, "--name", "again", "--noun", "mug", "--json").json
+    row = value.pop("row")
     assert value == {"concept": "again", "state": 3, "layers": value["layers"], "vectors": 1, "left": []}
+    assert row["concepts"].keys() == {"sip", "tom", "again"} and Library.open("lib").rows()[3] == row
     before, _, back = Library.open("lib").learned()
     assert all((back.deltas[target].matrix() - delta.matrix()).norm() < 1e-6 for target, delta in before.deltas.items())
     assert mnemon("generate", "a photo of <again> mug", *LIB, "--steps", 2, "-n", 1).code == 0
@@ -36,6 +39,27 @@ def test_a_new_library_from_an_embedding_by_its_file_name(mnemon: Command, world
     assert result.code == 0 and "<tom>" in result.out and Library.open("new").names() == ["tom"]
     taken = mnemon("import", "out/embeddings/tom.safetensors", *new)
     assert taken.code == 1 and "already has a concept 'tom'" in taken.err
+
+
+def test_an_import_is_scored_against_photos_given(mnemon: Command, taught: Path, photos: Path) -> None:
+    mnemon("export", "tom", *LIB, "--as", "kohya", "--out", "out")
+    files = ("out/tom.safetensors", "out/embeddings/tom.safetensors", *LIB)
+    Path("held-out").mkdir()
+    for image in (photos / "tom").glob("*.png"):
+        shutil.copy(image, "held-out")
+    given = mnemon("import", *files, "--name", "again", "--references", "held-out")
+    assert given.code == 0 and "photos given" in given.out
+    scores = Library.open("lib").rows()[3]["concepts"]["again"]
+    assert scores["identity_alignment"] is not None and scores["references"] == 3
+    quiet = mnemon("import", *files, "--name", "third", "--no-score", "--json").json
+    assert quiet["row"] is None and 4 not in Library.open("lib").rows()
+
+
+def test_nothing_is_imported_beside_a_candidate(mnemon: Command, taught: Path) -> None:
+    mnemon("export", "tom", *LIB, "--as", "embedding", "--out", "out")
+    (taught / "candidate").mkdir()
+    (taught / "candidate" / "candidate.json").write_text("{}")
+    assert "kept aside" in mnemon("import", "out/embeddings/tom.safetensors", *LIB, "--name", "new").err
 
 
 def test_the_headers_say_trigger_base_and_lineage(mnemon: Command, taught: Path) -> None:

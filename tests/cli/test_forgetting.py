@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -65,3 +66,30 @@ def test_discard_drops_what_was_kept_aside(teach: Command, mnemon: Command, meas
     teach("--noun", "cat", "--max-forgetting", 0.2, *LIB, source="tom")
     assert mnemon("discard", *LIB).code == 0
     assert Library.open("lib").names() == ["sip"] and "No candidate" in mnemon("commit", *LIB).err
+
+
+def test_an_import_that_costs_too_much_changes_nothing(
+    teach: Command, mnemon: Command, measured: list[dict[str, Any]]
+) -> None:
+    def files() -> dict[str, bytes]:
+        there = (path for path in Path("lib").rglob("*") if path.is_file() and "lock" not in path.name)
+        return {str(path): path.read_bytes() for path in there}
+
+    teach("--noun", "mug", *LIB)
+    mnemon("export", "sip", *LIB, "--as", "kohya", "--out", "out")
+    before, how = files(), ("out/sip.safetensors", *LIB, "--name", "tom", "--trigger", "cat", "--max-forgetting")
+    assert "leave out max_forgetting" in mnemon("import", *how, 1, "--no-score").err
+    refused = mnemon("import", *how, 0.2)
+    assert refused.code == 1 and "<tom> was not committed" in refused.err and "<sip> falls from" in refused.err
+    assert "The library is as it was" in refused.err and "-0.3" in refused.out
+    assert files() == before
+    taken = mnemon("import", *how, 2, "--json").json
+    assert taken["row"] == measured[1] == Library.open("lib").rows()[2]
+
+
+def test_an_import_says_what_it_changes(teach: Command, mnemon: Command) -> None:
+    teach("--noun", "mug", *LIB)
+    mnemon("export", "sip", *LIB, "--as", "kohya", "--out", "out")
+    printed = mnemon("import", "out/sip.safetensors", *LIB, "--name", "tom", "--trigger", "cat").out
+    before, after = (row["concepts"]["sip"]["identity_alignment"] for row in Library.open("lib").rows().values())
+    assert "change" in printed and f"{after - before:+.3f}" in printed

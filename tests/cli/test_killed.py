@@ -25,8 +25,8 @@ def test_the_same_command_goes_on_to_the_same_weights(
     assert Library.open("killed").names() == []
     restore, steps = Checkpoints.restore, []
 
-    def watched(self: Checkpoints) -> int:
-        steps.append(restore(self))
+    def watched(self: Checkpoints, of: int) -> int:
+        steps.append(restore(self, of))
         return steps[-1]
 
     monkeypatch.setattr(Checkpoints, "restore", watched)

@@ -292,6 +292,17 @@ def test_it_goes_on_after_a_kill_bit_for_bit(tmp_path: Path, base: Base, method:
     assert_same_learned(resumed, learn(base, method, "rex", steps=steps))
 
 
+def test_a_run_goes_on_for_longer_unless_its_steps_depend_on_their_number(
+    tmp_path: Path, base: Base, method: Method, caplog: pytest.LogCaptureFixture
+) -> None:
+    learn(base, method, "rex", folder=tmp_path, steps=2)
+    seen: list[int] = []
+    longer = learn(base, method, "rex", folder=tmp_path, on_step=lambda step, *_: seen.append(step), steps=4)
+    assert seen == ([1, 2, 3, 4] if method.follows_progress else [3, 4])
+    assert ("steps 2 then, 4 now" in caplog.text) == method.follows_progress
+    assert_same_learned(longer, learn(base, method, "rex", steps=4))
+
+
 def test_a_method_is_made_again_from_its_settings(method: Method) -> None:
     assert method_from(method.name, method_settings(method)) == method
 

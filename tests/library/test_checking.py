@@ -1,5 +1,7 @@
 """Damage is seen where a file is read, and by `check`, all of it; everything else goes on."""
 
+import re
+
 import pytest
 import torch
 
@@ -35,7 +37,15 @@ def _flip(content: bytes) -> bytes:
 HARMS = {"flip": _flip, "truncate": lambda content: content[: len(content) // 2], "empty": lambda content: b""}
 
 
-@pytest.mark.parametrize("harm", [*HARMS, "delete"])
+FACTS = {
+    "flip": r"has the checksum \w{12}, where \w{12} was written|no checksum|no JSON: .* column|Error while deser",
+    "truncate": r"\d+ bytes, where \d+ were written|no JSON: .* column|Error while deserializing header",
+    "empty": r"0 bytes, where \d+ were written|no JSON: Expecting value|Error while deserializing header",
+    "delete": "is missing",
+}
+
+
+@pytest.mark.parametrize("harm", FACTS)
 def test_every_damaged_file_is_named(full, harm):
     assert not problems(full.path)
     for path in _files(full):
@@ -47,10 +57,12 @@ def test_every_damaged_file_is_named(full, harm):
         else:
             path.write_bytes(HARMS[harm](whole))
         if path.name == "library.json":
-            with pytest.raises(MnemonError, match=path.name):
+            with pytest.raises(MnemonError, match=path.name) as raised:
                 problems(full.path)
+            said = [str(raised.value)]
         else:
-            assert any(path.name in problem.what for problem in problems(full.path)), path
+            said = [problem.what for problem in problems(full.path)]
+        assert any(path.name in text and re.search(FACTS[harm], text) for text in said), (path, said)
         path.write_bytes(whole)
 
 

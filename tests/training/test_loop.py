@@ -1,7 +1,5 @@
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -10,35 +8,16 @@ from mnemon.adapters import attach
 from mnemon.errors import MnemonError
 from mnemon.methods import TrainedConcept
 from mnemon.methods.lora import Lora
-from mnemon.methods.stamina import Stamina
 from mnemon.models import Base
-from mnemon.training import ConceptTask, Examples, StoppingCriterion, TrainingSettings, discard_checkpoint, train
+from mnemon.training import ConceptTask, Examples, TrainingSettings, train
 from tests.contract.table import assert_same_learned, predict
 from tests.tiny import tiny_sd_base
-
-LORA = Lora(rank=2, steps=6, batch_size=4)
-STAMINA = Stamina(rank=2, mask_rank=2, token_hidden=8, b0=0.1, steps=6, batch_size=4)
+from tests.training.runs import LORA, STAMINA, latents, learn, task
 
 
 @pytest.fixture(scope="module")
 def base() -> Base:
     return tiny_sd_base()
-
-
-def latents(base: Base, count: int = 3, seed: int = 0) -> torch.Tensor:
-    return torch.randn(count, *base.latent_shape(), generator=torch.Generator().manual_seed(seed))
-
-
-def task(
-    base: Base, prompts: Sequence[str] = ("a photo of <rex> dog",) * 3, name: str = "rex", **more: Any
-) -> ConceptTask:
-    return ConceptTask(name, "dog", Examples(latents(base, len(prompts)), prompts), **more)
-
-
-def learn(
-    base: Base, method=LORA, settings: dict | None = None, prior: Examples | None = None, **more
-) -> TrainedConcept:
-    return train(base, method, [task(base, prior=prior)], settings=TrainingSettings(**settings or {}), **more)[0]
 
 
 def assert_close(left: TrainedConcept, right: TrainedConcept) -> None:
@@ -166,118 +145,3 @@ def test_tensorboard_gets_the_losses(base: Base, tmp_path: Path) -> None:
         learn(base, settings={"tensorboard": True})
     learn(base, settings={"tensorboard": True}, folder=tmp_path)
     assert list(tmp_path.rglob("events.out.tfevents*"))
-
-
-class Killed(Exception):
-    pass
-
-
-def dying_at(step: int) -> Callable[..., None]:
-    def on_step(done: int, *_: object) -> None:
-        if done == step:
-            raise Killed
-
-    return on_step
-
-
-@pytest.mark.parametrize("method", [LORA, STAMINA], ids=["lora", "stamina"])
-def test_a_run_goes_on_from_its_snapshot_bit_for_bit(base: Base, tmp_path: Path, method) -> None:
-    settings = {"checkpoint_seconds": 0, "lr_scheduler": "cosine", "lr_warmup_steps": 2}
-    with pytest.raises(Killed):
-        learn(base, method, settings, folder=tmp_path, on_step=dying_at(4))
-    seen: list[int] = []
-    resumed = learn(base, method, settings, folder=tmp_path, on_step=lambda step, *_: seen.append(step))
-    assert seen == [5, 6]
-    assert_same_learned(resumed, learn(base, method, settings))
-
-
-def test_a_finished_run_is_found_finished_until_its_snapshot_is_discarded(base: Base, tmp_path: Path) -> None:
-    seen: list[int] = []
-    first = learn(base, folder=tmp_path)
-    again = learn(base, folder=tmp_path, on_step=lambda step, *_: seen.append(step))
-    assert seen == []
-    assert_same_learned(first, again)
-    (tmp_path / "training.safetensors.part").write_bytes(b"cut off")
-    discard_checkpoint(tmp_path)
-    discard_checkpoint(tmp_path)
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
-    ("settings", "method", "what"),
-    [
-        ({"seed": 1}, LORA, "training settings"),
-        ({}, Lora(rank=3, steps=6, batch_size=4), "method"),
-        ({}, STAMINA, "method"),
-    ],
-)
-def test_a_snapshot_of_another_run_is_not_gone_on_from(
-    base: Base, tmp_path: Path, caplog: pytest.LogCaptureFixture, settings: dict, method, what: str
-) -> None:
-    learn(base, folder=tmp_path)
-    seen: list[int] = []
-    with caplog.at_level(logging.WARNING, "mnemon"):
-        learned = learn(base, method, settings, folder=tmp_path, on_step=lambda step, *_: seen.append(step))
-    assert seen[0] == 1 and f"another {what}: training starts anew" in caplog.text
-    assert_same_learned(learned, learn(base, method, settings))
-
-
-def test_other_photos_or_earlier_concepts_start_anew(
-    base: Base, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    settings = TrainingSettings(steps=1, batch_size=1)
-    for earlier, seed in (([], 0), ([], 1), ([learn(base)], 1)):
-        kiki = ConceptTask("kiki", "dog", Examples(latents(base, 1, seed), ["<kiki> dog"]))
-        train(base, LORA, [kiki], earlier, settings, tmp_path)
-    assert "another photos or prompts: training" in caplog.text and "another earlier concepts: training" in caplog.text
-
-
-def test_settings_that_do_not_matter_go_on(base: Base, tmp_path: Path) -> None:
-    with pytest.raises(Killed):
-        learn(base, settings={"checkpoint_seconds": 0}, folder=tmp_path, on_step=dying_at(4))
-    seen: list[int] = []
-    learn(base, settings={"preview_every": 5}, folder=tmp_path, on_step=lambda step, *_: seen.append(step))
-    assert seen == [5, 6]
-
-
-def test_a_damaged_snapshot_is_named(base: Base, tmp_path: Path) -> None:
-    learn(base, folder=tmp_path)
-    (path,) = tmp_path.iterdir()
-    path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(MnemonError, match=f"{path.name} is damaged: delete it"):
-        learn(base, folder=tmp_path)
-
-
-def goal(asked: list[int], stop: int, name: str = "goal") -> StoppingCriterion:
-    def reached(done: int) -> bool:
-        asked.append(done)
-        return done >= stop
-
-    return StoppingCriterion(reached, every=2, name=name)
-
-
-@pytest.mark.parametrize("method", [LORA, STAMINA], ids=["lora", "stamina"])
-@pytest.mark.parametrize("killed", [3, 4])
-def test_a_run_with_a_goal_stops_early_and_at_the_same_step_after_a_kill(
-    base: Base, tmp_path: Path, method, killed: int
-) -> None:
-    tasks, settings = [task(base)], TrainingSettings(checkpoint_seconds=0)
-    asked: list[int] = []
-    whole = train(base, method, tasks, settings=settings, stopping=goal(asked, 4))[0]
-    assert asked == [2, 4]
-    folder = tmp_path / "training"
-    with pytest.raises(Killed):
-        train(base, method, tasks, settings=settings, folder=folder, on_step=dying_at(killed), stopping=goal([], 4))
-    for _ in range(2):  # a finished run is found finished
-        asked.clear()
-        resumed = train(base, method, tasks, settings=settings, folder=folder, stopping=goal(asked, 4))[0]
-        assert asked == [4]
-        assert_same_learned(resumed, whole)
-    seen: list[int] = []
-    further = train(base, method, tasks, settings=settings, folder=folder, on_step=lambda step, *_: seen.append(step))[
-        0
-    ]
-    assert seen == [5, 6]
-    assert_same_learned(further, learn(base, method, {"checkpoint_seconds": 0}))
-    train(base, method, tasks, settings=settings, folder=folder, stopping=goal(asked, 4, "another goal"))
-    assert asked[-2:] == [2, 4]

@@ -4,28 +4,34 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from mnemon.api.opening import base_of, opened_or_created
+from mnemon.api.opening import base_of, encoders_of, opened_or_created
+from mnemon.data import Concept
 from mnemon.errors import MnemonError
+from mnemon.evaluation import Encoders, EvalSettings
+from mnemon.evaluation.evaluate import OnImages
 from mnemon.export import ExportResult, RankSelection, as_concept, export, push, read_adapter
-from mnemon.library import Library
+from mnemon.library import Library, Proposal, check_no_candidate
 from mnemon.methods.base import Method
 from mnemon.models import Base
 from mnemon.names import NAME
+from mnemon.training.committing import ScoredCommit
 
 
 @dataclass(frozen=True)
 class ImportResult:
     """What `import_concept` did: the concept's name, the library's new revision, how many layers it changes, how many
-    vectors its token has, and what of the files was left out."""
+    vectors its token has, what of the files was left out, and the new revision's row of scores, None if not scored."""
 
     concept: str
     revision: int
     layers: int
     vectors: int
     left: tuple[str, ...]
+    row: dict[str, Any] | None = None
 
 
 def export_concepts(
@@ -76,8 +82,15 @@ def import_concept(
     partial: bool = False,
     base: str | Base | None = None,
     method: str | Method | None = None,
+    references: Concept | None = None,
+    score: EvalSettings | None = None,
+    scored: bool = True,
+    max_forgetting: float | None = None,
+    encoders: Encoders | None = None,
+    on_images: OnImages | None = None,
 ) -> ImportResult:
-    """Take a LoRA, an embedding, or one of each, that others made, into a library as one concept.
+    """Take a LoRA, an embedding, or one of each, that others made, into a library as one concept, and score every
+    concept so far.
 
     A library that does not exist yet is made, as `learn` makes it.
 
@@ -85,21 +98,39 @@ def import_concept(
         name: what to call it; without one the first file's name, as far as it may be one.
         trigger: the words that call a LoRA without an embedding; `<name>` then stands for them.
         partial: go on without what cannot be carried.
+        references: photos of the concept to score it against; without them only the others are scored.
+        scored: whether to score.
+        max_forgetting: refuse the file if the identity alignment of an earlier concept falls by more than this below
+            its best so far.
+        score, encoders, on_images: as for `learn`.
 
     Raises:
+        BudgetExceeded: earlier concepts fall by more than `max_forgetting`; the library is as it was.
         MnemonError: a file cannot be read, does not fit the base, or holds what cannot be carried; the name is taken;
             the method composes in a way that leaves nothing of it.
     """
     paths = [Path(file) for file in files]
     concept_name = name or _name_of(paths[0])
+    if max_forgetting is not None and not scored:
+        raise MnemonError("Forgetting is measured by scores: leave out max_forgetting, or import with scores.")
     with opened_or_created(Path(library), base, method) as (opened, found), opened.lock():
+        check_no_candidate(opened)
         opened.check_name(concept_name)
         adapter = read_adapter(paths, found, partial)
         learned = as_concept(adapter, found, opened.method, concept_name, class_noun, trigger)
         sources = {"files": [dict(source) for source in adapter.sources], "left": list(adapter.skipped)}
-        revision = opened.commit(learned, settings={"imported": sources})
+        committing = ScoredCommit(
+            library=opened,
+            base=found,
+            encoders=(encoders or encoders_of(found)) if scored else None,
+            score=score,
+            max_forgetting=max_forgetting,
+        )
+        features = committing.reference_features(references)
+        committing.commit([Proposal(learned, (), {"imported": sources}, features)], on_images)
+        row = committing.finish(on_images)
     vectors = max(len(tensor) for tensor in learned.tokens.values())
-    return ImportResult(concept_name, revision, len(learned.deltas), vectors, adapter.skipped)
+    return ImportResult(concept_name, opened.revision, len(learned.deltas), vectors, adapter.skipped, row)
 
 
 def _name_of(path: Path) -> str:

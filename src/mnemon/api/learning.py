@@ -8,7 +8,7 @@ from mnemon.data import Concept
 from mnemon.errors import MnemonError
 from mnemon.evaluation import Encoders, EvalSettings
 from mnemon.evaluation.evaluate import OnImages
-from mnemon.library import has_candidate
+from mnemon.library import check_no_candidate
 from mnemon.methods.base import Method
 from mnemon.models import Base
 from mnemon.training import OnStep, PhotoSettings, TrainingSettings
@@ -66,11 +66,7 @@ def learn(
     held_out = [references] if isinstance(references, Concept) else references
     _check_options(concepts, held_out, scored, max_forgetting, early_stopping)
     with opened_or_created(Path(library), base, method) as (opened, found), opened.lock():
-        if has_candidate(opened):
-            raise MnemonError(
-                f"A candidate is kept aside in the library {library}: take it in with `mnemon commit --anyway`, or "
-                "drop it with `mnemon discard`."
-            )
+        check_no_candidate(opened)
         for one in concepts:
             opened.check_name(one.name)
         session = TrainingSession(

@@ -18,6 +18,9 @@ from mnemon.models.transformer import TransformerBase
 from mnemon.settings import DEFAULT_METHOD
 from mnemon.world import base_folder
 
+PARTS = ("training", "previews", "concepts", "references", "history", "scores", "fused", "candidate")
+"""The folders of a library."""
+
 
 def base_named(base: str | Base, weights: Weights = "fp32") -> Base:
     """A base by its name; folders by their whole path, which stays true wherever a library is opened from."""
@@ -66,8 +69,8 @@ def encoders_of(base: Base) -> Encoders:
 def opened_or_created(
     path: Path, base: str | Base | None, method: str | Method | None
 ) -> Iterator[tuple[Library, Base]]:
-    """The library, and the base it belongs to. A new library is removed if its first concept fails, but not if it is
-    interrupted: then there is a checkpoint to resume from."""
+    """The library, and the base it belongs to. A new library is removed again if the block fails and has left nothing
+    in it; training that was begun is kept."""
     if is_library(path):
         opened = Library.open(path)
         _check_method(opened, method)
@@ -78,18 +81,26 @@ def opened_or_created(
     opened = Library.create(path, found, chosen)
     try:
         yield opened, found
-    except Exception:
+    except Exception as error:
         if opened.revision == 0:
-            _withdraw(path)
+            _remove_empty(path, error)
         raise
 
 
-def _withdraw(path: Path) -> None:
-    """Take away a library that has learned nothing, and its folder unless there is something else in it."""
+def _remove_empty(path: Path, error: Exception) -> None:
+    """Remove a library without concepts, and its folder unless there is something else in it, but only if it has no
+    file of a training: then the error says what is kept."""
+    folders = [folder for name in PARTS if (folder := path / name).exists()]
+    if any(file.is_file() for folder in folders for file in folder.rglob("*")):
+        error.add_note(
+            f"The library {path} is kept, though it has no concept yet: with other settings of the method, choose "
+            "another folder or delete this one."
+        )
+        return
+    for folder in folders:
+        shutil.rmtree(folder)
     for name in ("library.json", "lock", "lock.pid"):
         (path / name).unlink(missing_ok=True)
-    for name in ("training", "previews", "concepts", "references"):
-        shutil.rmtree(path / name, ignore_errors=True)
     if not any(path.iterdir()):
         path.rmdir()
 

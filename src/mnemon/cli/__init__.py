@@ -47,10 +47,12 @@ def main() -> None:
     _keep_quiet()
     try:
         app([argument for argument in sys.argv[1:] if argument != DEBUG])
-    except (MnemonError, OSError) as error:  # OSError: a full disk, a folder that may not be written
+    except (MnemonError, OSError) as error:  # OSError: a folder that may not be read
         if debug:
             raise
         note(f"Error: {error}", style="bold red")
+        for kept in getattr(error, "__notes__", ()):
+            note(kept)
         raise SystemExit(1) from None
     except SystemExit as end:
         if end.code == INTERRUPTED:

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from mnemon.cli.options import DEFAULT_LIBRARY, At, Json, LibraryPath
-from mnemon.cli.printing import note, print_json, say
+from mnemon.cli.options import DEFAULT_LIBRARY, At, Json, LibraryPath, MaxForgetting, Score
+from mnemon.cli.printing import note, out, print_json, progress, row_table, say
 from mnemon.settings import DEFAULT_METHOD
 
 if TYPE_CHECKING:
@@ -87,9 +87,14 @@ def import_(
     partial: Annotated[bool, typer.Option("--partial", help="Skip what cannot be imported.")] = False,
     base: Annotated[str | None, typer.Option(help="world, a diffusers folder or a hub id, for a new library.")] = None,
     method: Annotated[str | None, typer.Option(help=f"For a new library; {DEFAULT_METHOD} by default.")] = None,
+    references: Annotated[
+        Path | None, typer.Option(help="A folder of photos of it to score against; without, only others are scored.")
+    ] = None,
+    score: Score = True,
+    max_forgetting: MaxForgetting = None,
     json_output: Json = False,
 ) -> None:
-    """Import a LoRA or an embedding trained elsewhere into the library as a concept.
+    """Import a LoRA or an embedding trained elsewhere into the library as a concept, and score all concepts so far.
 
     Formats: kohya, PEFT, diffusers (new and old), ComfyUI's .diff, cloneofsimo, and A1111's embeddings. What cannot be
     imported is reported, never dropped silently.
@@ -97,17 +102,29 @@ def import_(
     Example: mnemon import rex.safetensors --name rex --class-noun dog --trigger sks
     """
     from mnemon import api
+    from mnemon.data import concept_from_folder
+    from mnemon.library import Library
 
-    made = api.import_concept(
-        library, files, name, class_noun, trigger=trigger, partial=partial, base=base, method=method
-    )  # fmt: skip
+    given = concept_from_folder(references, name, class_noun) if references else None
+    with progress("importing") as bar:
+        try:
+            made = api.import_concept(
+                library, files, name, class_noun, trigger=trigger, partial=partial, base=base, method=method,
+                references=given, scored=score, max_forgetting=max_forgetting, on_images=bar.scored,
+            )  # fmt: skip
+        except api.BudgetExceeded as exceeded:
+            if not json_output:
+                out.print(row_table(exceeded.row, Library.open(library)))
+            raise
     if json_output:
         counts = {"state": made.revision, "layers": made.layers, "vectors": made.vectors}
-        print_json({"concept": made.concept, **counts, "left": list(made.left)})
+        print_json({"concept": made.concept, **counts, "left": list(made.left), "row": made.row})
         return
     say(f"<{made.concept}>: {made.layers} layers changed, {made.vectors} vectors; library revision {made.revision}.")
     for key in made.left:
         note(f"Left out: {key}")
+    if made.row is not None:
+        out.print(row_table(made.row, Library.open(library)))
 
 
 def _as_json(made: "ExportResult", pushed: str | None) -> dict[str, Any]:

@@ -122,7 +122,7 @@ def commit(
     if not json_output:
         out.print(row_table(candidate.row, opened))
     if not anyway:
-        raise api.BudgetExceeded(candidate)
+        raise api.BudgetExceeded(candidate, staged=True)
     revision = commit_candidate(opened)
     if json_output:
         print_json({"concepts": candidate.names, "state": revision, "row": candidate.row})

@@ -71,27 +71,41 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
 
 
 def row_table(row: Mapping[str, Any], library: Any) -> Table:
-    """One row of the score matrix: every concept so far, against what photos of it reach against one another."""
-    entries = library.concepts()
+    """One row of the score matrix: every concept so far, how its identity changed since it was last scored, and what
+    photos of it reach against one another."""
+    entries, before = library.concepts(), _identity_before(row, library)
     lines = []
     for name, scores in row["concepts"].items():
-        held_out = name in entries and entries[name].settings.get("held_out")
         identity, image = scores["identity_alignment"], scores["image_alignment"]
-        against = (
-            "–"
-            if not scores["references"] or name not in entries
-            else "held-out photos"
-            if held_out
-            else "training photos"
-        )
+        change = None if identity is None or name not in before else identity - before[name]
         lines.append(
-            (name, number(identity), share(identity, scores["identity_ceiling"]), number(image),
-             share(image, scores["image_ceiling"]), number(scores["text_alignment"]), against)
+            (name, number(identity), "–" if change is None else f"{change:+.3f}",
+             share(identity, scores["identity_ceiling"]), number(image), share(image, scores["image_ceiling"]),
+             number(scores["text_alignment"]), _against(scores, entries.get(name)))
         )  # fmt: skip
-    columns = ("concept", "identity", "of ceiling", "image", "of ceiling", "text", "scored against")
+    columns = ("concept", "identity", "change", "of ceiling", "image", "of ceiling", "text", "scored against")
     made = table(columns, lines)
     made.caption = f"text alignment of general prompts: {number(row['general']['text_alignment'])}"
     return made
+
+
+def _identity_before(row: Mapping[str, Any], library: Any) -> dict[str, float]:
+    """Each concept's identity alignment in the newest other row with the same encoders and settings that has it."""
+    found: dict[str, float] = {}
+    for other in library.rows().values():
+        if other != row and (other["encoders"], other["settings"]) == (row["encoders"], row["settings"]):
+            identities = {name: scores["identity_alignment"] for name, scores in other["concepts"].items()}
+            found |= {name: value for name, value in identities.items() if value is not None}
+    return found
+
+
+def _against(scores: Mapping[str, Any], entry: Any) -> str:
+    """What a concept was scored against; `entry` is its commit, None before that."""
+    if not scores["references"] or entry is None:
+        return "–"
+    if "imported" in entry.settings:
+        return "photos given"
+    return "held-out photos" if entry.settings.get("held_out") else "training photos"
 
 
 def number(value: float | None) -> str:

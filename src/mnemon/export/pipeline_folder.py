@@ -13,6 +13,7 @@ from mnemon.adapters import merge
 from mnemon.errors import MnemonError
 from mnemon.export.naming import placeholder_tokens, tokenizer_of
 from mnemon.export.selection import Selection
+from mnemon.files import writing
 from mnemon.models.layers import every_layer
 from mnemon.models.loading import without_bars
 
@@ -38,7 +39,7 @@ def write_pipeline(selection: Selection, folder: Path, dtype: torch.dtype) -> No
             modules = {part: one for part, one in pipeline.components.items() if isinstance(one, torch.nn.Module)}
             pipeline.register_modules(**copy.deepcopy(modules))
             pipeline.to(dtype=dtype)
-        with without_bars():
+        with without_bars(), writing(folder):
             pipeline.save_pretrained(str(folder))
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mnemon.library.candidate import Candidate as Candidate
     from mnemon.library.candidate import Proposal as Proposal
+    from mnemon.library.candidate import check_no_candidate as check_no_candidate
     from mnemon.library.candidate import commit_candidate as commit_candidate
     from mnemon.library.candidate import discard_candidate as discard_candidate
     from mnemon.library.candidate import has_candidate as has_candidate
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
 _PUBLIC = {
     "candidate": (
-        "Candidate", "Proposal", "commit_candidate", "discard_candidate", "has_candidate", "put_aside", "read_candidate"
+        "Candidate", "Proposal", "check_no_candidate", "commit_candidate", "discard_candidate", "has_candidate",
+        "put_aside", "read_candidate",
     ),
     "entry": ("Entry",),
     "fusion": ("composed_changes", "fused_changes"),

@@ -61,6 +61,17 @@ def has_candidate(library: Library) -> bool:
     return _header(library).exists()
 
 
+def check_no_candidate(library: Library) -> None:
+    """Raises:
+    MnemonError: there is one, which could not be committed any more after another commit.
+    """
+    if has_candidate(library):
+        raise MnemonError(
+            f"A candidate is kept aside in the library {library.path}: take it in with `mnemon commit --anyway`, or "
+            "drop it with `mnemon discard`."
+        )
+
+
 def put_aside(library: Library, candidate: Candidate) -> None:
     """Keep the candidate in the library's folder, without making it part of the library.
 
@@ -122,8 +133,10 @@ def _taken(library: Library, body: Mapping[str, Any]) -> int:
     follows = follows and len(since) <= len(concepts)
     own = [(LEARN, one["name"], {name: File(**file) for name, file in one["files"].items()}) for one in concepts]
     if not follows or [(entry.action, entry.concept, dict(entry.files)) for entry in since] != own[: len(since)]:
+        after = ", ".join(f"{entry.action} <{entry.concept}>" for entry in since) or f"revision {library.revision}"
         raise MnemonError(
-            f"The library {library.path} has changed since its candidate was learned at revision {revision}: {REMEDY}."
+            f"The library {library.path} has changed since its candidate was learned at revision {revision} (then "
+            f"came: {after}): {REMEDY}."
         )
     return len(since)
 

@@ -58,7 +58,7 @@ def _concepts(path: Path, entries: list[Entry]) -> Iterator[tuple[Callable[[], o
         if entry.action == LEARN:
             folder, name = path / "concepts" / entry.folder, entry.concept
             for file_name, file in entry.files.items():
-                check = partial(check_file, folder / file_name, file.sha256, entry.remedy)
+                check = partial(check_file, folder / file_name, file.sha256, file.bytes, entry.remedy)
                 yield check, f"<{name}>, learned as revision {entry.number}"
             yield partial(read_references, path, entry), f"scores of <{name}> from now on"
 

@@ -38,7 +38,7 @@ def read_concept(
         MnemonError: a file is missing or was changed; the message ends in `remedy`.
     """
     for file_name, file in files.items():
-        check_file(folder / file_name, file.sha256, remedy)
+        check_file(folder / file_name, file.sha256, file.bytes, remedy)
     deltas, tokens = load_deltas(load_file(folder / DELTAS)), load_file(folder / TOKENS)
     extra = load_file(folder / EXTRA) if EXTRA in files else {}
     return TrainedConcept(name, class_noun, deltas, tokens, dict(facts), extra)

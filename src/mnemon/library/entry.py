@@ -109,7 +109,11 @@ def chain(library: Path, root: str, last: int) -> Iterator[Entry]:
         path = entry_path(library, number)
         entry = _read_entry(path)
         if entry.number != number or entry.parent != parent:
-            raise MnemonError(f"The file {path} does not belong to this history: {RESTORE}.")
+            other = f"it is entry {entry.number}" if entry.number != number else f"it follows {entry.parent[:12]}"
+            raise MnemonError(
+                f"The file {path} does not belong to this history ({other}, where entry {number} follows "
+                f"{parent[:12]}): {RESTORE}."
+            )
         parent = entry.checksum
         yield entry
 
@@ -128,14 +132,22 @@ def active_entries(entries: Sequence[Entry]) -> dict[str, Entry]:
 def _read_entry(path: Path) -> Entry:
     try:
         entry = _entry(read_hashed(path))
-    except (TypeError, KeyError, AttributeError):
-        raise MnemonError(f"The file {path} is not an entry of a library's history: {RESTORE}.") from None
+    except (TypeError, KeyError, AttributeError) as error:
+        raise _no_entry(path, str(error)) from None
     expected = {DELTAS, TOKENS} if entry.action == LEARN else set()
     brought = set(entry.files) - {EXTRA}
-    if entry.action not in (LEARN, REMOVE) or not NAME.fullmatch(entry.concept) or brought != expected:
-        # Names become paths: nothing in an entry may lead out of the library's folder.
-        raise MnemonError(f"The file {path} is not an entry of a library's history: {RESTORE}.")
+    # Names become paths: nothing in an entry may lead out of the library's folder.
+    if entry.action not in (LEARN, REMOVE):
+        raise _no_entry(path, f"its action is '{entry.action}'")
+    if not NAME.fullmatch(entry.concept):
+        raise _no_entry(path, f"no concept can be called '{entry.concept}'")
+    if brought != expected:
+        raise _no_entry(path, f"its files are {sorted(brought)}, not {sorted(expected)}")
     return entry
+
+
+def _no_entry(path: Path, fact: str) -> MnemonError:
+    return MnemonError(f"The file {path} is not an entry of a library's history ({fact}): {RESTORE}.")
 
 
 def _entry(content: Mapping[str, Any]) -> Entry:

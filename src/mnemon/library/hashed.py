@@ -35,25 +35,34 @@ def read_hashed(path: Path, remedy: str = RESTORE) -> dict[str, Any]:
         body = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise MnemonError(f"The file {path} is missing: {remedy}.") from None
-    except ValueError:
-        raise damaged(path, remedy) from None
-    if not isinstance(body, dict) or body.get(CHECKSUM) != _checksum({k: v for k, v in body.items() if k != CHECKSUM}):
-        raise damaged(path, remedy)
+    except ValueError as error:  # no UTF-8, or no JSON
+        raise damaged(path, f"it is no JSON: {error}", remedy) from None
+    if not isinstance(body, dict) or CHECKSUM not in body:
+        raise damaged(path, "it has no checksum", remedy)
+    checksum = _checksum({key: value for key, value in body.items() if key != CHECKSUM})
+    if body[CHECKSUM] != checksum:
+        raise damaged(path, other_checksum(checksum, str(body[CHECKSUM])), remedy)
     return body
 
 
-def check_file(path: Path, sha256: str, remedy: str = RESTORE) -> None:
+def check_file(path: Path, sha256: str, size: int, remedy: str = RESTORE) -> None:
     """Raises:
-    MnemonError: the file is missing or its bytes do not have this hash.
+    MnemonError: the file is missing, or has not this many bytes or not this hash.
     """
     if not path.is_file():
         raise MnemonError(f"The file {path} is missing: {remedy}.")
-    if file_sha256(path) != sha256:
-        raise damaged(path, remedy)
+    if (found := path.stat().st_size) != size:
+        raise damaged(path, f"it has {found} bytes, where {size} were written", remedy)
+    if (sha := file_sha256(path)) != sha256:
+        raise damaged(path, other_checksum(sha, sha256), remedy)
 
 
-def damaged(path: Path, remedy: str) -> MnemonError:
-    return MnemonError(f"The file {path} is damaged or was changed: {remedy}.")
+def damaged(path: Path, fact: str, remedy: str) -> MnemonError:
+    return MnemonError(f"The file {path} is damaged or was changed ({fact}): {remedy}.")
+
+
+def other_checksum(found: str, written: str) -> str:
+    return f"its content has the checksum {found[:12]}, where {written[:12]} was written"
 
 
 def _checksum(plain: Mapping[str, Any]) -> str:

@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
-from mnemon.library.hashed import CHECKSUM, RESTORE, damaged
+from mnemon.errors import MnemonError
+from mnemon.library.hashed import CHECKSUM, RESTORE, damaged, other_checksum
 from mnemon.tensor_files import tensors_sha256, write_safetensors
 
 
@@ -25,8 +26,12 @@ def read_hashed_tensors(path: Path, remedy: str = RESTORE) -> dict[str, Tensor]:
         with safe_open(str(path), framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
             checksum = (file.metadata() or {}).get(CHECKSUM)
-    except SafetensorError:
-        raise damaged(path, remedy) from None
-    if checksum != tensors_sha256(tensors):
-        raise damaged(path, remedy)
+    except FileNotFoundError:
+        raise MnemonError(f"The file {path} is missing: {remedy}.") from None
+    except Exception as error:  # of any type: the bytes of a damaged file may say anything
+        raise damaged(path, str(error), remedy) from None
+    if checksum is None:
+        raise damaged(path, "it has no checksum", remedy)
+    if checksum != (found := tensors_sha256(tensors)):
+        raise damaged(path, other_checksum(found, checksum), remedy)
     return tensors

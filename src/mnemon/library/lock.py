@@ -8,6 +8,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from mnemon.errors import MnemonError
+from mnemon.files import writing
 
 
 @contextmanager
@@ -28,7 +29,8 @@ def exclusive(path: Path) -> Iterator[None]:
             "wait until it has finished, or stop it."
         ) from None
     try:
-        holder.write_text(f"{os.getpid()}\n")
+        with writing(holder):
+            holder.write_text(f"{os.getpid()}\n")
         yield
     finally:
         lock.release()

@@ -177,6 +177,8 @@ class Method(ABC):
     """Whether a concept is trained on the bare base, without the earlier concepts."""
     trains_jointly: ClassVar[bool] = False
     """Whether all concepts have to be trained together, in one run, on their images mixed."""
+    follows_progress: ClassVar[bool] = False
+    """Whether what a step does depends on how many steps follow it: such a run cannot go on for longer."""
     can_remove: ClassVar[bool] = True
     """Whether a concept's change is stored apart from the others', so that it can be removed."""
     needs_calibration = False

@@ -198,6 +198,7 @@ class Fl2t(Elastic):
     stores: ClassVar[str] = "the factors, the token's vectors for each layer, their encoding, and the proxy"
     order_free: ClassVar[bool] = True
     source: ClassVar[str] = "arXiv 2601.01963"
+    follows_progress: ClassVar[bool] = True
 
     normalisation: Normalisation = "pow8_frobenius"
     """psi, see `aggregation.Elastic`."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -148,6 +148,8 @@ def _weights(target_modules: Mapping[str, nn.Linear], weights: Mapping[str, Tens
 @dataclass(frozen=True)
 class SelectingMethod(Method, ABC):
     """A method whose learners are `SelectingLearner`s."""
+
+    follows_progress: ClassVar[bool] = True
 
     q: Share = 0.08
     """The share of a layer's entries that are the concept's base neurons. 0.08 of the keys and values of Stable

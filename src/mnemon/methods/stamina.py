@@ -197,6 +197,7 @@ class Stamina(Method):
 
     name: ClassVar[str] = "stamina"
     trains: ClassVar[str] = "low-rank factors of the cross-attention keys and values, their masks, and the token's MLP"
+    follows_progress: ClassVar[bool] = True
     stores: ClassVar[str] = "the factors under their masks, and the token's vectors"
     source: ClassVar[str] = "arXiv 2311.18763 (a reading of it; the authors publish no code)"
 

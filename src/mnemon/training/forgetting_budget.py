@@ -11,25 +11,29 @@ from mnemon.evaluation.evaluate import OnImages
 from mnemon.library import Candidate, Library, Proposal, composed_changes, put_aside
 from mnemon.models import Base
 from mnemon.sampling import Composed
-from mnemon.training.resume import discard_checkpoint
 
 
 class BudgetExceeded(MnemonError):
-    """New concepts lower the identity alignment of earlier ones by more than was allowed, and were kept aside.
+    """New concepts lower the identity alignment of earlier ones by more than was allowed.
+
+    Args:
+        staged: whether they were kept aside.
 
     Attributes:
         row: the row of the score matrix with the new concepts in the model.
         forgets: the earlier concepts that fell too far, with their best identity alignment so far, and that in `row`.
     """
 
-    def __init__(self, candidate: Candidate) -> None:
+    def __init__(self, candidate: Candidate, staged: bool) -> None:
         new = " ".join(f"<{name}>" for name in candidate.names)
         self.row, self.forgets = candidate.row, candidate.forgets
         falls = ", ".join(f"<{name}> falls from {best:.3f} to {now:.3f}" for name, (best, now) in self.forgets.items())
-        super().__init__(
-            f"{new} was not committed: with it the identity alignment of {falls}. It is kept aside: take it in all the "
-            "same with `mnemon commit --anyway`, or drop it with `mnemon discard`."
+        remedy = (
+            "It is kept aside: take it in all the same with `mnemon commit --anyway`, or drop it with `mnemon discard`."
+            if staged
+            else "The library is as it was: take it in all the same with a higher --max-forgetting, or none."
         )
+        super().__init__(f"{new} was not committed: with it the identity alignment of {falls}. {remedy}")
 
 
 class ForgettingBudget:
@@ -38,15 +42,23 @@ class ForgettingBudget:
     Args:
         max_forgetting: by how much an earlier concept's identity alignment may fall below its best so far, among rows
             with the same settings and encoders.
+        stage_refused: keep what is refused aside in the library's folder.
 
     Raises:
         MnemonError: an earlier concept that could be scored was not, so that there is nothing to compare with.
     """
 
     def __init__(
-        self, library: Library, base: Base, encoders: Encoders, score: EvalSettings | None, max_forgetting: float
+        self,
+        library: Library,
+        base: Base,
+        encoders: Encoders,
+        score: EvalSettings | None,
+        max_forgetting: float,
+        stage_refused: bool = True,
     ) -> None:
         self._library, self._base, self._encoders, self._max = library, base, encoders, max_forgetting
+        self._stage_refused = stage_refused
         self._score = score or EvalSettings()
         best = {name: self._best_of(name) for name in _scorable(library)}
         self._best = {name: value for name, value in best.items() if value is not None}
@@ -72,7 +84,7 @@ class ForgettingBudget:
         """The row of the score matrix with the new concepts in the model, and the fused changes if the method fuses.
 
         Raises:
-            BudgetExceeded: an earlier concept falls too far; the new ones are staged instead of committed.
+            BudgetExceeded: an earlier concept falls too far.
         """
         method, learned = self._library.method, [*self._library.learned(), *(one.learned for one in proposals)]
         references = self._library.all_references()
@@ -84,9 +96,9 @@ class ForgettingBudget:
         forgets = {name: (best, now[name]) for name, best in self._best.items() if best - now[name] > self._max}
         if forgets:
             candidate = Candidate(tuple(proposals), row, forgets)
-            put_aside(self._library, candidate)
-            discard_checkpoint(self._library.path / "training")
-            raise BudgetExceeded(candidate)
+            if self._stage_refused:
+                put_aside(self._library, candidate)
+            raise BudgetExceeded(candidate, self._stage_refused)
         return row, fused
 
 

@@ -1,16 +1,18 @@
 """The one training loop. It knows no method: a method gives deltas, tokens, parameter groups and a penalty."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from mnemon.errors import MnemonError
+from mnemon.errors import MnemonError, WriteError
 from mnemon.methods.base import Method, TrainedConcept
 from mnemon.models.base import Base
 from mnemon.training.run import Run, StoppingCriterion
 from mnemon.training.settings import TrainingSettings
 from mnemon.training.tasks import ConceptTask
 
+log = logging.getLogger("mnemon")
 OnStep = Callable[[int, int, Mapping[str, float]], None]
 """Called after each step with the steps done, the steps in all, and {"loss", "penalty", "rate"}."""
 OnPreview = Callable[[int], None]
@@ -44,13 +46,14 @@ def train(
         earlier: the concepts that the model has already, in order.
         settings: of the loop.
         folder: for checkpoints; None keeps none. A run that was killed goes on from there to the same weights, bit for
-            bit. When the concepts are committed, call `discard_checkpoint(folder)`.
+            bit. One that cannot be written costs a warning. When the concepts are committed, call
+            `discard_checkpoint(folder)`.
         on_step, on_preview: progress and preview images; previews are for a single task.
         stopping: may end the run before its last step.
 
     Raises:
         MnemonError: the method cannot work on the base or not on several concepts, a prompt names an unknown concept,
-            the loss is not finite, or the checkpoint in `folder` is damaged.
+            the loss is not finite, or the checkpoint in `folder` is damaged or has more steps already.
     """
     method.check_base(base)
     _check_concurrent(method, tasks, earlier)
@@ -59,22 +62,29 @@ def train(
     run = Run(base, method, ordered, earlier, settings, folder, stopping)
     with run.prepared():
         run.on_train_start()
-        done = run.checkpoints.restore()
+        done = run.checkpoints.restore(run.steps)
         while done < run.steps and not run.should_stop(done):
             logs = run.step(done)
             done += 1
             if done == run.steps or run.checkpoints.age >= settings.checkpoint_seconds:
                 run.checkpoints.save(done)
             if on_preview and len(ordered) == 1 and settings.preview_every and done % settings.preview_every == 0:
-                run.preview(partial(on_preview, done))
+                _preview(run, partial(on_preview, done))
             if on_step:
                 on_step(done, run.steps, logs)
         if done < run.steps:
             run.checkpoints.save(done)
         run.on_train_end()
-    run.accelerator.end_training()
+    run.end()
     learned = run.export()
     return [learned[task.name] for task in tasks]
+
+
+def _preview(run: Run, look: Callable[[], None]) -> None:
+    try:
+        run.preview(look)
+    except WriteError as error:
+        log.warning("%s The training goes on without this preview.", error)
 
 
 def _check_concurrent(method: Method, tasks: Sequence[ConceptTask], earlier: Sequence[TrainedConcept]) -> None:

@@ -1,6 +1,7 @@
 """One run of the training loop: what its steps share, and what one step does."""
 
 import hashlib
+import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -13,20 +14,23 @@ import torch
 from torch import Tensor
 
 from mnemon.adapters import merge
-from mnemon.errors import MnemonError
+from mnemon.errors import MnemonError, WriteError
+from mnemon.files import writing
 from mnemon.methods.base import Losses, Method, Start, Step, TrainedConcept
 from mnemon.models.base import Base, Tokens
 from mnemon.models.layers import every_layer
 from mnemon.training.accelerator import make_accelerator
 from mnemon.training.examples import Batch, Examples, draw_batch, joined
+from mnemon.training.identity import EARLY_STOPPING, run_identity
 from mnemon.training.learner_group import LearnerGroup
 from mnemon.training.loss import denoising_loss
 from mnemon.training.penalty_meter import PenaltyMeter
-from mnemon.training.resume import Checkpoints, run_identity
+from mnemon.training.resume import Checkpoints
 from mnemon.training.settings import TrainingSettings
 from mnemon.training.tasks import ConceptTask
 
 T = TypeVar("T")
+log = logging.getLogger("mnemon")
 
 
 @dataclass(frozen=True)
@@ -71,11 +75,11 @@ class Run:
         self.base_lrs = [float(group["lr"]) for group in self.optimizer.param_groups]
         self.accelerator = make_accelerator(base.device, settings, folder)
         self.stepper = self.accelerator.prepare(self.optimizer)
-        if settings.tensorboard:
-            self.accelerator.init_trackers("tensorboard")
+        self._tracks, self._folder = settings.tensorboard, folder
+        self._track(lambda: self.accelerator.init_trackers("tensorboard"))
         identity = run_identity(base, method, tasks, earlier, settings)
-        if stopping is not None:  # a run without may go on from the checkpoint of one with it
-            identity["goal"] = stopping.name
+        if stopping is not None:
+            identity[EARLY_STOPPING] = stopping.name
         modules = {"learner": self.group, "meter": self.meter}
         self.checkpoints = Checkpoints(
             folder, identity, modules, self.optimizer, self.rng, scaler=self.accelerator.scaler
@@ -149,8 +153,22 @@ class Run:
             "rate": self.optimizer.param_groups[0]["lr"],
         }
         self._check(logs["loss"] + logs["penalty"], step)
-        self.accelerator.log(logs, step=step)
+        self._track(lambda: self.accelerator.log(logs, step=step))
         return logs
+
+    def end(self) -> None:
+        """Close what the run has open."""
+        self._track(self.accelerator.end_training)
+
+    def _track(self, write: Callable[[], None]) -> None:
+        """Write something for TensorBoard, if it is wanted; what cannot be written does not end the run."""
+        if self._tracks and self._folder is not None:
+            try:
+                with writing(self._folder):
+                    write()
+            except WriteError as error:
+                log.warning("%s The training goes on without TensorBoard.", error)
+                self._tracks = False
 
     def should_stop(self, done: int) -> bool:
         """Whether to stop after `done` steps. Asked before a step, so that a resumed run asks it too."""

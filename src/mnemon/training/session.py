@@ -1,27 +1,24 @@
 """One call of `learn` on an open library: train, check the forgetting budget, commit, evaluate."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from mnemon.adapters import Delta
-from mnemon.data import Concept, photos_tensor
-from mnemon.evaluation import Encoders, EvalSettings, evaluate_library, reference_features
+from mnemon.data import Concept
+from mnemon.evaluation import Encoders, EvalSettings
 from mnemon.evaluation.evaluate import OnImages
-from mnemon.library import Library, Proposal, fused_changes
+from mnemon.library import Library, Proposal, has_candidate
 from mnemon.methods.base import Method, TrainedConcept
 from mnemon.models import Base
 from mnemon.sampling import ImageMetadata, SamplingSettings, sample, save_image
+from mnemon.training.committing import ScoredCommit
 from mnemon.training.early_stopping import EarlyStopping, IdentityMonitor
-from mnemon.training.forgetting_budget import ForgettingBudget
 from mnemon.training.loop import OnStep, train
 from mnemon.training.prompts import preview_prompt
-from mnemon.training.resume import discard_checkpoint
+from mnemon.training.resume import discard_checkpoint, kept_checkpoints, run_folder
 from mnemon.training.settings import TrainingSettings
 from mnemon.training.tasks import PhotoSettings, make_tasks
 
@@ -76,39 +73,49 @@ class TrainingSession:
     score: EvalSettings | None = None
     max_forgetting: float | None = None
     early_stopping: EarlyStopping | None = None
-    _seconds: dict[str, float] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        self._budget: ForgettingBudget | None = None
         self._monitor: IdentityMonitor | None = None
-        library, base, encoders = self.library, self.base, self.encoders
-        if self.max_forgetting is not None and encoders and library.names():
-            self._budget = ForgettingBudget(library, base, encoders, self.score, self.max_forgetting)
+        self._committing = ScoredCommit(
+            library=self.library,
+            base=self.base,
+            encoders=self.encoders,
+            score=self.score,
+            max_forgetting=self.max_forgetting,
+            stage_refused=True,
+        )
         pairs = zip(self.concepts, self.references, strict=True)
-        self._features = [self._reference_features(references or concept) for concept, references in pairs]
-        if self.early_stopping is not None and encoders and self._features[0]:
+        self._features = [self._committing.reference_features(references or concept) for concept, references in pairs]
+        if self.early_stopping is not None and self.encoders and self._features[0]:
             self._monitor = IdentityMonitor(
-                self.early_stopping, base, library.method, self.concepts[0], self._features[0], encoders
+                self.early_stopping, self.base, self.library.method, self.concepts[0], self._features[0], self.encoders
             )
 
     def run(self, on_step: OnStep | None = None, on_images: OnImages | None = None) -> LearnResult:
         """Raises:
         BudgetExceeded: an earlier concept falls too far; the new ones are staged instead of committed.
         """
-        with self._timed("training"):
-            trained = self._train(on_step)
-        proposals = self._proposals(trained)
-        with self._timed("checking"):
-            row, fused = self._budget.check(proposals, on_images) if self._budget else (None, None)
-        with self._timed("committing"):
-            self._commit(proposals, fused)
-        with self._timed("scoring"):
-            row = self._evaluate(row, on_images)
-        monitor, seconds = self._monitor, self._seconds
+        try:
+            return self._run(on_step, on_images)
+        except Exception as error:
+            self._say_what_is_kept(error)
+            raise
+
+    def _run(self, on_step: OnStep | None, on_images: OnImages | None) -> LearnResult:
+        began = time.monotonic()
+        trained = self._train(on_step)
+        training_seconds = time.monotonic() - began
+        try:
+            self._committing.commit(self._proposals(trained, training_seconds), on_images)
+        finally:
+            if self._is_kept():
+                self._discard_checkpoints()
+        row = self._committing.finish(on_images)
+        monitor, seconds = self._monitor, self._committing.seconds
         return LearnResult(
             revision=self.library.revision,
             row=row,
-            training_seconds=seconds["training"],
+            training_seconds=training_seconds,
             fusion_seconds=seconds["committing"],
             scoring_seconds=seconds["checking"] + seconds["scoring"],
             early_stopping={**monitor.report(self._steps), "seconds": monitor.seconds} if monitor else None,
@@ -132,17 +139,17 @@ class TrainingSession:
             tasks,
             earlier,
             self.training,
-            library.path / "training",
+            self._folder,
             on_step=on_step,
             on_preview=lambda step: _preview(library.path, base, method, self.concepts[0], step),
             stopping=self._monitor.criterion() if self._monitor else None,
         )
 
-    def _proposals(self, trained: Sequence[TrainedConcept]) -> list[Proposal]:
+    def _proposals(self, trained: Sequence[TrainedConcept], seconds: float) -> list[Proposal]:
         """What each commit is to say. A change that concepts share comes first, so that every revision has it."""
         settings: dict[str, Any] = {
             "training": asdict(self.training),
-            "seconds": round(self._seconds["training"] / len(self.concepts), 1),
+            "seconds": round(seconds / len(self.concepts), 1),
         }
         if self._monitor:
             settings["until"] = self._monitor.report(self._steps)
@@ -153,39 +160,37 @@ class TrainingSession:
         ]
         return sorted(proposals, key=lambda proposal: not proposal.learned.deltas)
 
-    def _commit(self, proposals: Sequence[Proposal], fused: Mapping[str, Delta] | None) -> None:
-        """Commit the concepts, and fuse them with the earlier ones where that was not done yet."""
-        for one in proposals:
-            self.library.commit(one.learned, one.photos, one.settings, one.references)
-        discard_checkpoint(self.library.path / "training")
-        if fused is not None:
-            self.library.write_fused(fused)
-        elif self.library.method.fuses:
-            fused_changes(self.library, self.base)
+    def _is_committed(self) -> bool:
+        names = self.library.names()
+        return all(one.name in names for one in self.concepts)
 
-    def _evaluate(self, row: dict[str, Any] | None, on_images: OnImages | None) -> dict[str, Any] | None:
-        """Keep the row of the library's new revision, scored now if it was not yet; None without scores."""
-        if row is None and self.encoders:
-            row = evaluate_library(self.library, self.base, self.encoders, self.score, on_images)
-        if row is not None:
-            self.library.write_row(self.library.revision, row)
-        return row
+    def _is_kept(self) -> bool:
+        """Whether what was learned is in the library's folder without its checkpoint: committed, or staged."""
+        return self._is_committed() or has_candidate(self.library)
 
-    def _reference_features(self, concept: Concept) -> dict[str, Tensor] | None:
-        """What is kept of the reference images, so that the concept can be scored without them."""
-        if self.encoders is None:
-            return None
-        return reference_features(self.encoders, photos_tensor(concept, self.base.resolution))
+    def _discard_checkpoints(self) -> None:
+        discard_checkpoint(self._folder)
+        discard_checkpoint(self._folder.parent)  # of a version that kept one for all concepts
+        with suppress(OSError):  # TensorBoard's files may be there
+            self._folder.rmdir()
+
+    def _say_what_is_kept(self, error: Exception) -> None:
+        kept = kept_checkpoints(self._folder)
+        if self._is_committed():
+            error.add_note(
+                f"What was learned is in the library {self.library.path}, at revision {self.library.revision}: "
+                "`mnemon evaluate` measures the scores that are missing."
+            )
+        elif kept:
+            error.add_note(f"The training is kept in {kept[0]}: the same command goes on from there.")
+
+    @property
+    def _folder(self) -> Path:
+        return run_folder(self.library.path, [concept.name for concept in self.concepts])
 
     @property
     def _steps(self) -> int:
         return self.library.method.steps if self.training.steps is None else self.training.steps
-
-    @contextmanager
-    def _timed(self, phase: str) -> Iterator[None]:
-        began = time.monotonic()
-        yield
-        self._seconds[phase] = time.monotonic() - began
 
 
 def _sources(concept: Concept) -> list[dict[str, str]]:

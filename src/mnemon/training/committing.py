@@ -1,0 +1,87 @@
+"""From concepts that are there, trained or imported, to a commit with its row of scores, within a forgetting budget."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from mnemon.adapters import Delta
+from mnemon.data import Concept, photos_tensor
+from mnemon.evaluation import Encoders, EvalSettings, evaluate_library, reference_features
+from mnemon.evaluation.evaluate import OnImages
+from mnemon.library import Library, Proposal, fused_changes
+from mnemon.models import Base
+from mnemon.training.forgetting_budget import ForgettingBudget
+
+
+@dataclass(kw_only=True)
+class ScoredCommit:
+    """Commits concepts into a library whose lock is held, and scores the library.
+
+    Attributes:
+        encoders: for scores; None for no scores at all.
+        max_forgetting: by how much the identity alignment of an earlier concept may fall, if that is bounded.
+        stage_refused: whether concepts over the budget are kept aside, as those that took a training are.
+        seconds: what the phases took: "checking", "committing" and "scoring".
+
+    Raises:
+        MnemonError: forgetting is bounded, and an earlier concept that could be scored was not.
+    """
+
+    library: Library
+    base: Base
+    encoders: Encoders | None
+    score: EvalSettings | None = None
+    max_forgetting: float | None = None
+    stage_refused: bool = False
+    seconds: dict[str, float] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        self._budget: ForgettingBudget | None = None
+        self._row: dict[str, Any] | None = None
+        self._fused: Mapping[str, Delta] | None = None
+        if self.max_forgetting is not None and self.encoders and self.library.names():
+            self._budget = ForgettingBudget(
+                self.library, self.base, self.encoders, self.score, self.max_forgetting, self.stage_refused
+            )
+
+    def reference_features(self, concept: Concept | None) -> dict[str, Tensor] | None:
+        """What is kept of a concept's reference images, so that it can be scored without them."""
+        if self.encoders is None or concept is None:
+            return None
+        return reference_features(self.encoders, photos_tensor(concept, self.base.resolution))
+
+    def commit(self, proposals: Sequence[Proposal], on_images: OnImages | None = None) -> None:
+        """Raises:
+        BudgetExceeded: an earlier concept falls too far; nothing is committed.
+        """
+        with self._timed("checking"):
+            if self._budget:
+                self._row, self._fused = self._budget.check(proposals, on_images)
+        with self._timed("committing"):
+            for one in proposals:
+                self.library.commit(one.learned, one.photos, one.settings, one.references)
+
+    def finish(self, on_images: OnImages | None = None) -> dict[str, Any] | None:
+        """After the commit: fuse the concepts with the earlier ones, if the method does, and keep the row of the new
+        revision, as the check gave it or scored now; None without scores."""
+        with self._timed("committing"):
+            if self._fused is not None:
+                self.library.write_fused(self._fused)
+            elif self.library.method.fuses:
+                fused_changes(self.library, self.base)
+        with self._timed("scoring"):
+            if self._row is None and self.encoders:
+                self._row = evaluate_library(self.library, self.base, self.encoders, self.score, on_images)
+            if self._row is not None:
+                self.library.write_row(self.library.revision, self._row)
+        return self._row
+
+    @contextmanager
+    def _timed(self, phase: str) -> Iterator[None]:
+        began = time.monotonic()
+        yield
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + time.monotonic() - began
