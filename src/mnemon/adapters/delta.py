@@ -24,6 +24,10 @@ class Delta(nn.Module, ABC):
         """Δ as a dense (d_out, d_in) tensor in fp32, differentiable in the delta's parameters."""
 
     @abstractmethod
+    def scaled(self, factor: float) -> "Delta":
+        """factor · Δ, of the same kind, not trainable."""
+
+    @abstractmethod
     def state(self) -> dict[str, Tensor]:
         """The tensors to store."""
 

@@ -28,6 +28,9 @@ class Dense(Delta):
     def matrix(self) -> Tensor:
         return self.values.float()
 
+    def scaled(self, factor: float) -> "Dense":
+        return Dense(factor * self.values.detach())
+
     def state(self) -> dict[str, Tensor]:
         return {"values": self.values}
 

@@ -45,6 +45,9 @@ class LowRank(Delta):
         """The same change in tensors of its own, on the CPU, not trainable."""
         return LowRank(self.up.detach().cpu().clone(), self.down.detach().cpu().clone(), self.scale)
 
+    def scaled(self, factor: float) -> "LowRank":
+        return LowRank(self.up.detach(), self.down.detach(), factor * self.scale)
+
     def state(self) -> dict[str, Tensor]:
         return {"up": self.up.data, "down": self.down.data, "scale": torch.tensor(self.scale, dtype=torch.float64)}
 

@@ -35,6 +35,9 @@ class MaskedLowRank(Delta):
     def matrix(self) -> Tensor:
         return (self.up.float() @ self.down.float()) * self.mask
 
+    def scaled(self, factor: float) -> "MaskedLowRank":
+        return MaskedLowRank(factor * self.up.detach(), self.down.detach(), self.mask)
+
     def state(self) -> dict[str, Tensor]:
         return {"up": self.up, "down": self.down, "mask": pack_bits(self.mask)}
 

@@ -38,6 +38,9 @@ class Sparse(Delta):
         dense = torch.zeros(self.shape, dtype=torch.float32, device=self.values.device)
         return dense.masked_scatter(self.mask, self.values.float())
 
+    def scaled(self, factor: float) -> "Sparse":
+        return Sparse(self.mask, factor * self.values.detach())
+
     def state(self) -> dict[str, Tensor]:
         shape = torch.tensor(self.shape, dtype=torch.int64)
         return {"mask": pack_bits(self.mask), "values": self.values, "shape": shape}

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from functools import partial
+from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from mnemon.api.opening import base_named, base_of
 from mnemon.errors import MnemonError
 from mnemon.library import Library
 from mnemon.models import Base
+from mnemon.models.prompt_syntax import escape, parse_prompt, without_concepts
 from mnemon.models.tokens import TOKEN, concepts_in
+from mnemon.models.weighted_prompt import strengths_in
 from mnemon.sampling import ImageMetadata, SamplingSettings, sample, save_image
 from mnemon.sampling.composing import compose_library
 from mnemon.sampling.per_region import sample_per_region
@@ -39,6 +42,9 @@ def generate(
 ) -> Tensor:
     """Sample `num_images_per_prompt` images of each prompt with seeds `seed`, `seed + 1`, ...; `<name>` is a concept.
 
+    In prompts, the negative one and regions' included, `(word:1.3)`, `(word)` and `[word]` weigh words, and
+    `<name:0.8>` scales a concept (`mnemon.models.prompt_syntax`).
+
     Args:
         library: a library or its folder; None samples from the bare base.
         guidance_scale: of classifier-free guidance; 1 switches it off.
@@ -54,60 +60,66 @@ def generate(
         (n, 3, side, side) in 0..1, prompts in order.
 
     Raises:
-        MnemonError: a prompt names an unknown concept, `per_region` without regions, or library or base cannot be
-            opened.
+        MnemonError: a prompt names an unknown concept or has a mark that is nearly right, `per_region` without
+            regions, or library or base cannot be opened.
     """
     if per_region and not (regions or auto_layout):
         raise MnemonError("Only regions can be sampled one by one (per_region): give regions, or use auto_layout.")
-    settings = SamplingSettings(guidance_scale, num_inference_steps, negative_prompt, batch_size)
     opened = Library.open(library) if isinstance(library, str | Path) else library
-    model = base_named(base or "world") if opened is None else base_of(opened, base)
+    read = cache(partial(parse_prompt, known=opened.names() if opened is not None else ()))
+    typed = SamplingSettings(guidance_scale, num_inference_steps, negative_prompt, batch_size)
+    settings = replace(typed, negative_prompt=read(negative_prompt))
     prompts = [text for text in ([prompt] if isinstance(prompt, str) else prompt) for _ in range(num_images_per_prompt)]
     seeds = [seed + index % num_images_per_prompt for index in range(len(prompts))]
-    layouts = [_layout(opened, text, regions, auto_layout) for text in prompts]
+    layouts = [_layout(opened, read(text), regions, auto_layout, read) for text in prompts]
     if len({len(layout) for layout in layouts}) > 1:
         raise MnemonError("The prompts name different numbers of concepts: sample them in separate calls.")
     if auto_layout:
-        prompts = [" ".join(TOKEN.sub("", text).split()) for text in prompts]
+        prompts = [without_concepts(text) for text in prompts]
+    parsed = [read(text) for text in prompts]
+    places = [[replace(region, prompt=read(region.prompt)) for region in layout] for layout in layouts]
+    model = base_named(base or "world") if opened is None else base_of(opened, base)
     with ExitStack() as stack:
         plain = (
             stack.enter_context(compose_library(opened, model)).sample if opened is not None else partial(sample, model)
         )
         if per_region:
-            images = sample_per_region(
-                plain, prompts, seeds, settings, regions=layouts, feather=feather, on_step=on_step
-            )
+            images = sample_per_region(plain, parsed, seeds, settings, regions=places, feather=feather, on_step=on_step)
         else:
-            places = layouts if regions or auto_layout else None
-            images = plain(prompts, seeds, settings, regions=places, feather=feather, on_step=on_step)
+            own = places if regions or auto_layout else None
+            images = plain(parsed, seeds, settings, regions=own, feather=feather, on_step=on_step)
     if out is not None:
         origin: dict[str, Any] = {"per_region": per_region}
         if opened is not None:
             origin |= {"library": str(opened.path), "revision": opened.revision, "concepts": tuple(opened.names())}
-        metadata = [
-            ImageMetadata.of(model, text, one, settings, regions=tuple(map(region_to_text, layout)), **origin)
+        metadata = [  # prompts as typed, so that they can be typed again
+            ImageMetadata.of(model, text, one, typed, regions=tuple(map(region_to_text, layout)), **origin)
             for text, one, layout in zip(prompts, seeds, layouts, strict=True)
         ]
         _save_all(Path(out), images, metadata)
     return images
 
 
-def _layout(library: Library | None, prompt: str, regions: Sequence[Region], auto_layout: bool) -> list[Region]:
-    """The regions of a prompt's images, their prompts completed."""
+def _layout(
+    library: Library | None, prompt: str, regions: Sequence[Region], auto_layout: bool, read: Callable[[str], str]
+) -> list[Region]:
+    """The regions of a prompt's images, their prompts completed, with their marks."""
     if auto_layout:
-        names = concepts_in(prompt)
-        regions = [Region(f"<{name}>", box) for name, box in zip(names, layout_boxes(len(names)), strict=True)]
-    return [Region(_completed(library, region.prompt, prompt), region.where) for region in regions]
+        names, strengths = concepts_in(prompt), strengths_in(prompt)
+        tokens = [f"<{name}:{strengths[name]:g}>" if name in strengths else f"<{name}>" for name in names]
+        regions = [Region(token, box) for token, box in zip(tokens, layout_boxes(len(names)), strict=True)]
+    return [replace(region, prompt=_completed(library, region.prompt, prompt, read)) for region in regions]
 
 
-def _completed(library: Library | None, region_prompt: str, prompt: str) -> str:
-    """A region's prompt; if it is nothing but a concept's token, the token in a whole prompt."""
-    token = TOKEN.fullmatch(region_prompt)
-    if library is None or token is None or token[1].lower() not in library.names():
+def _completed(library: Library | None, region_prompt: str, prompt: str, read: Callable[[str], str]) -> str:
+    """A region's prompt; if it is nothing but a concept's token, the token, with its marks, in a whole prompt."""
+    token = TOKEN.fullmatch(read(region_prompt))
+    if library is None or token is None:
         return region_prompt
     name = token[1].lower()
-    called = library.method.prompt_name(name, library.concepts()[name].class_noun)
-    return f"a photo of {called} {scene_of(prompt)}".strip()
+    noun = library.concepts()[name].class_noun
+    called = library.method.prompt_name(name, escape(noun) if noun else None).replace(f"<{name}>", region_prompt)
+    return f"a photo of {called} {escape(scene_of(prompt))}".strip()
 
 
 def _save_all(folder: Path, images: Tensor, metadata: Sequence[ImageMetadata]) -> None:

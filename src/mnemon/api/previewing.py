@@ -7,6 +7,7 @@ from mnemon.api.opening import base_of
 from mnemon.errors import MnemonError
 from mnemon.library import Library
 from mnemon.models import Base
+from mnemon.models.prompt_syntax import escape, parse_prompt
 from mnemon.report.images import ImageCell, ImageGrid, Thumbnail, thumbnail
 from mnemon.report.rendering import write_page
 from mnemon.sampling import SamplingSettings, to_image
@@ -34,7 +35,7 @@ def preview(
     Args:
         out: the page; one that is there already is replaced.
         every: a column for every revision of the library, instead of one for every prompt.
-        prompts: with `{}` where the concept is named.
+        prompts: with `{}` where the concept is named; marks as in `generate`.
         number: images of each prompt, with seeds 0, 1, ...
         on_state: called with the revision that is sampled and the newest one.
 
@@ -99,9 +100,11 @@ def _sample(library: Library, base: Base, prompts: Sequence[str], number: int) -
     sampled: dict[str, Images] = {}
     with compose_library(library, base) as composed:
         for concept in composed.learned:
-            token = composed.method.prompt_name(concept.name, concept.class_noun)
+            noun = escape(concept.class_noun) if concept.class_noun else None
+            token = composed.method.prompt_name(concept.name, noun)
             for text in (prompt.replace("{}", token) for prompt in prompts):
-                images = composed.sample([text] * number, range(number), SAMPLING)
+                parsed = parse_prompt(text, library.names())
+                images = composed.sample([parsed] * number, range(number), SAMPLING)
                 sampled.setdefault(concept.name, {})[text] = [thumbnail(to_image(image)) for image in images]
     return sampled
 

@@ -220,6 +220,13 @@ class Method(ABC):
         """Why `compose` differs if the same concepts stand in another order; None where it does not."""
         return None if self.can_remove else "its concepts share one change of the weights, kept with the first of them"
 
+    @property
+    def fixed_strength(self) -> str | None:
+        """Why the change of one concept cannot be scaled for a prompt; None where it can."""
+        if not self.can_remove:
+            return "its concepts share one change of the weights"
+        return "its concepts are fused into one change of the weights" if self.fuses else None
+
     def init_embeddings(self, start: Start) -> dict[str, Tensor]:
         """Where the token's embeddings start, (vectors, width) by text encoder."""
         word = start.class_noun if self.token_init == "class_noun" else None

@@ -3,13 +3,14 @@
 Concept tokens are spliced into their embedding look-ups exactly as into CLIP's.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from mnemon.models.tokens import PromptEncoder, TokenizedPrompt
+from mnemon.models.tokenized_prompt import Piece, TokenizedPrompt
+from mnemon.models.tokens import PromptEncoder
 
 PLACEHOLDER = "\N{WHITE SMILING FACE}"
 """In place of the prompt when a chat template is asked for its prefix and suffix."""
@@ -81,11 +82,21 @@ class LanguageEncoder(PromptEncoder):
     def phrase_vectors(self, phrase: str) -> Tensor:
         return super().phrase_vectors(f" {phrase}" if phrase else phrase)
 
-    def _pieces(self, prompt: str) -> Iterator[tuple[str, str | None]]:
+    def _pieces(self, prompt: str) -> Iterator[Piece]:
         before, after = self.affixes
-        for text, name in super()._pieces(prompt):
-            yield (before + text.removesuffix(" "), name) if name is not None else (before + text + after, None)
+        for piece in super()._pieces(prompt):
+            text, start = before + piece.text, piece.start - len(before)
+            text = text + after if piece.concept is None else text.removesuffix(" ")
+            yield piece._replace(text=text, start=start)
             before = ""
+
+    def _map_states(
+        self, output: TextEncoderOutput, empty: TextEncoderOutput, function: Callable[[Tensor, Tensor], Tensor]
+    ) -> TextEncoderOutput:
+        return output._replace(hidden_states=list(map(function, output.hidden_states, empty.hidden_states)))
+
+    def _last(self, prompt: TokenizedPrompt) -> int:
+        return prompt.start + len(self.prefix) + prompt.length - 1
 
     def _pad(self, prompts: Sequence[TokenizedPrompt]) -> None:
         length = self.length if self.pad_to_length else max(len(prompt.ids) for prompt in prompts)

@@ -9,8 +9,7 @@ id, and an id added to the table would be taken for EOS.
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
@@ -18,30 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from mnemon.errors import MnemonError
+from mnemon.models.tokenized_prompt import Piece, TokenizedPrompt, note_weights, weighted, weights_of
+from mnemon.models.weighted_prompt import WeightedPrompt
 
 TOKEN = re.compile(r"<(\w[\w -]*)>")
 """A concept token in a prompt; CLIP's special tokens such as `<|endoftext|>` are none."""
 CACHED_TEXTS = 1024
 """Pieces of text whose ids an encoder caches: training has the same few prompts at every step."""
-
-
-@dataclass
-class TokenizedPrompt:
-    """One prompt as token ids.
-
-    Attributes:
-        ids: BOS, tokens, EOS and padding.
-        positions: of concept embeddings among the ids.
-        vectors: the embedding (width,) for each position.
-        length: tokens between BOS and padding, EOS included.
-        start: index of BOS: the number of padding ids to the left.
-    """
-
-    ids: list[int]
-    positions: list[int]
-    vectors: list[Tensor]
-    length: int = 0
-    start: int = 0
 
 
 class PromptEncoder:
@@ -113,6 +95,9 @@ class PromptEncoder:
     def __call__(self, prompts: Sequence[str], layers: Sequence[int] | None = None) -> Any:
         """The model's output for the prompts, hidden states included; differentiable in the concepts' embeddings.
 
+        The features z of a token of weight w (`WeightedPrompt`) become e + w (z - e), e the empty prompt's at the same
+        position, as in ComfyUI and compel; pooled features stay as they are.
+
         Args:
             layers: for each prompt the layer whose embeddings layer-wise concepts take.
 
@@ -125,6 +110,15 @@ class PromptEncoder:
         tokenized = [
             self._tokenize(prompt, layer) for prompt, layer in zip(prompts, layers or [0] * len(prompts), strict=True)
         ]
+        output = self._run(tokenized)
+        if any(prompt.weights for prompt in tokenized):
+            empty = self._tokenize("", 0)
+            of_empty = self._run([empty])
+            reweigh = partial(weighted, weights_of(tokenized), self._places(tokenized, empty))
+            output = self._map_states(output, of_empty, reweigh)
+        return output
+
+    def _run(self, tokenized: Sequence[TokenizedPrompt]) -> Any:
         self._pad(tokenized)
         ids = torch.tensor([prompt.ids for prompt in tokenized], device=self.table.weight.device)
         vectors = [vector for prompt in tokenized for vector in prompt.vectors]
@@ -142,6 +136,23 @@ class PromptEncoder:
     def _encode(self, ids: Tensor, prompts: Sequence[TokenizedPrompt]) -> Any:
         """The model's output for ids (batch, length). CLIP attends to padding too, as in training."""
         return self.model(ids, output_hidden_states=True)
+
+    def _map_states(self, output: Any, empty: Any, function: Callable[[Tensor, Tensor], Tensor]) -> Any:
+        """The output with `function` of its hidden states and those of the empty prompt in their place."""
+        changed: dict[str, Any] = {"last_hidden_state": function(output.last_hidden_state, empty.last_hidden_state)}
+        if output.get("hidden_states") is not None:
+            changed["hidden_states"] = tuple(map(function, output.hidden_states, empty.hidden_states))
+        return type(output)(**{**output, **changed})
+
+    def _places(self, tokenized: Sequence[TokenizedPrompt], empty: TokenizedPrompt) -> Tensor:
+        """For each position of the prompts that of the empty prompt, (batch, length); beyond its end its last."""
+        length = len(tokenized[0].ids)
+        starts = torch.tensor([prompt.start for prompt in tokenized])[:, None]
+        return (torch.arange(length) - starts + empty.start).clamp(0, self._last(empty))
+
+    def _last(self, prompt: TokenizedPrompt) -> int:
+        """The last position that says something; CLIP's and T5's padding does."""
+        return len(prompt.ids) - 1
 
     def statistics(self) -> tuple[int, float, float]:
         """Width, and mean and standard deviation of the table's entries."""
@@ -161,11 +172,14 @@ class PromptEncoder:
 
     def _tokenize(self, prompt: str, layer: int) -> TokenizedPrompt:
         tokenized = TokenizedPrompt(list(self.prefix), [], [])
-        for text, name in self._pieces(prompt):
+        for text, start, name, place in self._pieces(prompt):
+            if isinstance(prompt, WeightedPrompt):
+                note_weights(tokenized, prompt, [start + end - 1 for end in self._ends(text)])
             tokenized.ids += self._ids(text)
             if name is not None:
                 vectors = self._vectors_of(name, prompt)
                 vectors = vectors[layer] if vectors.ndim == 3 else vectors
+                note_weights(tokenized, prompt, [place] * len(vectors))
                 tokenized.positions += range(len(tokenized.ids), len(tokenized.ids) + len(vectors))
                 tokenized.vectors += vectors.unbind()
                 tokenized.ids += [self.placeholder_id] * len(vectors)
@@ -174,13 +188,27 @@ class PromptEncoder:
         tokenized.length = len(tokenized.ids) - len(self.prefix)
         return tokenized
 
-    def _pieces(self, prompt: str) -> Iterator[tuple[str, str | None]]:
-        """The prompt split at its concept tokens: (text before, name), and at last (text after, None)."""
+    def _pieces(self, prompt: str) -> Iterator[Piece]:
+        """The prompt split at its concept tokens."""
         end = 0
         for match in TOKEN.finditer(prompt):
-            yield prompt[end : match.start()], match.group(1).lower()
+            yield Piece(prompt[end : match.start()], end, match.group(1).lower(), match.start())
             end = match.end()
-        yield prompt[end:], None
+        yield Piece(prompt[end:], end)
+
+    def _ends(self, text: str) -> list[int]:
+        """Where in the text each of its tokens ends.
+
+        Raises:
+            MnemonError: the tokenizer cannot say it.
+        """
+        if not getattr(self.tokenizer, "is_fast", False):
+            raise MnemonError(
+                f"The tokenizer of the {self.name} does not say which word a token belongs to, so words cannot have "
+                "weights: leave out (word:1.3)."
+            )
+        read = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        return [end for _, end in read.offset_mapping]
 
     def _pad(self, prompts: Sequence[TokenizedPrompt]) -> None:
         """Bring the prompts to one length."""
@@ -204,6 +232,7 @@ class PromptEncoder:
         ignored = self.tokenizer.decode(tokenized.ids[room:])
         warnings.warn(f"{message}: '{ignored}' is ignored.", UserWarning, stacklevel=2)
         del tokenized.ids[room:]
+        tokenized.weights = {place: weight for place, weight in tokenized.weights.items() if place < room}
 
 
 def concepts_in(prompt: str) -> list[str]:

@@ -62,6 +62,16 @@ class SampleOptions(TypedDict, total=False):
     on_step: OnStep | None
 
 
+def options_of(options: SampleOptions, rows: Sequence[int]) -> SampleOptions:
+    """The options for some of the images."""
+    own = options.copy()
+    if (regions := options.get("regions")) is not None:
+        own["regions"] = [regions[row] for row in rows]
+    if (init_images := options.get("init_images")) is not None:
+        own["init_images"] = init_images[list(rows)]
+    return own
+
+
 class Sampler(Protocol):
     """`sample` with its base, or with a base that has concepts in it."""
 
