@@ -5,8 +5,7 @@ import torch
 from diffusers import DDPMScheduler, EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler, PNDMScheduler
 from diffusers.training_utils import compute_snr
 
-from mnemon.errors import MnemonError
-from mnemon.models.noise_schedule import NoiseSchedule, noise_schedule
+from mnemon.models.noise_schedule import noise_schedule
 from tests.tiny import NOISE, tiny_sd_base, tiny_sdxl_base
 
 TIMES = torch.tensor([0, 1, 500, 999])
@@ -69,13 +68,3 @@ def test_timesteps_are_uniform_and_follow_the_generator() -> None:
 def test_latents_are_not_clipped_in_sampling_unless_the_checkpoint_says_so() -> None:
     assert not noise_schedule(DDPMScheduler()).sampling_scheduler().config.clip_sample
     assert noise_schedule(DDPMScheduler(clip_sample=True)).sampling_scheduler().config.clip_sample
-
-
-def test_an_unknown_prediction_type_is_refused() -> None:
-    class Odd:
-        config = DDPMScheduler.from_config(DDPMScheduler().config, prediction_type="sample").config
-
-    assert isinstance(noise_schedule(Odd()), NoiseSchedule)
-    Odd.config = {**Odd.config, "prediction_type": "riddle"}
-    with pytest.raises(MnemonError, match="riddle"):
-        noise_schedule(Odd())

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from mnemon.errors import MnemonError
 from mnemon.models.checkpointing import checkpoint_with_hooks
 from mnemon.models.conditioning import Conditioning
+from mnemon.models.configs import check_autoencoder
 from mnemon.models.fingerprint import fingerprint_of_modules
+from mnemon.models.latents import latent_shift_and_scale
 from mnemon.models.regional_cross_attention import RegionalPrompts
 from mnemon.models.tokens import PromptEncoder
 
@@ -53,6 +55,8 @@ class Base(ABC):
     """The pipeline's parts that have weights, the denoiser first."""
     unused: ClassVar[dict[str, Any]] = {}
     """Parts of the pipeline that are not loaded, and switches for it."""
+    autoencoder: ClassVar[str] = "AutoencoderKL"
+    """The diffusers class of its autoencoder."""
     target_pattern: ClassVar[str]
     """A pattern for the paths of the target modules: linear layers that project text to keys and values. Where text and
     image share a layer, as in single-stream blocks, it projects the image too."""
@@ -241,18 +245,19 @@ class Base(ABC):
 
     def _vae_encode(self, images: Tensor) -> Tensor:
         """Images in -1..1 to the latents the denoiser works on."""
-        config = self.vae.config
-        return (self.vae.encode(images).latent_dist.mode() - (config.shift_factor or 0)) * config.scaling_factor
+        shift, scale = latent_shift_and_scale(self.vae)
+        return (self.vae.encode(images).latent_dist.mode() - shift) * scale
 
     def _vae_decode(self, latents: Tensor) -> Tensor:
         """Latents back to images in about -1..1."""
-        config = self.vae.config
-        return self.vae.decode(latents / config.scaling_factor + (config.shift_factor or 0)).sample
+        shift, scale = latent_shift_and_scale(self.vae)
+        return self.vae.decode(latents / scale + shift).sample
 
     def _latent_channels(self) -> int:
         return self.vae.config.latent_channels
 
     def _refuse_unlike(self) -> None:
+        check_autoencoder(self.vae, self.name, self.autoencoder)
         denoiser: Any = self.denoiser
         taken, given = denoiser.config.in_channels, self._latent_channels() * self.packing
         if taken != given:

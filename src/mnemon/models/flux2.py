@@ -24,6 +24,7 @@ class Flux2(TransformerBase):
     family = "flux2"
     pipeline_class = Flux2Pipeline
     components = ("transformer", "vae", "text_encoder")
+    autoencoder = "AutoencoderKLFlux2"
     packing = 4
     distilled = True
     text_layers: ClassVar[tuple[int, ...]] = (10, 20, 30)

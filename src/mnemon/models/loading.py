@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
@@ -16,6 +16,7 @@ from transformers.utils import logging as transformers_logging
 
 from mnemon.errors import MnemonError
 from mnemon.models.base import Base
+from mnemon.models.configs import check_scheduler_class
 from mnemon.models.fingerprint import fingerprint_of_folder, weight_files
 from mnemon.models.flux import Flux
 from mnemon.models.flux2 import Flux2, Flux2Klein
@@ -61,7 +62,10 @@ def load_base(
             weights, 4 bits without the extra. The message says which and what to do.
     """
     folder, family = _find(name)
-    absent = _absent(folder)
+    index = _json(folder / INDEX, name)
+    for kind in _scheduler_classes(folder, index):
+        check_scheduler_class([kind], name)
+    absent = _absent(index)
     for component in family.components:
         if component not in absent:
             _check_weights(folder, component)
@@ -93,13 +97,19 @@ def _find(name: str) -> tuple[Path, type[Base]]:
 
 
 def _family(index: Path, name: str) -> type[Base]:
+    if not index.is_file():
+        raise MnemonError(f"'{name}' is no diffusers pipeline: it has no {INDEX}.")
+    return family_of(_json(index, name).get("_class_name"), name)
+
+
+def _json(path: Path, name: str) -> dict[str, Any]:
     try:
-        pipeline = json.loads(index.read_text(encoding="utf-8"))["_class_name"]
-    except FileNotFoundError:
-        raise MnemonError(f"'{name}' is no diffusers pipeline: it has no {INDEX}.") from None
-    except (ValueError, KeyError, TypeError):
-        raise MnemonError(f"'{name}' is no diffusers pipeline: its {INDEX} cannot be read.") from None
-    return family_of(pipeline, name)
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        value = None
+    if not isinstance(value, dict):
+        raise MnemonError(f"'{name}' is no diffusers pipeline: its {path.name} cannot be read.")
+    return value
 
 
 def family_of(pipeline: Any, name: str) -> type[Base]:
@@ -128,9 +138,17 @@ def _download(name: str) -> tuple[Path, type[Base]]:
     return Path(folder), family
 
 
-def _absent(folder: Path) -> dict[str, None]:
+def _scheduler_classes(folder: Path, index: Mapping[str, Any]) -> list[str]:
+    """The classes that the index and the scheduler's own config name, before diffusers makes one of them."""
+    config = folder / "scheduler" / "scheduler_config.json"
+    named = [index.get("scheduler", [None, None])[-1]]
+    if config.is_file():
+        named.append(_json(config, str(folder)).get("_class_name"))
+    return [kind for kind in named if isinstance(kind, str)]
+
+
+def _absent(index: Mapping[str, Any]) -> dict[str, None]:
     """Parts the checkpoint comes without, as Stable Diffusion 3 may without T5."""
-    index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
     return {part: None for part, origin in index.items() if isinstance(origin, list) and not any(origin)}
 
 
@@ -163,7 +181,7 @@ def _open(folder: Path, family: type[Base], dtype: torch.dtype, absent: dict[str
             return family.pipeline_class.from_pretrained(
                 str(folder), use_safetensors=True, dtype=dtype, local_files_only=True, **left_out
             )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError) as error:
+    except Exception as error:  # whatever diffusers and transformers raise about it
         raise MnemonError(f"The base in '{folder}' cannot be opened: {_first_line(error)}") from error
 
 

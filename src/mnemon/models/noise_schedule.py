@@ -8,18 +8,16 @@ Diffusion (Ho et al., arXiv 2006.11239): α_t = √ᾱ_t, σ_t = √(1 - ᾱ_t);
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
+from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
 from mnemon.errors import MnemonError
+from mnemon.models.configs import NOISE, SPACING, check_diffusion, check_flow
+from mnemon.models.schedulers import DDIM, DPMSolverMultistep, FlowEuler, Shift
 
-Shift = Callable[[int], float]
-"""From the number of inference steps to μ: a flow's schedule is shifted towards noise by exp(μ)."""
 TRAINING_SHIFT_STEPS = 50
 """The number of inference steps whose μ training uses: the pipelines' default."""
 Coefficients = tuple[Tensor, Tensor]
@@ -88,23 +86,17 @@ class NoiseSchedule(ABC):
 
 class Diffusion(NoiseSchedule):
     """The discrete schedule of the scheduler's config, whatever scheduler the checkpoint came with. Timesteps are
-    integers below `num_train_timesteps`.
-
-    Raises:
-        MnemonError: an unknown prediction type.
-    """
+    integers below `num_train_timesteps`."""
 
     samplers = ("DDIM", "DPMSolverMultistep")
 
     def __init__(self, config: Any) -> None:
         self._config = config
-        scheduler = DDPMScheduler.from_config(config, clip_sample=False)
+        self._noise, self._spacing = (
+            {field: config[field] for field in fields if field in config} for fields in (NOISE, SPACING)
+        )
+        scheduler = DDPMScheduler.from_config(config, **self._noise, clip_sample=False)
         self.prediction_type = scheduler.config.prediction_type
-        if self.prediction_type not in ("epsilon", "v_prediction", "sample"):
-            raise MnemonError(
-                f"The base's scheduler asks for the prediction type '{self.prediction_type}'; "
-                "supported are epsilon, v_prediction, sample and flow matching."
-            )
         self.num_train_timesteps = scheduler.config.num_train_timesteps
         self._alphas_cumprod = scheduler.alphas_cumprod.float()  # ᾱ, (num_train_timesteps,)
 
@@ -121,11 +113,12 @@ class Diffusion(NoiseSchedule):
         return torch.randint(self.num_train_timesteps, (batch_size,), generator=generator, device=generator.device)
 
     def _scheduler_named(self, name: str) -> Any:
-        if name == "DPMSolverMultistep":  # DPM-Solver++ (arXiv 2211.01095)
-            return DPMSolverMultistepScheduler.from_config(self._config)
+        if name == "DPMSolverMultistep":
+            return DPMSolverMultistep.from_config(self._config, **self._noise, algorithm_type="dpmsolver++")
         # DDIM clips the predicted image to ±1 by default: right for pixels, wrong for latents.
         given = "clip_sample" not in self._config.get("_use_default_values", ())
-        return DDIMScheduler.from_config(self._config, clip_sample=bool(given and self._config.get("clip_sample")))
+        clip = bool(given and self._config.get("clip_sample"))
+        return DDIM.from_config(self._config, **self._noise, **self._spacing, clip_sample=clip)
 
 
 class Flow(NoiseSchedule):
@@ -165,31 +158,22 @@ class Flow(NoiseSchedule):
         return shift * sigma / (1 + (shift - 1) * sigma) * self.num_train_timesteps
 
     def _scheduler_named(self, name: str) -> Any:
-        scheduler = FlowScheduler.from_config(self._config)
+        scheduler = FlowEuler.from_config(self._config)
         scheduler.shift_of_steps, scheduler.linear_sigmas = self._shift, self._linear_sigmas
         return scheduler
 
 
-class FlowScheduler(FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]
-    """Euler steps whose `set_timesteps` needs no `mu` and `sigmas` from the family's pipeline."""
-
-    shift_of_steps: Shift | None = None
-    linear_sigmas = False
-
-    def set_timesteps(self, num_inference_steps: int, device: torch.device | None = None) -> None:
-        mu = None if self.shift_of_steps is None else self.shift_of_steps(num_inference_steps)
-        sigmas = np.linspace(1.0, 1 / num_inference_steps, num_inference_steps) if self.linear_sigmas else None
-        super().set_timesteps(num_inference_steps, device, sigmas, mu)
-
-
-def noise_schedule(scheduler: Any) -> NoiseSchedule:
-    """Diffusion or flow, by a diffusers scheduler's class and config.
+def noise_schedule(scheduler: Any, base: str = "the base") -> NoiseSchedule:
+    """Diffusion or flow, by a diffusers scheduler's class and config; `base` is the base's name.
 
     Raises:
-        MnemonError: an unknown prediction type.
+        MnemonError: a scheduler, or a field of its config, that is not understood.
     """
-    flow = isinstance(scheduler, FlowMatchEulerDiscreteScheduler)
-    return Flow(scheduler.config) if flow else Diffusion(scheduler.config)
+    if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
+        check_flow(scheduler, base, dynamic_shifting=False)
+        return Flow(scheduler.config)
+    check_diffusion(scheduler, base)
+    return Diffusion(scheduler.config)
 
 
 def _combine(coefficients: Coefficients, latents: Tensor, noise: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ class QwenImage(TransformerBase):
     family = "qwen-image"
     pipeline_class = QwenImagePipeline
     components = ("transformer", "vae", "text_encoder")
+    autoencoder = "AutoencoderKLQwenImage"
     packing = 4
 
     def _encoders(self) -> list[PromptEncoder]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mnemon.errors import MnemonError
 from mnemon.models.base import Base, Tokens
 from mnemon.models.conditioning import Conditioning
+from mnemon.models.configs import check_flow
 from mnemon.models.noise_schedule import Flow
 from mnemon.models.prompt_cache import PromptCache
 from mnemon.models.regional_cross_attention import RegionalPrompts, per_prompt, resized
@@ -94,6 +95,7 @@ class TransformerBase(Base):
                 f"'{self.name}' comes with a {type(scheduler).__name__}, but {self.family} bases are flows: set the "
                 "scheduler in its model_index.json to FlowMatchEulerDiscreteScheduler."
             )
+        check_flow(scheduler, self.name)
         return Flow(scheduler.config, self._mu, self.linear_sigmas)
 
     def _mu(self, steps: int) -> float:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mnemon.models.base import Base
 from mnemon.models.conditioning import Conditioning
+from mnemon.models.configs import check_unet
 from mnemon.models.noise_schedule import NoiseSchedule, noise_schedule
 from mnemon.models.regional_cross_attention import per_layer_conditioning, per_prompt
 from mnemon.models.tokens import PromptEncoder
@@ -25,6 +26,7 @@ class UNetBase(Base):
 
     def __init__(self, pipeline: Any, name: str, fingerprint: str | None = None) -> None:
         super().__init__(pipeline, name, fingerprint)
+        check_unet(pipeline.unet, name)
         if self.vae.config.force_upcast and self.dtype == torch.float16:
             self.vae.float()  # this autoencoder overflows in fp16
         self.resolution = self.latent_shape()[1] * pipeline.vae_scale_factor
@@ -41,7 +43,7 @@ class UNetBase(Base):
         return [self._encoder(part) for part in self.components if part.startswith("text_encoder")]
 
     def _noise_schedule(self) -> NoiseSchedule:
-        return noise_schedule(self._pipeline.scheduler)
+        return noise_schedule(self._pipeline.scheduler, self.name)
 
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         distinct = list(dict.fromkeys(prompts))

@@ -161,7 +161,7 @@ def _guided(base: Base, denoiser: Denoiser, guidance_scale: float, latents: Tens
 def _check(base: Base, prompts: Sequence[str], seeds: Sequence[int], settings: SamplingSettings) -> None:
     if len(prompts) != len(seeds):
         raise MnemonError(f"{len(prompts)} prompts came with {len(seeds)} seeds: every image needs one of each.")
-    steps, most = settings.num_inference_steps, base.schedule.num_train_timesteps - 1
+    steps, most = settings.num_inference_steps, base.schedule.num_train_timesteps
     if not 1 <= steps <= most:
         raise MnemonError(f"{steps} denoising steps cannot be taken: choose 1 to {most}, for example 30.")
     if settings.batch_size < 1:
