@@ -33,7 +33,11 @@ def alike(layer: str, rows: Tensor) -> Tensor:
 
 def layer_of(base: Base, target: str) -> str:
     """The key of `Factors` for a target module: modules of one layer read the same."""
-    return TEXT if base.static_text_features else target.rpartition(".")[0]
+    return TEXT if base.static_text_features else layer_path(target)
+
+
+def layer_path(target: str) -> str:
+    return target.rpartition(".")[0]
 
 
 def general_factors(base: Base, generator: torch.Generator) -> Factors:
@@ -56,7 +60,9 @@ def concept_factors(
 @torch.no_grad()
 def text_factors(base: Base, prompts: Sequence[str], generator: torch.Generator, weigh: Weigh = alike) -> Factors:
     """Of what the layers read under these prompts; `weigh` gives the weights, of mean one, of a layer's inputs."""
-    read = _static_inputs(base, prompts) if base.static_text_features else _layer_inputs(base, prompts, generator)
+    layerwise = any(encoder.is_layerwise(prompt) for encoder in base.encoders for prompt in prompts)
+    static = base.static_text_features and not layerwise
+    read = _static_inputs(base, prompts) if static else _layer_inputs(base, prompts, generator)
     sampled = {layer: _sampled(rows, generator) for layer, rows in read.items()}
     return {layer: _factor(rows * weigh(layer, rows).sqrt()[:, None]) for layer, rows in sampled.items()}
 
@@ -91,7 +97,7 @@ def _static_inputs(base: Base, prompts: Sequence[str]) -> dict[str, Tensor]:
 def _layer_inputs(base: Base, prompts: Sequence[str], generator: torch.Generator) -> dict[str, Tensor]:
     """(rows, d_in) of every layer, at random timesteps of noise."""
     read: dict[str, list[Tensor]] = {}
-    first = {layer_of(base, target): module for target, module in reversed(base.target_modules().items())}
+    first = {layer_path(target): module for target, module in reversed(base.target_modules().items())}
     hooks = [
         module.register_forward_pre_hook(
             lambda module, inputs, layer=layer: read.setdefault(layer, []).append(inputs[0].float().flatten(0, -2))
