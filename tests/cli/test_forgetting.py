@@ -6,7 +6,7 @@ import pytest
 
 from mnemon.evaluation import EvalRow
 from mnemon.library import Library
-from mnemon.training import forgetting_budget as candidates
+from mnemon.training import scoring
 from tests.cli.conftest import Command
 
 LIB = ("--library", "lib")
@@ -14,17 +14,18 @@ LIB = ("--library", "lib")
 
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """The rows measured before a commit, in which <sip> has lost 0.3."""
-    real: Callable[..., EvalRow] = candidates.evaluate
+    """The rows measured with a second concept, in which <sip> has lost 0.3."""
+    real: Callable[..., EvalRow] = scoring.evaluate
     rows: list[dict[str, Any]] = []
 
-    def lower(*arguments: Any) -> EvalRow:
-        row = real(*arguments)
-        row.concepts["sip"]["identity_alignment"] -= 0.3
-        rows.append(row.to_json())
+    def lower(*arguments: Any, **options: Any) -> EvalRow:
+        row = real(*arguments, **options)
+        if len(row.concepts) > 1:
+            row.concepts["sip"]["identity_alignment"] -= 0.3
+            rows.append(row.to_json())
         return row
 
-    monkeypatch.setattr(candidates, "evaluate", lower)
+    monkeypatch.setattr(scoring, "evaluate", lower)
     return rows
 
 

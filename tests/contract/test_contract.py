@@ -11,7 +11,8 @@ import torch
 
 from mnemon.adapters import attach, load_deltas, merge, save_deltas
 from mnemon.errors import MnemonError
-from mnemon.library import Library
+from mnemon.evaluation.forecast import State, movements, prompt_features
+from mnemon.library import Library, composed_changes
 from mnemon.methods import Method, Start, TrainedConcept, method_from, method_settings
 from mnemon.methods.textual_inversion import TextualInversion
 from mnemon.models import Base
@@ -65,6 +66,15 @@ def test_only_a_method_that_trains_weights_changes_weights(
         said = told.sample(prompt, [0], SamplingSettings(2.0, 2))
     unchanged = torch.equal(said, images(base, method, two, prompt))
     assert unchanged == (method.name in TOKEN_ONLY)
+
+
+def test_the_forecast_is_zero_exactly_where_images_stay(base: Base, method: Method, two: list[TrainedConcept]) -> None:
+    prompt = [f"a photo of {method.prompt_name('rex', 'dog')}"]
+    stays = torch.equal(images(base, method, two[:1], prompt), images(base, method, two, prompt))
+    fused = [composed_changes(method, concepts, base) if method.fuses else None for concepts in (two[:1], two)]
+    before, after = State(method, two[:1], fused[0]), State(method, two, fused[1])
+    moved = movements(base, before, after, lambda concept: prompt_features(base, method, concept))
+    assert (moved["rex"] < 1e-6) == stays
 
 
 def test_saved_deltas_load_bit_for_bit(two: list[TrainedConcept]) -> None:

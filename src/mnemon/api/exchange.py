@@ -19,6 +19,7 @@ from mnemon.methods.base import Method
 from mnemon.models import Base
 from mnemon.names import NAME
 from mnemon.training.committing import ScoredCommit
+from mnemon.training.scoring import Policy
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ def import_concept(
     references: Concept | None = None,
     score: EvalSettings | None = None,
     scored: bool = True,
+    resample: Policy = "all",
     max_forgetting: float | None = None,
     encoders: Encoders | None = None,
     on_images: OnImages | None = None,
@@ -100,6 +102,7 @@ def import_concept(
         partial: go on without what cannot be carried.
         references: photos of the concept to score it against; without them only the others are scored.
         scored: whether to score.
+        resample: as for `learn`.
         max_forgetting: refuse the file if the identity alignment of an earlier concept falls by more than this below
             its best so far.
         score, encoders, on_images: as for `learn`.
@@ -124,6 +127,7 @@ def import_concept(
             base=found,
             encoders=(encoders or encoders_of(found)) if scored else None,
             score=score,
+            policy=resample,
             max_forgetting=max_forgetting,
         )
         features = committing.reference_features(references)

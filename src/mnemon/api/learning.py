@@ -13,6 +13,7 @@ from mnemon.methods.base import Method
 from mnemon.models import Base
 from mnemon.training import OnStep, PhotoSettings, TrainingSettings
 from mnemon.training.early_stopping import EarlyStopping
+from mnemon.training.scoring import Policy
 from mnemon.training.session import LearnResult, TrainingSession
 
 
@@ -28,6 +29,7 @@ def learn(
     num_class_images: int = 0,
     score: EvalSettings | None = None,
     scored: bool = True,
+    resample: Policy = "all",
     max_forgetting: float | None = None,
     early_stopping: EarlyStopping | None = None,
     encoders: Encoders | None = None,
@@ -49,6 +51,8 @@ def learn(
         photos, training, score: settings; defaults are the method's and the base's own.
         num_class_images: class images to generate with the bare base and to train on as well (prior preservation).
         scored: whether to score, and to keep features of the references for later rows.
+        resample: which concepts are sampled again for the new row: "all"; "forecast": the new ones, those that the
+            forecast of forgetting says have moved, and a few in turn; or "new". The others keep their scores, marked.
         max_forgetting: refuse the commit if the identity alignment of an earlier concept falls by more than this below
             its best so far; the new concepts are then staged (`library.commit_candidate`, `discard_candidate`).
         early_stopping: stop before the last step, when this is reached; for one concept with references.
@@ -80,6 +84,7 @@ def learn(
             # Before the training, since encoders may have to be fetched from the hub, and that may fail.
             encoders=(encoders or encoders_of(found)) if scored else None,
             score=score,
+            policy=resample,
             max_forgetting=max_forgetting,
             early_stopping=early_stopping,
         )

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from mnemon.cli.options import DEFAULT_LIBRARY, At, Json, LibraryPath, MaxForgetting, Score
+from mnemon.cli.options import DEFAULT_LIBRARY, At, Json, LibraryPath, MaxForgetting, NoScore, Score, scoring
 from mnemon.cli.printing import note, out, print_json, progress, row_table, say
 from mnemon.settings import DEFAULT_METHOD
 
@@ -90,7 +90,8 @@ def import_(
     references: Annotated[
         Path | None, typer.Option(help="A folder of photos of it to score against; without, only others are scored.")
     ] = None,
-    score: Score = True,
+    score: Score = "all",
+    no_score: NoScore = False,
     max_forgetting: MaxForgetting = None,
     json_output: Json = False,
 ) -> None:
@@ -110,7 +111,7 @@ def import_(
         try:
             made = api.import_concept(
                 library, files, name, class_noun, trigger=trigger, partial=partial, base=base, method=method,
-                references=given, scored=score, max_forgetting=max_forgetting, on_images=bar.scored,
+                references=given, **scoring(score, no_score), max_forgetting=max_forgetting, on_images=bar.scored,
             )  # fmt: skip
         except api.BudgetExceeded as exceeded:
             if not json_output:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnemon.cli import options
-from mnemon.cli.options import DEFAULT_LIBRARY, opened_base, setting_of, share_of
+from mnemon.cli.options import DEFAULT_LIBRARY, opened_base, scoring, setting_of, share_of
 from mnemon.cli.printing import note, out, print_json, progress, row_table, say
 from mnemon.errors import MnemonError
 from mnemon.settings import DEFAULT_METHOD
@@ -40,7 +40,8 @@ def learn(
     preview_every: options.PreviewEvery = 0,
     preview_page: options.PreviewPage = None,
     tensorboard: options.TensorBoard = False,
-    score: options.Score = True,
+    score: options.Score = "all",
+    no_score: options.NoScore = False,
     until: options.Until = None,
     check_every: options.CheckEvery = 50,
     max_forgetting: options.MaxForgetting = None,
@@ -84,7 +85,7 @@ def learn(
         photos=api.PhotoSettings(fit, flip, random_crop),
         training=training,
         num_class_images=num_class_images,
-        scored=score,
+        **scoring(score, no_score),
         max_forgetting=max_forgetting,
         early_stopping=early_stopping,
     )

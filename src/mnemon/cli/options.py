@@ -70,8 +70,13 @@ PreviewPage = Annotated[
 ]
 TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Log losses for TensorBoard (extra: track).")]
 Score = Annotated[
-    bool, typer.Option(help="Score every concept so far afterwards; a concept learned without has no scores.")
+    Literal["all", "forecast", "new", "none"],
+    typer.Option(
+        help="Which concepts are sampled for scores: all; the new, those that moved by the forecast of forgetting, "
+        "and two in turn; new ones only; or none, and then there are no scores."
+    ),
 ]
+NoScore = Annotated[bool, typer.Option("--no-score", help="The same as --score none.")]
 Until = Annotated[
     str | None,
     typer.Option(
@@ -96,6 +101,11 @@ MaxForgetting = Annotated[
         "this below its best, such as 0.1; decide with commit or discard.",
     ),
 ]
+
+
+def scoring(score: str, no_score: bool) -> dict[str, Any]:
+    """`scored` and `resample` of the API, from --score and --no-score."""
+    return {"scored": False} if no_score or score == "none" else {"resample": score}
 
 
 def setting_of(pair: str) -> tuple[str, Any]:

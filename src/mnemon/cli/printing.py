@@ -86,6 +86,11 @@ def row_table(row: Mapping[str, Any], library: Any) -> Table:
     columns = ("concept", "identity", "change", "of ceiling", "image", "of ceiling", "text", "scored against")
     made = table(columns, lines)
     made.caption = f"text alignment of general prompts: {number(row['general']['text_alignment'])}"
+    if kept := [scores["movement"] for scores in row["concepts"].values() if "sampled" in scores]:
+        made.caption += (
+            f"\n{len(kept)} keep earlier scores: what their prompts read gives keys and values that moved by "
+            f"{max(kept):.1%} at most (`mnemon learn --score all` samples them)"
+        )
     return made
 
 
@@ -103,9 +108,9 @@ def _against(scores: Mapping[str, Any], entry: Any) -> str:
     """What a concept was scored against; `entry` is its commit, None before that."""
     if not scores["references"] or entry is None:
         return "–"
-    if "imported" in entry.settings:
-        return "photos given"
-    return "held-out photos" if entry.settings.get("held_out") else "training photos"
+    photos = "held-out photos" if entry.settings.get("held_out") else "training photos"
+    photos = "photos given" if "imported" in entry.settings else photos
+    return f"{photos}, at revision {scores['sampled']}" if "sampled" in scores else photos
 
 
 def number(value: float | None) -> str:

@@ -9,7 +9,8 @@ Exact where all layers read the encoded text (U-Nets); where text passes through
 were when j was learned.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -20,7 +21,6 @@ from mnemon.methods.text_grams import TEXT, Factors, layer_path, text_factors
 from mnemon.models.base import Base
 
 Changes = Mapping[str, Delta]
-"""The change of each target module's weight with all concepts of a revision in it."""
 PROMPTS = ("a photo of {}", "{} in the snow", "a painting of {}", "two {} on a table", "{} at night", "{}")
 
 
@@ -32,14 +32,40 @@ def prompt_features(base: Base, method: Method, concept: TrainedConcept) -> Fact
         return text_factors(base, [prompt.format(name) for prompt in PROMPTS], generator)
 
 
-def composed(base: Base, method: Method, concepts: list[TrainedConcept], name: str, fused: Changes | None) -> Changes:
-    """The changes under which a prompt with the concept `name` is sampled."""
-    if fused is not None:
-        return fused
-    with base.using_tokens(method.tokens(concepts)):
-        one = next(concept for concept in concepts if concept.name == name)
-        prompt = method.prompt_name(one.name, one.class_noun) if method.per_prompt else None
-        return method.compose(base, concepts, prompt)
+@dataclass(frozen=True)
+class State:
+    """The concepts in the model, and their fused change if the method fuses."""
+
+    method: Method
+    concepts: Sequence[TrainedConcept]
+    fused: Changes | None = None
+
+    def changes(self, base: Base) -> Callable[[TrainedConcept], Changes]:
+        """Concept -> the change of each target module's weight under which its prompts are sampled."""
+        if self.fused is not None:
+            return lambda concept: self.fused or {}
+        if not self.method.per_prompt:
+            summed = self._compose(base, None)
+            return lambda concept: summed
+        return lambda concept: self._compose(base, self.method.prompt_name(concept.name, concept.class_noun))
+
+    def _compose(self, base: Base, prompt: str | None) -> Changes:
+        with base.using_tokens(self.method.tokens(self.concepts)):
+            return self.method.compose(base, self.concepts, prompt)
+
+
+def movements(
+    base: Base, before: State, after: State, features: Callable[[TrainedConcept], Factors]
+) -> dict[str, float]:
+    """m_j of every concept of `before`, by name; `features` gives what its prompts read (`prompt_features`)."""
+    concepts = before.concepts
+    if type(after.method).compose is Method.compose and not after.method.per_prompt:
+        # W_t is a sum: what the new concepts add is the whole difference.
+        known = {concept.name for concept in concepts}
+        after = replace(after, concepts=[one for one in after.concepts if one.name not in known])
+        before = replace(before, concepts=[])
+    one, two = before.changes(base), after.changes(base)
+    return {concept.name: movement(base, features(concept), one(concept), two(concept)) for concept in concepts}
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from mnemon.library.entry import LEARN, Entry, chain, newest_entry
 from mnemon.library.hashed import CHECKSUM, check_file
 from mnemon.library.header import read_header
 from mnemon.library.library import Library
-from mnemon.library.recomputable import read_fused, read_references
+from mnemon.library.recomputable import read_fused, read_prompt_features, read_references
 from mnemon.library.scores import read_row
 
 
@@ -61,6 +61,7 @@ def _concepts(path: Path, entries: list[Entry]) -> Iterator[tuple[Callable[[], o
                 check = partial(check_file, folder / file_name, file.sha256, file.bytes, entry.remedy)
                 yield check, f"<{name}>, learned as revision {entry.number}"
             yield partial(read_references, path, entry), f"scores of <{name}> from now on"
+            yield partial(read_prompt_features, path, entry), f"the forecast of <{name}>"
 
 
 def _revisions(path: Path, newest: int) -> Iterator[tuple[Callable[[], object], str]]:

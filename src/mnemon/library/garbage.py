@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mnemon.library.entry import Entry
 
-_FOLDERS = ("history", "concepts", "references", "scores", "fused")
+_FOLDERS = ("history", "concepts", "references", "prompts", "scores", "fused")
 
 
 def clear_garbage(library: Path, entries: Iterable[Entry]) -> None:
@@ -18,6 +18,7 @@ def clear_garbage(library: Path, entries: Iterable[Entry]) -> None:
     for folder in (library / "concepts").glob("*"):
         if folder.name not in folders:
             shutil.rmtree(folder)
-    for features in (library / "references").glob("*.safetensors"):
-        if features.stem not in folders:
-            features.unlink()
+    for name in ("references", "prompts"):
+        for features in (library / name).glob("*.safetensors"):
+            if features.stem not in folders:
+                features.unlink()

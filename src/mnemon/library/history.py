@@ -5,6 +5,7 @@
     concepts/000001-rex/             deltas, tokens and, for some methods, extra .safetensors: never changed or deleted
     fused/000003.safetensors         the changes fused at revision 3, for methods that fuse; may be computed again
     references/000001-rex.safetensors  features of the images the concept is scored against
+    prompts/000001-rex.safetensors   what its prompts read, for the forecast of forgetting; may be computed again
     scores/000003.json               row R[3, :] of the score matrix; may be measured again
     candidate/                       concepts that are staged, not committed; see `candidate`
     lock, lock.pid                   held by the one who writes, and who that is

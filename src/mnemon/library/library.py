@@ -117,6 +117,16 @@ class Library(History):
         references = {name: self.references(name) for name in self.names()}
         return {name: features for name, features in references.items() if features}
 
+    def write_prompt_features(self, name: str, factors: Mapping[str, Tensor]) -> None:
+        """Keep what prompts with a concept of this revision read (`evaluation.forecast.prompt_features`)."""
+        entry = self._entry(name)
+        with self.lock():
+            recomputable.write_prompt_features(self.path, entry, factors)
+
+    def prompt_features(self, name: str) -> dict[str, Tensor] | None:
+        """What `write_prompt_features` kept for a concept of this revision; None if nothing."""
+        return recomputable.read_prompt_features(self.path, self._entry(name))
+
     def write_fused(self, deltas: Mapping[str, Delta]) -> None:
         """Keep what `method.compose` gave at this revision, for methods whose fusion takes its time."""
         with self.lock():

@@ -1,4 +1,5 @@
-"""Tensors that can be computed again at any revision: features of references, and fusions."""
+"""Tensors that can be computed again at any revision: features of references and of prompts, and
+fusions."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +22,16 @@ def read_references(library: Path, entry: Entry) -> dict[str, Tensor]:
     return read_hashed_tensors(path, remedy) if path.exists() else {}
 
 
+def write_prompt_features(library: Path, entry: Entry, factors: Mapping[str, Tensor]) -> None:
+    write_hashed_tensors(_prompt_features(library, entry), factors)
+
+
+def read_prompt_features(library: Path, entry: Entry) -> dict[str, Tensor] | None:
+    """What the concept's prompts read, as `evaluation.forecast.prompt_features`; None if nothing was kept."""
+    path = _prompt_features(library, entry)
+    return read_hashed_tensors(path, "delete it, it is computed again") if path.exists() else None
+
+
 def write_fused(library: Path, revision: int, deltas: Mapping[str, Delta]) -> None:
     write_hashed_tensors(_fused(library, revision), save_deltas(deltas))
 
@@ -33,6 +44,10 @@ def read_fused(library: Path, revision: int) -> dict[str, Delta] | None:
 
 def _references(library: Path, entry: Entry) -> Path:
     return library / "references" / f"{entry.folder}.safetensors"
+
+
+def _prompt_features(library: Path, entry: Entry) -> Path:
+    return library / "prompts" / f"{entry.folder}.safetensors"
 
 
 def _fused(library: Path, revision: int) -> Path:

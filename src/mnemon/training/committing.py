@@ -10,11 +10,12 @@ from torch import Tensor
 
 from mnemon.adapters import Delta
 from mnemon.data import Concept, photos_tensor
-from mnemon.evaluation import Encoders, EvalSettings, evaluate_library, reference_features
+from mnemon.evaluation import Encoders, EvalSettings, reference_features
 from mnemon.evaluation.evaluate import OnImages
 from mnemon.library import Library, Proposal, fused_changes
 from mnemon.models import Base
 from mnemon.training.forgetting_budget import ForgettingBudget
+from mnemon.training.scoring import Policy, Scorer
 
 
 @dataclass(kw_only=True)
@@ -23,6 +24,7 @@ class ScoredCommit:
 
     Attributes:
         encoders: for scores; None for no scores at all.
+        policy: which earlier concepts are sampled again.
         max_forgetting: by how much the identity alignment of an earlier concept may fall, if that is bounded.
         stage_refused: whether concepts over the budget are kept aside, as those that took a training are.
         seconds: what the phases took: "checking", "committing" and "scoring".
@@ -35,6 +37,7 @@ class ScoredCommit:
     base: Base
     encoders: Encoders | None
     score: EvalSettings | None = None
+    policy: Policy = "all"
     max_forgetting: float | None = None
     stage_refused: bool = False
     seconds: dict[str, float] = field(default_factory=dict, init=False)
@@ -43,9 +46,14 @@ class ScoredCommit:
         self._budget: ForgettingBudget | None = None
         self._row: dict[str, Any] | None = None
         self._fused: Mapping[str, Delta] | None = None
+        self._new: Sequence[Proposal] = ()
+        self._scorer: Scorer | None = None
+        score = self.score or EvalSettings()
+        if self.encoders:
+            self._scorer = Scorer(self.library, self.base, self.encoders, score, self.policy)
         if self.max_forgetting is not None and self.encoders and self.library.names():
             self._budget = ForgettingBudget(
-                self.library, self.base, self.encoders, self.score, self.max_forgetting, self.stage_refused
+                self.library, self.base, self.encoders, score, self.max_forgetting, self.stage_refused
             )
 
     def reference_features(self, concept: Concept | None) -> dict[str, Tensor] | None:
@@ -59,8 +67,9 @@ class ScoredCommit:
         BudgetExceeded: an earlier concept falls too far; nothing is committed.
         """
         with self._timed("checking"):
-            if self._budget:
-                self._row, self._fused = self._budget.check(proposals, on_images)
+            if self._budget and self._scorer:
+                self._row, self._fused = self._budget.check(proposals, self._scorer, on_images)
+        self._new = proposals
         with self._timed("committing"):
             for one in proposals:
                 self.library.commit(one.learned, one.photos, one.settings, one.references)
@@ -72,10 +81,10 @@ class ScoredCommit:
             if self._fused is not None:
                 self.library.write_fused(self._fused)
             elif self.library.method.fuses:
-                fused_changes(self.library, self.base)
+                self._fused = fused_changes(self.library, self.base)
         with self._timed("scoring"):
-            if self._row is None and self.encoders:
-                self._row = evaluate_library(self.library, self.base, self.encoders, self.score, on_images)
+            if self._row is None and self._scorer:
+                self._row = self._scorer.row(self._new, self._fused, on_images)
             if self._row is not None:
                 self.library.write_row(self.library.revision, self._row)
         return self._row

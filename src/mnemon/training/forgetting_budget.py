@@ -6,11 +6,11 @@ from typing import Any
 
 from mnemon.adapters import Delta
 from mnemon.errors import MnemonError
-from mnemon.evaluation import Encoders, EvalSettings, evaluate
+from mnemon.evaluation import Encoders, EvalSettings
 from mnemon.evaluation.evaluate import OnImages
 from mnemon.library import Candidate, Library, Proposal, composed_changes, put_aside
 from mnemon.models import Base
-from mnemon.sampling import Composed
+from mnemon.training.scoring import Scorer
 
 
 class BudgetExceeded(MnemonError):
@@ -53,13 +53,12 @@ class ForgettingBudget:
         library: Library,
         base: Base,
         encoders: Encoders,
-        score: EvalSettings | None,
+        score: EvalSettings,
         max_forgetting: float,
         stage_refused: bool = True,
     ) -> None:
         self._library, self._base, self._encoders, self._max = library, base, encoders, max_forgetting
-        self._stage_refused = stage_refused
-        self._score = score or EvalSettings()
+        self._stage_refused, self._score = stage_refused, score
         best = {name: self._best_of(name) for name in _scorable(library)}
         self._best = {name: value for name, value in best.items() if value is not None}
         if missing := [name for name in best if name not in self._best]:
@@ -79,7 +78,7 @@ class ForgettingBudget:
         return max((value for value in same if value is not None), default=None)
 
     def check(
-        self, proposals: Sequence[Proposal], on_images: OnImages | None
+        self, proposals: Sequence[Proposal], scorer: Scorer, on_images: OnImages | None
     ) -> tuple[dict[str, Any], dict[str, Delta] | None]:
         """The row of the score matrix with the new concepts in the model, and the fused changes if the method fuses.
 
@@ -87,11 +86,8 @@ class ForgettingBudget:
             BudgetExceeded: an earlier concept falls too far.
         """
         method, learned = self._library.method, [*self._library.learned(), *(one.learned for one in proposals)]
-        references = self._library.all_references()
-        references |= {one.learned.name: dict(one.references) for one in proposals if one.references}
         fused = composed_changes(method, learned, self._base) if method.fuses else None
-        with Composed(self._base, method, learned, fused) as composed:
-            row = evaluate(composed, references, self._encoders, self._score, on_images).to_json()
+        row = scorer.row(proposals, fused, on_images)
         now = {name: row["concepts"][name]["identity_alignment"] for name in self._best}
         forgets = {name: (best, now[name]) for name, best in self._best.items() if best - now[name] > self._max}
         if forgets:

@@ -19,6 +19,7 @@ from mnemon.training.early_stopping import EarlyStopping, IdentityMonitor
 from mnemon.training.loop import OnStep, train
 from mnemon.training.prompts import preview_prompt
 from mnemon.training.resume import discard_checkpoint, kept_checkpoints, run_folder
+from mnemon.training.scoring import Policy
 from mnemon.training.settings import TrainingSettings
 from mnemon.training.tasks import PhotoSettings, make_tasks
 
@@ -58,6 +59,7 @@ class TrainingSession:
     Attributes:
         references: for each concept other photos of it to score against, or None for the training photos.
         encoders: for scores; None for no scores at all.
+        policy: which earlier concepts are sampled again for them.
         max_forgetting: by how much the identity alignment of an earlier concept may fall, if that is bounded.
         early_stopping: for one concept with scores.
     """
@@ -71,6 +73,7 @@ class TrainingSession:
     num_class_images: int = 0
     encoders: Encoders | None = None
     score: EvalSettings | None = None
+    policy: Policy = "all"
     max_forgetting: float | None = None
     early_stopping: EarlyStopping | None = None
 
@@ -81,6 +84,7 @@ class TrainingSession:
             base=self.base,
             encoders=self.encoders,
             score=self.score,
+            policy=self.policy,
             max_forgetting=self.max_forgetting,
             stage_refused=True,
         )
