@@ -21,7 +21,7 @@ LAYERS = [
     {"models", "data", "world"},
     {"settings"},
     {"names"},
-    {"files", "tensor_files", "errors"},
+    {"files", "tensor_files", "errors", "seeding"},
 ]
 HEIGHT = {room: -depth for depth, layer in enumerate(LAYERS) for room in layer}
 PACKAGE = Path(mnemon.__file__).parent

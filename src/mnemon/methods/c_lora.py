@@ -27,10 +27,8 @@ class CLoraLearner(LoraLearner):
         # P_{t-1}, once: the earlier factors are not multiplied again, and a step's cost does not grow with t.
         past = sum_deltas([concept.deltas for concept in start.earlier])
         # A concept that was imported may have changed more layers than are trained here.
-        moved = {target: past[target].matrix() for target in self.target_modules if target in past}
-        relative = method.forget_scale == "relative"
-        scale = parts.relative_scale(moved, start.base.target_modules()) if relative else 1.0
-        self.importance = {target: scale * total.to(start.base.device).square() for target, total in moved.items()}
+        layers = start.base.target_modules()
+        self.importance = parts.change_importance(past, layers, method.forget_scale == "relative")
 
     def regularization_loss(self, step: Step | None = None) -> Tensor:
         if not self.importance:

@@ -76,6 +76,13 @@ def relative_scale(past: Mapping[str, Tensor], layers: Mapping[str, nn.Linear]) 
     return entries / (moved * squares) if moved else 0.0
 
 
+def change_importance(past: Mapping[str, Delta], layers: Mapping[str, nn.Linear], relative: bool) -> dict[str, Tensor]:
+    """P^2 of every layer that has been changed, for `weighted_l2`; where `relative`, scaled by `relative_scale`."""
+    moved = {target: past[target].matrix() for target in layers if target in past}
+    scale = relative_scale(moved, layers) if relative else 1.0
+    return {target: scale * total.to(layers[target].weight.device).square() for target, total in moved.items()}
+
+
 class LastOfBase(Generic[T]):
     """What was worked out of a base last: concept after concept it is the same."""
 

@@ -1,6 +1,5 @@
 """One run of the training loop: what its steps share, and what one step does."""
 
-import hashlib
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +18,7 @@ from mnemon.files import writing
 from mnemon.methods.base import Losses, Method, Start, Step, TrainedConcept
 from mnemon.models.base import Base, Tokens
 from mnemon.models.layers import every_layer
+from mnemon.seeding import seeded_generator
 from mnemon.training.accelerator import make_accelerator
 from mnemon.training.examples import Batch, Examples, draw_batch, joined
 from mnemon.training.identity import EARLY_STOPPING, run_identity
@@ -187,8 +187,7 @@ class Run:
 
     def generator(self, name: str, purpose: str) -> torch.Generator:
         """Random numbers of their own for each concept and purpose: two concepts must not start at the same token."""
-        digest = hashlib.sha256(f"{self.settings.seed}/{name}/{purpose}".encode()).digest()
-        return torch.Generator(self.base.device).manual_seed(int.from_bytes(digest[:7]))
+        return seeded_generator(self.settings.seed, name, purpose, self.base.device)
 
     @property
     def _names(self) -> str:
