@@ -1,6 +1,6 @@
 import hashlib
-import io
 import struct
+import sys
 import warnings
 import zlib
 
@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mnemon.data.reading import read_photo, read_text, to_rgb
+from mnemon.data.colour import to_rgb
+from mnemon.data.reading import is_image, read_mask, read_photo, read_text
 from mnemon.errors import MnemonError
 from tests.data.images import BLUE, RED, save_image
 
@@ -125,7 +126,7 @@ def test_a_file_that_is_no_image_is_refused(tmp_path, content):
 
 
 def test_other_formats_are_refused_under_any_name(tmp_path):
-    Image.new("RGB", (4, 4)).save(tmp_path / "a.jpg", "BMP")
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.jpg", "PCX")
     with pytest.raises(MnemonError, match="is no readable JPEG, PNG or WebP"):
         read_photo(tmp_path / "a.jpg")
 
@@ -165,14 +166,123 @@ def test_text_is_utf8_with_or_without_a_mark(tmp_path):
         read_text(tmp_path / "b.txt")
 
 
+@pytest.mark.parametrize("name", ["a.jfif", "a.jpe", "a.avif", "a.bmp", "a.tif", "a.TIFF", "a.gif"])
+def test_other_formats_are_photos_too(tmp_path, name):
+    file = save_image(tmp_path / name, RED)
+    assert is_image(file)
+    assert np.abs(np.asarray(read_photo(file).image, dtype=int) - RED).max() <= 8
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.webp", "a.png", "a.tif"])
+def test_of_several_frames_the_first_is_read_and_that_is_said(tmp_path, name):
+    frames = [Image.new("RGB", (24, 16), colour) for colour in (RED, BLUE, RED)]
+    frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
+    notes = []
+    photo = read_photo(tmp_path / name, note=notes.append)
+    assert np.abs(np.asarray(photo.image, dtype=int) - RED).max() <= 8
+    assert notes == ["the first of 3 frames is read"]
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "tif", "webp", "avif"])
+@pytest.mark.parametrize("orientation", [3, 6, 7])
+def test_every_format_is_turned_upright(tmp_path, suffix, orientation):
+    scene = Image.new("RGB", (48, 32), "white")
+    scene.paste(RED, (0, 0, 24, 16))
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    scene.transpose(STORED[orientation]).save(tmp_path / f"a.{suffix}", exif=exif)
+    for image in (read_photo(tmp_path / f"a.{suffix}").image, read_photo(tmp_path / f"a.{suffix}").stored(1)):
+        assert image.width * 32 == image.height * 48
+        left, below = (image.resize((2, 2), Image.Resampling.BOX).getpixel(at) for at in ((0, 0), (1, 1)))
+        assert left[0] > 200 and left[1] < 90 and min(below) > 230
+
+
+@pytest.mark.parametrize(("mode", "colour"), [("RGB;16B", (255, 128, 0)), ("RGBA;16B", (255, 128, 0))])
+def test_sixteen_bit_colours_keep_their_tone(tmp_path, mode, colour):
+    """Pillow writes no such files: this one is put together."""
+    levels = [level * 257 for level in (*colour, 255)][: len(mode) - 4]
+    pixel = b"".join(level.to_bytes(2) for level in levels)
+    kind = 6 if mode.startswith("RGBA") else 2
+    (tmp_path / "a.png").write_bytes(_png(2, 16, kind, (b"\0" + pixel * 2) * 2))
+    assert read_photo(tmp_path / "a.png").image.getpixel((1, 1)) == colour
+
+
+def test_the_transparent_colour_of_sixteen_bit_files_is_white(tmp_path):
+    for kind, key in ((0, (300,)), (2, (300, 300, 300))):
+        levels = b"".join(level.to_bytes(2) for level in key)
+        file = _png(2, 16, kind, (b"\0" + levels * 2) * 2, (b"tRNS", levels))
+        (tmp_path / "a.png").write_bytes(file)
+        assert read_photo(tmp_path / "a.png").image.getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_a_palette_may_be_half_transparent(tmp_path):
+    image = Image.new("P", (2, 1), 0)
+    image.putpalette([0, 0, 0, 255, 0, 0])
+    image.putpixel((1, 0), 1)
+    image.save(tmp_path / "a.png", transparency=bytes([128, 255]))
+    assert np.asarray(read_photo(tmp_path / "a.png").image)[0].tolist() == [[127, 127, 127], [255, 0, 0]]
+
+
+def test_numbers_that_are_no_brightness_are_refused(tmp_path):
+    for pixels in (np.full((4, 4), 0.5, np.float32), np.full((4, 4), 70_000, np.int32)):
+        Image.fromarray(pixels).save(tmp_path / "a.tif")
+        with pytest.raises(MnemonError, match=r"a\.tif' is not read: its pixels .*16.*Save it again"):
+            read_photo(tmp_path / "a.tif")
+
+
+def test_heic_without_its_extra_says_how_to_get_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    for name in ("a.heic", "a.jpg"):
+        (tmp_path / name).write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+        with pytest.raises(MnemonError, match=r"HEIC photo.*pip install 'mnemon\[heic\]'\), or save it as JPEG"):
+            read_photo(tmp_path / name)
+
+
+def test_heic_is_read_with_its_extra(tmp_path):
+    pillow_heif = pytest.importorskip("pillow_heif")
+    pillow_heif.from_pillow(Image.new("RGB", (64, 48), RED)).save(tmp_path / "a.heic", quality=90)
+    assert is_image(tmp_path / "a.heic")
+    assert np.abs(np.asarray(read_photo(tmp_path / "a.heic").image, dtype=int) - RED).max() <= 8
+
+
+def test_a_photo_is_decoded_when_it_is_used_and_no_smaller_than_asked(tmp_path):
+    file = save_image(tmp_path / "a.jpg", size=(203, 98))
+    photo = read_photo(file)
+    assert photo.image.size == (203, 98)
+    assert photo.stored(40).size == (102, 49)
+    assert photo.stored(50).size == (203, 98)
+    save_image(file, BLUE)
+    with pytest.raises(MnemonError, match=r"a\.jpg' was changed while it was in use"):
+        _ = photo.image
+    file.unlink()
+    with pytest.raises(MnemonError, match="There is no file"):
+        _ = photo.image
+
+
+def test_a_black_mask_is_refused(tmp_path):
+    save_image(tmp_path / "a.png", (0, 0, 0))
+    with pytest.raises(MnemonError, match=r"mask '.*a\.png' is black all over"):
+        read_mask(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("text", ["<rex> im Grünen".encode("utf-16"), "<rex>".encode("utf-16-le"), b"caf\xe9"])
+def test_other_encodings_are_refused_by_name(tmp_path, text):
+    (tmp_path / "b.txt").write_bytes(text)
+    with pytest.raises(MnemonError, match=r"b\.txt' is not UTF-8 text: save it again"):
+        read_text(tmp_path / "b.txt")
+
+
 def _png_header(side: int) -> bytes:
     """A PNG that claims side x side pixels and holds next to none."""
+    return _png(side, 8, 2, b"\x00" * 64)
 
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    file = io.BytesIO(b"\x89PNG\r\n\x1a\n")
-    file.seek(0, io.SEEK_END)
-    file.write(chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)))
-    file.write(chunk(b"IDAT", zlib.compress(b"\x00" * 64)) + chunk(b"IEND", b""))
-    return file.getvalue()
+def _png(side: int, depth: int, kind: int, rows: bytes, *more: tuple[bytes, bytes]) -> bytes:
+    """A PNG of side x side pixels of `depth` bits and a colour type (0 grey, 2 RGB, 6 RGBA)."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, depth, kind, 0, 0, 0))
+    chunks = [head, *(chunk(*one) for one in more), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)

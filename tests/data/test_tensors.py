@@ -1,10 +1,14 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from mnemon.data import photos_tensor
+from mnemon.data import Concept, concept_from_folder, masks_tensor, photo_squares, photos_tensor
+from mnemon.data.parallel import WORKERS
 from mnemon.errors import MnemonError
-from tests.data.images import concept
+from tests.data.images import concept, photo, save_image
 
 
 def bands(width: int, height: int) -> np.ndarray:
@@ -76,3 +80,68 @@ def test_options_that_make_no_sense_are_refused():
         photos_tensor(one, 4, fit="pad", random_crop=True, generator=torch.Generator())
     with pytest.raises(MnemonError, match="pass a seeded torch.Generator"):
         photos_tensor(one, 4, flip=True)
+
+
+def masked(mask: np.ndarray, size: tuple[int, int] = (96, 32)) -> Concept:
+    """One photo of three bands with a mask (height, width)."""
+    one = photo(bands(*size))
+    return Concept("rex", (replace(one, mask=Image.fromarray(mask)),))
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_masks_are_cut_as_their_photos_are(scale):
+    mask = np.zeros((32 * scale, 96 * scale), np.uint8)
+    mask[:, : 64 * scale] = 255  # the black and the grey band
+    one = masked(mask)
+    assert masks_tensor(one, 16).shape == (1, 1, 16, 16)
+    assert (masks_tensor(one, 16) == 1).all()  # the middle square is grey
+    padded = masks_tensor(one, 48, fit="pad")
+    assert (padded[..., 17:31, :30] == 1).all() and padded[..., :15, :].max() == padded[..., 34:].max() == 0
+    seeds = range(20)
+    photos = torch.cat([photos_tensor(one, 8, random_crop=True, generator=rng(seed)) for seed in seeds])
+    masks = torch.cat([masks_tensor(one, 8, random_crop=True, generator=rng(seed)) for seed in seeds])
+    assert torch.equal(masks.flatten(1).mean(1) < 0.5, photos.flatten(1).mean(1) > 0.75)  # white has no mask
+
+
+def rng(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_a_photo_without_a_mask_counts_all_over_but_not_beside_it():
+    one = concept(bands(96, 32))
+    assert (masks_tensor(one, 8) == 1).all()
+    assert masks_tensor(one, 48, fit="pad")[0, 0, :, 20].tolist() == [0] * 16 + [1] * 16 + [0] * 16
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (np.full((96, 32), 255, np.uint8), "32 x 96 pixels, another shape than the photo"),
+        (np.full((64, 64), 255, np.uint8), "another shape than the photo"),
+        (np.zeros((32, 96), np.uint8), "black where the photo is used: paint the thing white"),
+        (np.repeat(np.array([[255, 0, 0]], np.uint8), 32, axis=0).repeat(32, axis=1), "black where the photo is used"),
+    ],
+)
+def test_masks_that_do_not_fit_are_refused(mask, message):
+    with pytest.raises(MnemonError, match=message):
+        masks_tensor(masked(mask), 8)
+
+
+def test_photos_are_decoded_a_few_at_a_time(tmp_path, monkeypatch):
+    """However many there are, so that the memory does not grow with them."""
+    for index in range(20):
+        save_image(tmp_path / "rex" / f"{index:02}.png", (index, 0, 0))
+    many = concept_from_folder(tmp_path / "rex")
+    seen = []
+    squares = photo_squares(replace(many, photos=tuple(replace(p, stored=counting(p, seen)) for p in many.photos)), 8)
+    for index, square in enumerate(squares):
+        assert round(float(square[0, 0, 0]) * 255) == index
+        assert len(seen) <= index + 2 + WORKERS
+
+
+def counting(photo, seen):
+    def stored(side=None):
+        seen.append(photo)
+        return photo.stored(side)
+
+    return stored

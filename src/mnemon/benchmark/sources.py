@@ -90,7 +90,9 @@ def sequence_at(path: Path) -> ConceptSequence:
 
 
 def split(concept: Concept) -> Photos:
-    """The last third to score against, where there are enough photos; else all for both."""
+    """The last third to score against, where there are enough photos; else all for both. Copies count once, or one
+    could be on both sides."""
+    concept = concept.distinct()
     count = len(concept.photos)
     if count < ENOUGH:
         return Photos(concept, concept, held_out=False)

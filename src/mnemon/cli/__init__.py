@@ -9,7 +9,7 @@ import typer
 
 import mnemon.cli.demo as demo
 from mnemon.cli import bases, benching, exchange, history, libraries, planning
-from mnemon.cli.printing import note
+from mnemon.cli.printing import note, show_log
 from mnemon.errors import MnemonError
 
 app = typer.Typer(
@@ -39,6 +39,7 @@ def options(
     ] = False,
 ) -> None:
     """What every command understands."""
+    show_log()
 
 
 def main() -> None:

@@ -1,6 +1,8 @@
 """Tables and progress for the terminal."""
 
 import json
+import logging
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -25,6 +27,21 @@ def note(text: str, style: str = "") -> None:
     err.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
+class Notes(logging.Handler):
+    """Shows what the package logs: remarks in plain, warnings in yellow."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        note(record.getMessage(), style="yellow" if record.levelno >= logging.WARNING else "")
+
+
+def show_log() -> None:
+    """From now on what the package logs is shown, once."""
+    log = logging.getLogger("mnemon")
+    if not any(isinstance(handler, Notes) for handler in log.handlers):
+        log.addHandler(Notes())
+    log.setLevel(logging.INFO)
+
+
 def print_json(value: Any) -> None:
     """For programs: one JSON value on standard output and nothing else."""
     print(json.dumps(value, indent=2, ensure_ascii=False))
@@ -33,13 +50,18 @@ def print_json(value: Any) -> None:
 class Bar:
     """A bar of `progress`: called with the steps done, the steps in all, and numbers to show."""
 
-    def __init__(self, shown: Progress, title: str) -> None:
-        self._shown = shown
+    def __init__(self, shown: Progress, title: str, after: float) -> None:
+        self._shown, self._start = shown, time.monotonic() + after
         self._task = shown.add_task(title, total=None, logs="")
 
     def __call__(self, done: int, total: int, logs: Mapping[str, float]) -> None:
+        if time.monotonic() >= self._start:
+            self._shown.start()
         text = " ".join(f"{name} {value:.4f}" for name, value in logs.items() if name != "rate")
         self._shown.update(self._task, completed=done, total=total, logs=text)
+
+    def count(self, done: int, total: int) -> None:
+        self(done, total, {})
 
     def rename(self, title: str) -> None:
         self._shown.update(self._task, description=title, logs="")
@@ -50,8 +72,9 @@ class Bar:
 
 
 @contextmanager
-def progress(title: str) -> Iterator[Bar]:
-    """A bar on standard error, where that is a terminal, moved by calling what is yielded."""
+def progress(title: str, after: float = 0.0) -> Iterator[Bar]:
+    """A bar on standard error, where that is a terminal, moved by calling what is yielded; it appears if there is
+    still something to do after so many seconds."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -59,8 +82,14 @@ def progress(title: str) -> Iterator[Bar]:
         TextColumn("{task.fields[logs]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
-        yield Bar(bar, title)
+    shown = Progress(*columns, console=err, transient=True, disable=not err.is_terminal)
+    bar = Bar(shown, title, after)
+    if not after:
+        shown.start()
+    try:
+        yield bar
+    finally:
+        shown.stop()
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:

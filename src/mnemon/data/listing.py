@@ -3,11 +3,14 @@
 import json
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mnemon.data.concept import Concept
-from mnemon.data.layouts import concept_from_folder, existing_folder, name_of_folder
+from mnemon.data.found import OnPhoto
+from mnemon.data.kohya import words_of
+from mnemon.data.layouts import existing_folder, folder_concept, name_of_folder, said
 from mnemon.data.reading import MAX_PIXELS, read_text
 from mnemon.errors import MnemonError
 from mnemon.names import NAME, NAME_RULE
@@ -18,13 +21,15 @@ _TOKEN = re.compile(r"<([^<>]+)>")
 _LEAD_IN = re.compile(r"^(?:(?:an? |the )?(?:photo|picture|image) of )?(?:an? |the )?", re.IGNORECASE)
 
 
-def concepts_from_list(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> list[Concept]:
+def concepts_from_list(
+    path: str | Path, *, max_pixels: int = MAX_PIXELS, on_photo: OnPhoto | None = None
+) -> list[Concept]:
     """The concepts of a JSON list of `{instance_prompt, class_prompt, instance_data_dir, class_data_dir}`, in order.
 
     Only `instance_data_dir`, the folder of photos, is required; it is relative to the list file's folder. The concept's
     name is the `<token>` in `instance_prompt`, or else the folder's name. A prompt with a token is also the caption of
     every photo without its own. The class noun is `class_prompt` without "a photo of a". `class_data_dir` is accepted,
-    but class images are not read.
+    but class images are not read, which the concept's report says.
 
     Raises:
         MnemonError: the file is missing or malformed (naming the entry), two entries have one name, or an entry's
@@ -34,7 +39,7 @@ def concepts_from_list(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> lis
     named: dict[str, int] = {}
     concepts = []
     for number, entry in enumerate(_entries(file), start=1):
-        concept = _concept(entry, file.parent, f"entry {number} of '{file}'", max_pixels)
+        concept = _concept(entry, file.parent, f"entry {number} of '{file}'", max_pixels, on_photo)
         if concept.name in named:
             raise MnemonError(
                 f"Entries {named[concept.name]} and {number} of '{file}' are both named '{concept.name}': "
@@ -42,7 +47,7 @@ def concepts_from_list(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> lis
             )
         named[concept.name] = number
         concepts.append(concept)
-    return concepts
+    return [said(concept) for concept in concepts]
 
 
 def _entries(file: Path) -> list[Any]:
@@ -57,14 +62,21 @@ def _entries(file: Path) -> list[Any]:
     return entries
 
 
-def _concept(entry: Any, home: Path, where: str, max_pixels: int) -> Concept:
+def _concept(entry: Any, home: Path, where: str, max_pixels: int, on_photo: OnPhoto | None) -> Concept:
     fields = _checked(entry, where)
     folder = existing_folder(home / Path(fields["instance_data_dir"]).expanduser())
     prompt = fields.get("instance_prompt", "")
-    name = _name(prompt, where) or name_of_folder(folder)
+    name = _name(prompt, where)
+    if name is None and words_of(folder) is None:
+        name = name_of_folder(folder)
     class_noun = _LEAD_IN.sub("", fields.get("class_prompt", "").strip()) or None
-    concept = concept_from_folder(folder, name, class_noun, max_pixels=max_pixels)
-    return _captioned(concept, prompt) if concept.token in prompt else concept
+    concept = folder_concept(folder, name, class_noun, max_pixels, on_photo)
+    assert concept.report is not None
+    if fields.get("class_data_dir"):
+        concept.report.note(f"{where}: class_data_dir is not read; --num-class-images generates images of the class.")
+    if prompt and concept.token not in prompt:
+        concept.report.note(f"{where}: instance_prompt has no {concept.token} and is not used.")
+    return _captioned(concept, prompt, where) if concept.token in prompt else concept
 
 
 def _checked(entry: Any, where: str) -> dict[str, str]:
@@ -87,9 +99,9 @@ def _name(prompt: str, where: str) -> str | None:
     return tokens[0] if tokens else None
 
 
-def _captioned(concept: Concept, prompt: str) -> Concept:
-    photos = tuple(photo if photo.caption else replace(photo, caption=prompt) for photo in concept.photos)
-    return replace(concept, photos=photos)
+def _captioned(concept: Concept, prompt: str, where: str) -> Concept:
+    caption = partial(replace, caption=prompt, caption_source=f"the instance_prompt of {where}")
+    return replace(concept, photos=tuple(photo if photo.caption else caption(photo) for photo in concept.photos))
 
 
 def _start(where: str) -> str:
