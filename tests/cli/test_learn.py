@@ -41,7 +41,10 @@ def test_json_is_the_one_thing_on_standard_output(teach: Command) -> None:
     assert value["concept"] == "sip" and value["state"] == 1
     assert value["row"]["concepts"]["sip"]["references"] == 3
     seconds = {"training_seconds", "fusion_seconds", "scoring_seconds"}
-    assert value.keys() == {"concept", "state", "row", "until", *seconds} and value["until"] is None
+    assert value.keys() == {"concept", "state", "row", "until", "photos", "references", *seconds}
+    assert value["until"] is None and value["references"] is None
+    read = {"photos": 3, "captions": 3, "masks": 0, "passed_over": {}, "notes": []}
+    assert {key: said for key, said in value["photos"].items() if key != "source"} == read
 
 
 def test_without_scores_there_is_no_row(teach: Command) -> None:
@@ -59,6 +62,58 @@ def test_references_held_out_are_said_to_be(teach: Command, photos: Path) -> Non
     library = Library.open("mnemon-library")
     assert library.history()[0].settings["held_out"] is True
     assert len(library.history()[0].photos) == 3
+
+
+def test_references_that_are_trained_on_are_no_references(teach: Command, photos: Path) -> None:
+    refused = teach("--references", photos / "sip", "--noun", "mug")
+    assert refused.code == 1 and "are photos that it is trained on: give others" in refused.err
+    assert not Path("mnemon-library").exists()
+    shutil.copytree(photos / "sip", "mixed")
+    (Path("mixed") / "00.png").rename("mixed/renamed.png")
+    (Path("mixed") / "00.txt").unlink()
+    image(Path("mixed/other.png"))
+    result = teach("--references", "mixed", "--noun", "mug", "--json")
+    assert "trained on are left out: 01.png, 02.png, renamed.png (3)" in result.err
+    assert result.json["row"]["concepts"]["sip"]["references"] == 1
+    assert result.json["references"]["photos"] == 4
+
+
+def test_copies_of_a_photo_are_said_and_not_compared(teach: Command, photos: Path) -> None:
+    for name in ("a", "b", "c"):
+        image(Path("sip2") / "x.png")
+        shutil.copy("sip2/x.png", f"sip2/{name}.png")
+    result = teach("--noun", "mug", source=Path("sip2").resolve())
+    assert "copies, trained on again but scored against once: b.png (of a.png), c.png" in result.err
+    assert "–" in result.out.splitlines()[3]  # no ceiling of a single photo
+
+
+def test_what_is_passed_over_is_said_once_and_in_json(teach: Command, photos: Path) -> None:
+    folder = Path("sip").resolve()
+    shutil.copytree(photos / "sip", folder)
+    (folder / ".DS_Store").touch()
+    image(folder / "00-masklabel.png", (64, 64))
+    result = teach("--noun", "mug", "--no-score", "--json", source=folder)
+    assert result.err.count("passed over, hidden: .DS_Store (1)") == 1
+    assert result.err.count("3 photos, 3 captions, 1 mask (used with --masked-loss only).") == 1
+    assert result.json["photos"]["passed_over"] == {"hidden": [".DS_Store"]}
+
+
+def test_a_masked_loss_trains_on_masks_and_is_kept(teach: Command, photos: Path) -> None:
+    refused = teach("--noun", "mug", "--no-score", "--masked-loss")
+    assert refused.code == 1 and "needs masks" in refused.err
+    folder = Path("sip").resolve()
+    shutil.copytree(photos / "sip", folder)
+    image(folder / "mask" / "00.png", (64, 64))
+    assert teach("--noun", "mug", "--no-score", "--masked-loss", source=folder).code == 0
+    assert Library.open("mnemon-library").history()[0].settings["training"]["masked_loss"] is True
+
+
+def test_a_caption_that_is_too_long_stops_before_the_first_step(teach: Command, photos: Path) -> None:
+    folder = Path("sip").resolve()
+    shutil.copytree(photos / "sip", folder)
+    (folder / "02.txt").write_text(f"{'on the grass ' * 30} a photo of <sip>")
+    result = teach("--noun", "mug", "--no-score", source=folder)
+    assert result.code == 1 and "02.txt': The prompt" in result.err and "shorten it" in result.err
 
 
 def test_a_taken_name_leaves_the_library_as_it_was(teach: Command) -> None:

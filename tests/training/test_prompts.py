@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import pytest
 from PIL import Image
 
 from mnemon.data import Concept, Photo
 from mnemon.errors import MnemonError
 from mnemon.methods.lora import Lora
-from mnemon.training.prompts import class_prompt, preview_prompt, rename, training_prompts
+from mnemon.training.prompts import class_prompt, preview_prompt, prompt_sources, rename, training_prompts
 
 
 def rex(*captions: str | None, class_noun: str | None = "dog") -> Concept:
@@ -21,10 +23,51 @@ def rex(*captions: str | None, class_noun: str | None = "dog") -> Concept:
         ("<rex> doghouse", "<rex> dog doghouse"),
         ("<rex> and <rex> dog", "<rex> dog and <rex> dog"),
         ("<rex>", "<rex> dog"),
+        ("two <rex> dogs", "two <rex> dogs"),
+        ("<rex> Dog on a sofa", "<rex> Dog on a sofa"),
+        ("<rex> DOGS!", "<rex> DOGS!"),
+        ("the dog <rex> asleep", "the <rex> dog asleep"),
+        ("<rex> the dog", "<rex> dog"),
+        ("<rex>'s bowl", "<rex> dog's bowl"),
+        ("a dog and <rex>", "a dog and <rex> dog"),
     ],
 )
 def test_a_caption_calls_the_concept_as_the_method_does(caption: str, expected: str) -> None:
     assert training_prompts(rex(caption), Lora()) == ([0], [expected])
+
+
+@pytest.mark.parametrize(
+    ("noun", "caption"),
+    [
+        ("wolf", "<rex> wolves"),
+        ("puppy", "three <rex> puppies"),
+        ("knife", "<rex> knives"),
+        ("person", "<rex> people"),
+        ("man", "<rex> men"),
+        ("woman", "<rex> women"),
+        ("fox", "<rex> foxes"),
+        ("goose", "<rex> geese"),
+        ("stuffed animal", "<rex> Stuffed  animals"),
+        ("golden retriever", "<rex> golden retrievers"),
+    ],
+)
+def test_a_plural_is_the_noun_too(noun: str, caption: str) -> None:
+    assert training_prompts(rex(caption, class_noun=noun), Lora())[1] == [caption]
+    without = training_prompts(rex(caption, class_noun=noun), Lora(use_class_noun=False))[1]
+    assert without == [caption.partition(">")[0] + ">"]
+
+
+def test_a_photo_with_repeats_is_drawn_as_often() -> None:
+    concept = rex("<rex> at night", None)
+    concept = replace(concept, photos=(replace(concept.photos[0], repeats=3), concept.photos[1]))
+    rows, prompts = training_prompts(concept, Lora())
+    assert rows == [0] * 3 + [1] * 3 and prompts[:3] == ["<rex> dog at night"] * 3
+
+
+def test_prompts_of_captions_know_where_they_were_read() -> None:
+    concept = rex("<rex> at night", None)
+    concept = replace(concept, photos=(replace(concept.photos[0], caption_source="'a.txt'"), concept.photos[1]))
+    assert prompt_sources(concept, Lora()) == {"<rex> dog at night": "the caption in 'a.txt'"}
 
 
 def test_without_the_class_word_the_noun_goes() -> None:

@@ -1,10 +1,13 @@
 """Learning: one more concept, or several in the same steps."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from mnemon.api.opening import encoders_of, opened_or_created
 from mnemon.data import Concept
+from mnemon.data.report import few_of
 from mnemon.errors import MnemonError
 from mnemon.evaluation import Encoders, EvalSettings
 from mnemon.evaluation.evaluate import OnImages
@@ -15,6 +18,8 @@ from mnemon.training import OnStep, PhotoSettings, TrainingSettings
 from mnemon.training.early_stopping import EarlyStopping
 from mnemon.training.scoring import Policy
 from mnemon.training.session import LearnResult, TrainingSession
+
+log = logging.getLogger("mnemon")
 
 
 def learn(
@@ -47,7 +52,7 @@ def learn(
         base: a base, or the name of one: "world" (the default), a diffusers folder or a hub id.
         method: a method or its name; `DEFAULT_METHOD` of `mnemon.settings` without.
         references: other photos of the concept, or of each of several, never trained on, to score against; the
-            training photos without them.
+            training photos without them. Files that are trained on too are left out, with a warning.
         photos, training, score: settings; defaults are the method's and the base's own.
         num_class_images: class images to generate with the bare base and to train on as well (prior preservation).
         scored: whether to score, and to keep features of the references for later rows.
@@ -67,8 +72,9 @@ def learn(
     concepts = [concept] if isinstance(concept, Concept) else list(concept)
     if references is None:
         references = [None] * len(concepts)
-    held_out = [references] if isinstance(references, Concept) else references
-    _check_options(concepts, held_out, scored, max_forgetting, early_stopping)
+    given = [references] if isinstance(references, Concept) else references
+    held_out = _held_out(concepts, given)
+    _check_options(held_out, scored, max_forgetting, early_stopping)
     with opened_or_created(Path(library), base, method) as (opened, found), opened.lock():
         check_no_candidate(opened)
         for one in concepts:
@@ -91,15 +97,37 @@ def learn(
         return session.run(on_step, on_images)
 
 
+def _held_out(concepts: Sequence[Concept], references: Sequence[Concept | None]) -> list[Concept | None]:
+    """The references without the files that are trained on.
+
+    Raises:
+        MnemonError: there are others than concepts, or a concept has none left.
+    """
+    if len(references) != len(concepts):
+        raise MnemonError(f"{len(concepts)} concepts and {len(references)} references: give as many, or none.")
+    trained = {photo.sha256 for concept in concepts for photo in concept.photos if photo.sha256}
+    return [None if one is None else _without(one, trained) for one in references]
+
+
+def _without(references: Concept, trained: Collection[str]) -> Concept:
+    kept = tuple(photo for photo in references.photos if photo.sha256 not in trained)
+    if not kept:
+        raise MnemonError(
+            f"All references of '{references.name}' are photos that it is trained on: give others, or none to score "
+            "against the training photos."
+        )
+    if len(kept) < len(references.photos):
+        names = [Path(photo.source).name for photo in references.photos if photo.sha256 in trained]
+        log.warning("references of '%s' that are trained on are left out: %s.", references.name, few_of(names))
+    return replace(references, photos=kept)
+
+
 def _check_options(
-    concepts: Sequence[Concept],
     references: Sequence[Concept | None],
     scored: bool,
     max_forgetting: float | None,
     early_stopping: EarlyStopping | None,
 ) -> None:
-    if len(references) != len(concepts):
-        raise MnemonError(f"{len(concepts)} concepts and {len(references)} references: give as many, or none.")
     if max_forgetting is not None and not scored:
         raise MnemonError("Forgetting is measured by scores: leave out max_forgetting, or learn with scores.")
     if early_stopping is not None and not (scored and len(references) == 1 and references[0]):

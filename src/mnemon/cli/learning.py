@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mnemon.cli import options
 from mnemon.cli.options import DEFAULT_LIBRARY, opened_base, scoring, setting_of, share_of
-from mnemon.cli.printing import note, out, print_json, progress, row_table, say
+from mnemon.cli.printing import Bar, note, out, print_json, progress, row_table, say
 from mnemon.errors import MnemonError
 from mnemon.settings import DEFAULT_METHOD
 
@@ -36,6 +36,7 @@ def learn(
     gradient_accumulation_steps: options.GradientAccumulationSteps = 1,
     gradient_checkpointing: options.GradientCheckpointing = False,
     snr_gamma: options.SnrGamma = None,
+    masked_loss: options.MaskedLoss = False,
     together: options.Together = 6,
     preview_every: options.PreviewEvery = 0,
     preview_page: options.PreviewPage = None,
@@ -63,6 +64,7 @@ def learn(
         gradient_accumulation_steps=gradient_accumulation_steps,
         gradient_checkpointing=gradient_checkpointing,
         snr_gamma=snr_gamma,
+        masked_loss=masked_loss,
         preview_every=preview_every,
         tensorboard=tensorboard,
     )
@@ -74,7 +76,8 @@ def learn(
     early_stopping = api.EarlyStopping(share_of(until), check_every) if until else None
     opened = Library.open(library) if is_library(library) else None
     known, own = (opened.names(), opened.method) if opened else ((), None)
-    concepts, held_out = _listed(photos, known) if several else _one(photos, name, class_noun, references)
+    with progress("reading photos", after=2.0) as bar:
+        concepts, held_out = _listed(photos, known, bar) if several else _one(photos, name, class_noun, references, bar)
     chosen = _method(method, set_ or [], own)
     call = partial(
         api.learn,
@@ -92,24 +95,33 @@ def learn(
     results = []
     for group in _groups(concepts, own or chosen, together):
         result = _learn(call, library, group, preview_page, json_output)
-        results += [{"concept": concept.name, **result.to_json()} for concept in group]
+        results += [{"concept": concept.name, **result.to_json(), **_read(concept, held_out)} for concept in group]
     if json_output:
         print_json(results if several else results[0])
 
 
-def _one(photos: Path, name: str | None, class_noun: str | None, references: Path | None) -> tuple[list[Any], Any]:
+def _one(
+    photos: Path, name: str | None, class_noun: str | None, references: Path | None, bar: Bar
+) -> tuple[list[Any], Any]:
     """The concept of a folder, and its photos to score on."""
     from mnemon.data import concept_from_folder
 
-    concept = concept_from_folder(photos, name, class_noun)
-    return [concept], concept_from_folder(references, concept.name, concept.class_noun) if references else None
+    read = partial(concept_from_folder, on_photo=bar.count)
+    concept = read(photos, name, class_noun)
+    return [concept], read(references, concept.name, concept.class_noun) if references else None
 
 
-def _listed(photos: Path, known: Collection[str]) -> tuple[list[Any], None]:
+def _read(concept: Any, references: Any) -> dict[str, Any]:
+    """What was read and passed over, for JSON."""
+    reports = {"photos": concept.report, "references": references and references.report}
+    return {what: report and report.to_json() for what, report in reports.items()}
+
+
+def _listed(photos: Path, known: Collection[str], bar: Bar) -> tuple[list[Any], None]:
     """Those concepts of a list that are not `known`."""
     from mnemon.data import concepts_from_list
 
-    concepts = concepts_from_list(photos)
+    concepts = concepts_from_list(photos, on_photo=bar.count)
     for concept in concepts:
         if concept.name in known:
             note(f"'{concept.name}' is in the library already: passed over.")

@@ -61,6 +61,10 @@ GradientCheckpointing = Annotated[
 SnrGamma = Annotated[
     float | None, typer.Option("--snr-gamma", "--min-snr", help="Gamma of min-SNR weighting, usually 5.")
 ]
+MaskedLoss = Annotated[
+    bool,
+    typer.Option("--masked-loss", help="Train where the photos' masks are white only (a-masklabel.png beside a.jpg)."),
+]
 Together = Annotated[
     int, typer.Option(min=1, help="Of a list: concepts trained in the same steps, if the method allows it.")
 ]

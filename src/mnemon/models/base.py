@@ -186,6 +186,13 @@ class Base(ABC):
             encoder.set_vectors({name: vectors[encoder.name] for name, vectors in tokens.items()})
         self.tokens = dict(tokens)
 
+    def check_prompt(self, prompt: str) -> None:
+        """Raises:
+        MnemonError: as `encode_prompts`, of which this does the part that can fail.
+        """
+        for encoder in self.encoders:
+            encoder.num_tokens(prompt)
+
     @contextmanager
     def using_tokens(self, tokens: Mapping[str, Tokens]) -> Iterator[None]:
         """Within the block prompts may name these concept tokens and no others; the previous ones come back after."""

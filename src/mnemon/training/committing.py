@@ -60,7 +60,8 @@ class ScoredCommit:
         """What is kept of a concept's reference images, so that it can be scored without them."""
         if self.encoders is None or concept is None:
             return None
-        return reference_features(self.encoders, photos_tensor(concept, self.base.resolution))
+        # A photo that is there twice would only be compared with itself.
+        return reference_features(self.encoders, photos_tensor(concept.distinct(), self.base.resolution))
 
     def commit(self, proposals: Sequence[Proposal], on_images: OnImages | None = None) -> None:
         """Raises:

@@ -14,7 +14,8 @@ from mnemon.models.base import Base
 class Examples:
     """Pairs of latents (n, channels, height, width) and n prompts.
 
-    An image may stand there several times: with several prompts, or flipped.
+    An image may stand there several times: with several prompts, or flipped. `masks` (n, 1, height, width) in 0..1
+    weigh the loss at each latent position; without them all count alike.
 
     Raises:
         MnemonError: there are none, or they do not pair.
@@ -22,6 +23,7 @@ class Examples:
 
     latents: Tensor
     prompts: Sequence[str]
+    masks: Tensor | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.prompts, str) or len(self.latents) != len(self.prompts) or not len(self.latents):
@@ -34,7 +36,15 @@ def joined(parts: Sequence[Examples | None]) -> Examples | None:
     given = [part for part in parts if part is not None]
     if not given:
         return None
-    return Examples(torch.cat([one.latents for one in given]), [prompt for one in given for prompt in one.prompts])
+    prompts = [prompt for one in given for prompt in one.prompts]
+    masked = any(one.masks is not None for one in given)
+    masks = torch.cat([whole_masks(one.latents, one.masks) for one in given]) if masked else None
+    return Examples(torch.cat([one.latents for one in given]), prompts, masks)
+
+
+def whole_masks(latents: Tensor, masks: Tensor | None) -> Tensor:
+    """The masks of latents, ones where there are none."""
+    return torch.ones_like(latents[:, :1]) if masks is None else masks
 
 
 @dataclass(frozen=True)
@@ -48,6 +58,7 @@ class Batch:
     weights: Tensor  # (rows,); the loss is their weighted sum
     tasks: Tensor  # (rows,); number of the task each row belongs to
     shares: Tensor  # (rows,); 1 / rows of its task, times the parts of the step, over which means are taken
+    masks: Tensor | None = None  # (rows, 1, height, width), where the loss is masked
 
     @staticmethod
     def cat(batches: Sequence["Batch"]) -> "Batch":
@@ -57,7 +68,10 @@ class Batch:
             for name in ("latents", "noise", "timesteps", "weights", "shares")
         }
         tasks = torch.cat([torch.full((len(batch.latents),), number) for number, batch in enumerate(batches)])
-        return Batch(**tensors, prompts=[prompt for batch in batches for prompt in batch.prompts], tasks=tasks)
+        masked = any(batch.masks is not None for batch in batches)
+        masks = torch.cat([whole_masks(batch.latents, batch.masks) for batch in batches]) if masked else None
+        prompts = [prompt for batch in batches for prompt in batch.prompts]
+        return Batch(**tensors, prompts=prompts, tasks=tasks, masks=masks)
 
     def parts(self, count: int) -> Iterator["Batch"]:
         """The batch in `count` parts, in order."""
@@ -65,7 +79,9 @@ class Batch:
             prompts = [self.prompts[row] for row in rows]
             at = rows.to(self.latents.device)
             latents, noise, timesteps = self.latents[at], self.noise[at], self.timesteps[at]
-            yield Batch(latents, noise, timesteps, prompts, self.weights[at], self.tasks[rows], count * self.shares[at])
+            masks = None if self.masks is None else self.masks[at]
+            weights, shares = self.weights[at], count * self.shares[at]
+            yield Batch(latents, noise, timesteps, prompts, weights, self.tasks[rows], shares, masks)
 
 
 def draw_batch(
@@ -81,15 +97,20 @@ def draw_batch(
     The loss of a batch is the mean over the examples plus `prior_loss_weight` times the mean over the prior ones.
     """
     sources = [(examples, 1.0)] + ([(prior, prior_loss_weight)] if prior else [])
-    latents, prompts, weights = [], [], []
+    masked = examples.masks is not None
+    latents, prompts, weights, masks = [], [], [], []
     for source, weight in sources:
         size = (count,)
         rows = torch.randint(len(source.latents), size, generator=generator, device=generator.device).cpu()
         latents.append(source.latents[rows.to(source.latents.device)])
         prompts += [source.prompts[row] for row in rows]
+        if masked:
+            own = None if source.masks is None else source.masks[rows.to(source.masks.device)]
+            masks.append(whole_masks(latents[-1], own))
         weights.append(torch.full(size, weight / count))
     clean = torch.cat(latents).to(base.device, torch.float32)
     noise = torch.randn(clean.shape, generator=generator, device=generator.device).to(base.device)
     timesteps = base.schedule.sample_timesteps(len(clean), generator).to(base.device)
     tasks, shares = torch.zeros(len(clean), dtype=torch.long), torch.full((len(clean),), 1 / len(clean))
-    return Batch(clean, noise, timesteps, prompts, torch.cat(weights).to(base.device), tasks, shares.to(base.device))
+    weighted, where = torch.cat(weights).to(base.device), torch.cat(masks).to(base.device) if masked else None
+    return Batch(clean, noise, timesteps, prompts, weighted, tasks, shares.to(base.device), where)

@@ -62,10 +62,12 @@ def differences(stored: Mapping[str, str], given: Mapping[str, str]) -> list[str
 
 
 def _images(what: str, examples: Examples | None) -> Iterator[tuple[str, str]]:
-    """Images and their prompts apart: a changed caption is no changed photo."""
+    """Images, masks and prompts apart: a changed caption is no changed photo."""
     if examples is not None:
         sha256 = tensors_sha256({"latents": examples.latents}, end="")
         yield f"images {what}", f"{len(examples.prompts)} ({sha256[:12]})"
+        if examples.masks is not None:
+            yield f"masks {what}", tensors_sha256({"masks": examples.masks}, end="")[:12]
         yield f"prompts {what}", tensors_sha256({}, head=json.dumps(list(examples.prompts)))[:12]
 
 

@@ -58,9 +58,12 @@ def train(
     method.check_base(base)
     _check_concurrent(method, tasks, earlier)
     settings = settings or TrainingSettings()
+    if settings.masked_loss and all(task.examples.masks is None for task in tasks):
+        raise MnemonError("A masked loss needs masks: give the tasks some, as `make_tasks` does with `masked`.")
     ordered = sorted(tasks, key=lambda task: task.name)
     run = Run(base, method, ordered, earlier, settings, folder, stopping)
     with run.prepared():
+        run.check_prompts()
         run.on_train_start()
         done = run.checkpoints.restore(run.steps)
         while done < run.steps and not run.should_stop(done):

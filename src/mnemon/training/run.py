@@ -111,6 +111,22 @@ class Run:
                 base.gradient_checkpointing(True)
             yield
 
+    def check_prompts(self) -> None:
+        """Tokenize every prompt once, before it is drawn at some step.
+
+        Raises:
+            MnemonError: one is too long or names an unknown concept; the error says where it was read.
+        """
+        self.base.set_tokens({**self.earlier_tokens, **self.group.tokens()})
+        for task in self.tasks:
+            for examples in filter(None, (task.examples, task.prior)):
+                for prompt in dict.fromkeys(examples.prompts):
+                    try:
+                        self.base.check_prompt(prompt)
+                    except MnemonError as error:
+                        where = task.sources.get(prompt)
+                        raise MnemonError(f"{where[0].upper()}{where[1:]}: {error}" if where else str(error)) from error
+
     def on_train_start(self) -> None:
         """Let the learners look at their images before the first step."""
         general = None if self.calibration is None else self._probe(0, self.calibration)
@@ -207,7 +223,9 @@ class Run:
         base = self.base
         with self.accelerator.autocast():
             condition = base.encode_prompts(part.prompts)
-            losses = denoising_loss(base, part.latents, part.noise, part.timesteps, condition, self.settings.snr_gamma)
+            losses = denoising_loss(
+                base, part.latents, part.noise, part.timesteps, condition, self.settings.snr_gamma, part.masks
+            )
         noisy = base.schedule.add_noise(part.latents, part.noise, part.timesteps)
         without = partial(self.group.without, base)
         step = Step(base, noisy, part.timesteps, without, condition, part.tasks, part.shares, self.progress)

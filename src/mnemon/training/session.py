@@ -136,6 +136,7 @@ class TrainingSession:
             seed=self.training.seed,
             photos=self.photos,
             num_class_images=self.num_class_images,
+            masked=self.training.masked_loss,
         )
         return train(
             base,

@@ -38,6 +38,8 @@ class TrainingSettings:
     """gamma of min-SNR weighting (arXiv 2303.09556; 5 is usual); none weighs all timesteps alike."""
     prior_loss_weight: NonNegativeFloat = 1.0
     """Weight of the class images' loss, where class images are given."""
+    masked_loss: bool = False
+    """Weigh the loss by the photos' masks: white counts, black does not."""
     checkpoint_seconds: NonNegativeFloat = 30.0
     """Time between checkpoints; 0 takes one after every step."""
     preview_every: NonNegativeInt = 0

@@ -1,0 +1,58 @@
+"""Captions are said to the text encoders once before the first step."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from PIL import Image
+
+from mnemon.data import Concept, Photo
+from mnemon.errors import MnemonError
+from mnemon.methods.lora import Lora
+from mnemon.models import Base
+from mnemon.training import TrainingSettings, make_tasks, train
+from tests.tiny import tiny_sd_base
+
+LORA = Lora(rank=2, steps=50, batch_size=1)
+LONG = " ".join(["a"] * 100)
+
+
+@pytest.fixture(scope="module")
+def base() -> Base:
+    return tiny_sd_base()
+
+
+def concept(caption: str) -> Concept:
+    photo = Photo(Image.new("RGB", (64, 64)), "", "", "a photo of <rex>", "'00.txt'")
+    return Concept("rex", (*[photo] * 20, replace(photo, caption=caption, caption_source="'folder/19.txt'")), "dog")
+
+
+@pytest.mark.parametrize(
+    ("caption", "message"),
+    [
+        (f"{LONG} <rex>", r"The caption in 'folder/19\.txt': The prompt .* tokens, this base reads .* shorten it"),
+        ("<rex> and <tom>", r"The caption in 'folder/19\.txt': The prompt .* names <tom>, which is not known"),
+        (f"<rex> {LONG} <rex>", r"The caption in 'folder/19\.txt': .* shorten it"),
+    ],
+)
+def test_a_bad_caption_is_named_before_the_first_step(base: Base, caption: str, message: str, tmp_path) -> None:
+    steps: list[int] = []
+    tasks = make_tasks(base, LORA, [concept(caption)])
+    with pytest.raises(MnemonError, match=message):
+        train(base, LORA, tasks, folder=tmp_path, on_step=lambda done, of, logs: steps.append(done))
+    assert not steps and not list(tmp_path.iterdir())
+
+
+def test_the_check_draws_no_random_numbers(base: Base, monkeypatch) -> None:
+    tasks, settings = make_tasks(base, LORA, [concept("<rex>")]), TrainingSettings(steps=3)
+    with_check = train(base, LORA, tasks, settings=settings)[0]
+    monkeypatch.setattr("mnemon.training.run.Run.check_prompts", lambda run: None)
+    without = train(base, LORA, tasks, settings=settings)[0]
+    for name, delta in with_check.deltas.items():
+        assert torch.equal(delta.matrix(), without.deltas[name].matrix())
+
+
+def test_a_long_caption_with_the_token_early_is_a_warning_that_is_given_once(base: Base) -> None:
+    tasks = make_tasks(base, LORA, [concept(f"<rex> {LONG}")])
+    with pytest.warns(UserWarning, match="is ignored"):
+        train(base, LORA, tasks, settings=TrainingSettings(steps=1))
