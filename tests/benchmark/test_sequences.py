@@ -89,7 +89,7 @@ def test_a_folder_of_ones_own(three: Path, tmp_path: Path) -> None:
         open_sequence("world-7")
 
 
-def test_the_published_layouts_are_read_as_they_are(tmp_path: Path) -> None:
+def test_the_published_layouts_are_read_as_they_are(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     cifc = tmp_path / "cifc" / "datasets"
     prompts = {"pet": "A <TOK>, in the forest", "plushy": "A <TOK> on a table", "style": "A <TOK> of a dog"}
     folders = [folder for folder, *_ in CIFC]
@@ -130,6 +130,7 @@ def test_the_published_layouts_are_read_as_they_are(tmp_path: Path) -> None:
     entries = [{**entry, "instance_data_dir": f"./benchmark_dataset/pet_cat{number}"} for number in (1, 2)]
     (custom / "dataset.json").write_text(json.dumps(entries))
     (cat,) = open_sequence(str(custom)).concepts  # the other's photos were not downloaded
+    assert "without a folder of photos are passed over: pet_cat2 (1)" in caplog.text
     assert (cat.name, cat.class_noun, len(cat.templates)) == ("pet_cat1", "cat", 2)
 
 
@@ -175,3 +176,14 @@ def test_prompts_of_a_file_are_one_a_line(tmp_path: Path) -> None:
     file.write_text("\n")
     with pytest.raises(MnemonError, match="holds no evaluation prompt"):
         templates_from(file)
+
+
+def test_a_copy_of_a_photo_that_is_trained_on_is_not_held_out(tmp_path: Path) -> None:
+    images(tmp_path / "cat", 5)
+    images(tmp_path / "mug", 4)
+    for name, copies in (("cat", ("z0",)), ("mug", ("z0", "z1"))):
+        for copy in copies:
+            (tmp_path / name / f"{copy}.jpg").write_bytes((tmp_path / name / "00.jpg").read_bytes())
+    cat, mug = (one.photos() for one in open_sequence(str(tmp_path)).concepts)
+    assert (len(cat.trained.photos), len(cat.references.photos), cat.held_out) == (4, 1, True)
+    assert mug.trained is mug.references and not mug.held_out  # both that would be held out are copies

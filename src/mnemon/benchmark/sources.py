@@ -5,6 +5,7 @@ scores are against training photos, which the member says (`held_out`).
 """
 
 import json
+import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -17,6 +18,7 @@ from mnemon.data.concept import Concept, Photo
 from mnemon.data.layouts import name_of_folder
 from mnemon.data.listing import concepts_from_list
 from mnemon.data.reading import read_text
+from mnemon.data.report import few_of
 from mnemon.errors import MnemonError
 from mnemon.evaluation.prompts import Kind
 
@@ -34,6 +36,7 @@ CIFC: tuple[tuple[str, str, Kind, str], ...] = (
     ("ink_painting", "ink painting", "style", "style"),
 )
 """Folder, class word, kind and prompt set of the CIFC concepts in their order (CIDM, arXiv 2410.17594, repository)."""
+log = logging.getLogger("mnemon")
 _LIVE = ("cat", "dog")  # DreamBooth's classes with the prompts for live subjects
 _MARKS = re.compile(r"<TOK>|\{0\}|\{\}")
 
@@ -90,16 +93,15 @@ def sequence_at(path: Path) -> ConceptSequence:
 
 
 def split(concept: Concept) -> Photos:
-    """The last third to score against, where there are enough photos; else all for both. Copies count once, or one
-    could be on both sides."""
-    concept = concept.distinct()
+    """The last third to score against, where there are enough photos; else all for both. A file that is trained on is
+    not held out as well."""
     count = len(concept.photos)
-    if count < ENOUGH:
+    trained = concept.photos[: count - count // 3 if count >= ENOUGH else count]
+    known = {photo.sha256 for photo in trained if photo.sha256}
+    held_out = tuple(photo for photo in concept.photos[len(trained) :] if photo.sha256 not in known)
+    if not held_out:
         return Photos(concept, concept, held_out=False)
-    trained = count - count // 3
-    return Photos(
-        replace(concept, photos=concept.photos[:trained]), replace(concept, photos=concept.photos[trained:]), True
-    )
+    return Photos(replace(concept, photos=trained), replace(concept, photos=held_out), True)
 
 
 def _all_photos(one: ConceptSpec) -> Photos:
@@ -154,11 +156,16 @@ def _dreambooth(folder: Path) -> Iterable[ConceptSpec]:
 
 def _custom101(file: Path) -> Iterable[ConceptSpec]:
     """Tokens in the file's prompts are all alike, so concepts are named after their folders."""
+    missing = []
     for entry in json.loads(read_text(file)):
         folder, prompts = file.parent / entry["instance_data_dir"], file.parent / entry.get("prompt_filename", "")
         if folder.is_dir():
             own = _templates(read_text(prompts).splitlines()) if prompts.is_file() else ()
             yield _member(folder, _safe(folder.name), entry.get("class_prompt"), "thing", own)
+        else:
+            missing.append(folder.name)
+    if missing:
+        log.warning("%s: concepts without a folder of photos are passed over: %s.", file, few_of(missing))
 
 
 def _listed(concept: Concept) -> ConceptSpec:
@@ -182,6 +189,9 @@ def _read(folder: Path, name: str, class_noun: str | None, captions: Path | None
     concept = concept_from_folder(folder, name, class_noun)
     if captions is not None and class_noun:
         photos = tuple(_captioned(photo, captions, f"<{name}>", class_noun) for photo in concept.photos)
+        left = [Path(old.source).name for old, new in zip(concept.photos, photos, strict=True) if not new.caption]
+        if left:
+            log.warning("%s: no caption says '%s' for: %s.", captions, class_noun, few_of(left))
         concept = replace(concept, photos=photos)
     return split(concept)
 

@@ -106,7 +106,8 @@ def import_(
     from mnemon.data import concept_from_folder
     from mnemon.library import Library
 
-    given = concept_from_folder(references, name, class_noun) if references else None
+    with progress("reading photos", after=2.0) as bar:
+        given = concept_from_folder(references, name, class_noun, on_photo=bar.count) if references else None
     with progress("importing") as bar:
         try:
             made = api.import_concept(
@@ -119,7 +120,8 @@ def import_(
             raise
     if json_output:
         counts = {"state": made.revision, "layers": made.layers, "vectors": made.vectors}
-        print_json({"concept": made.concept, **counts, "left": list(made.left), "row": made.row})
+        read = {"references": given.report.to_json()} if given and given.report else {}
+        print_json({"concept": made.concept, **counts, "left": list(made.left), "row": made.row, **read})
         return
     say(f"<{made.concept}>: {made.layers} layers changed, {made.vectors} vectors; library revision {made.revision}.")
     for key in made.left:
