@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mnemon.cli import main
-from mnemon.training import committing
+from mnemon.training import scoring
 from mnemon.training.resume import Checkpoints
 from tests.processes import die, exit_code, started
 
@@ -26,7 +26,7 @@ def _run(doing: str, arguments: list[str], folder: Path) -> None:
         Checkpoints.age = property(lambda self: float("inf"))  # type: ignore[assignment,method-assign]
         Checkpoints.save = _saving_then_dying(Checkpoints.save)  # type: ignore[method-assign]
     else:
-        committing.evaluate_library = lambda *_: die()
+        scoring.evaluate = lambda *_, **__: die()
     with open(os.devnull, "w") as nowhere:
         sys.stdout = sys.stderr = nowhere
         main()

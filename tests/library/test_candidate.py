@@ -80,6 +80,7 @@ def test_a_damaged_candidate_is_named_and_does_not_stop_the_library(tmp_path):
     discard_candidate(after)
 
 
+@pytest.mark.filterwarnings("ignore:.*belongs to no commit")
 @pytest.mark.parametrize("call", ["replace", "fsync", "unlink"])
 @pytest.mark.parametrize("doing", [put_aside, commit_candidate])
 def test_after_a_crash_at_any_write_the_same_call_ends_the_same(tmp_path, monkeypatch, call, doing):

@@ -8,6 +8,7 @@ from pathlib import Path
 from mnemon.errors import MnemonError
 from mnemon.library.candidate import has_candidate, read_candidate
 from mnemon.library.entry import LEARN, Entry, chain, newest_entry
+from mnemon.library.garbage import later_files
 from mnemon.library.hashed import CHECKSUM, check_file
 from mnemon.library.header import read_header
 from mnemon.library.library import Library
@@ -46,6 +47,10 @@ def problems(path: Path | str) -> list[Problem]:
     except MnemonError as error:
         readable = len(entries)
         found.append(Problem(str(error), f"every revision after {readable}; `--at {readable}` opens the last before"))
+    found += [
+        Problem(f"The file {path / one} is of a revision after the last, {newest}.", "learning and removing")
+        for one in later_files(path, newest)
+    ]
     checks = [*_concepts(path, entries), *_revisions(path, len(entries))]
     if len(entries) == newest:
         library = Library.open(path)

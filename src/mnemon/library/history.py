@@ -7,11 +7,12 @@
     references/000001-rex.safetensors  features of the images the concept is scored against
     prompts/000001-rex.safetensors   what its prompts read, for the forecast of forgetting; may be computed again
     scores/000003.json               row R[3, :] of the score matrix; may be measured again
+    lost/                            whole concepts of interrupted commits; nobody reads it
     candidate/                       concepts that are staged, not committed; see `candidate`
     lock, lock.pid                   held by the one who writes, and who that is
 
 A commit is made by the renaming of its history file and by nothing before it, so a crash leaves the old or the new
-revision; garbage of a crashed commit is ignored, and removed by the next writer. Opening reads library.json and the
+revision; garbage of a crashed commit is ignored, and taken away by the next writer. Opening reads library.json and the
 history only; a concept's files are checked against the history when they are read.
 """
 

@@ -18,9 +18,13 @@ def exclusive(path: Path) -> Iterator[None]:
     `<path>.pid` names the holder: Windows lets nobody read a file that is locked.
 
     Raises:
-        MnemonError: somebody else holds it; the message says which process.
+        MnemonError: somebody else holds it; the message says which process. Or the file is a link.
     """
-    lock, holder = FileLock(path, timeout=0, mode=0o644), path.with_name(f"{path.name}.pid")
+    holder = path.with_name(f"{path.name}.pid")
+    for file in (path, holder):
+        if file.is_symlink():  # whoever writes through it writes somewhere else
+            raise MnemonError(f"{file} is a link: remove it, mnemon makes the file anew.")
+    lock = FileLock(path, timeout=0, mode=0o644)
     try:
         lock.acquire()
     except Timeout:
