@@ -7,12 +7,10 @@ A generated part of a page stands between `<!-- generated: NAME -->` and `<!-- e
 """
 
 import argparse
-import ast
 import inspect
 import re
 import sys
-import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, fields
 from functools import cache, partial
 from pathlib import Path
@@ -23,36 +21,10 @@ from mnemon.evaluation.figures import FIGURES, MATRIX_FIGURES, Figure
 from mnemon.methods import Method
 from mnemon.methods.aggregation import Elastic
 from mnemon.report.trials import trials_of
+from mnemon.settings_docs import attribute_docs
 
 ROOT = Path(__file__).parents[1]
 PART = re.compile(r"(<!-- generated: (?P<name>.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
-
-
-def attribute_docs(cls: type) -> dict[str, str]:
-    """What is said of each attribute, below it or in the class's docstring; a class's own before those of its bases."""
-    docs: dict[str, str] = {}
-    for owner in reversed([each for each in cls.__mro__ if each.__module__.startswith("mnemon.")]):
-        body = ast.parse(textwrap.dedent(inspect.getsource(owner))).body[0]
-        assert isinstance(body, ast.ClassDef)
-        docs |= dict(_attributes_section(inspect.getdoc(owner) or "")) | dict(_documented(body.body))
-    return docs
-
-
-def _attributes_section(docstring: str) -> Iterator[tuple[str, str]]:
-    """The entries `name: text` of a docstring's section "Attributes:"."""
-    section = re.search(r"^Attributes:\n((?: .*\n?|\n)*)", docstring, re.MULTILINE)
-    for entry in re.split(r"\n(?=    \S)", section[1] if section else ""):
-        name, colon, text = entry.partition(":")
-        if colon:
-            text = " ".join(text.split())
-            yield name.strip(), text[:1].upper() + text[1:]
-
-
-def _documented(body: Sequence[ast.stmt]) -> Iterator[tuple[str, str]]:
-    for statement, after in zip(body, body[1:], strict=False):
-        documented = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
-        if documented and isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-            yield statement.target.id, " ".join(str(after.value.value).split())  # type: ignore[attr-defined]
 
 
 Row = tuple[str, str, str]

@@ -19,7 +19,7 @@ LAYERS = [
     {"methods"},
     {"adapters"},
     {"models", "data", "world"},
-    {"settings"},
+    {"settings", "settings_docs"},
     {"names"},
     {"files", "tensor_files", "errors", "seeding"},
 ]

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import mnemon.cli
+from mnemon import __version__ as mnemon_version
 from mnemon.files import write_json
 from mnemon.world.recipe.gates import GATES
 from tests.cli.conftest import Command
@@ -89,3 +90,22 @@ def test_the_figures_of_the_built_in_base(mnemon: Command, monkeypatch: pytest.M
     assert value == {"bytes": Path("base/figures.json").stat().st_size, "figures": figures}
     shown = mnemon("base", "info").out
     assert "misses 0.95" in shown and "reaches" in shown
+
+
+def test_the_version_is_the_packages(mnemon: Command) -> None:
+    assert mnemon("--version").out == f"mnemon {mnemon_version}\n"
+
+
+def test_the_library_can_come_from_the_environment(mnemon: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MNEMON_LIBRARY", "elsewhere")
+    assert "elsewhere does not exist" in mnemon("list").err
+    assert "nowhere does not exist" in mnemon(*NO_LIBRARY).err
+
+
+def test_a_method_says_its_settings_and_what_they_mean(mnemon: Command) -> None:
+    shown = mnemon("methods", "null-space")
+    assert shown.code == 0 and "forget_weight" in shown.out and "lora-compose" not in shown.out
+    described = mnemon("methods", "null-space", "--json").json
+    assert described["settings"]["rank"] == {"default": 16, "meaning": "r, the rank of the factors."}
+    assert "did you mean 'stamina'" in mnemon("methods", "stamin").err
+    assert "Which one?" in mnemon("methods").out

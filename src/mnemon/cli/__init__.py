@@ -8,8 +8,9 @@ from typing import Annotated, Any
 import typer
 
 import mnemon.cli.demo as demo
+from mnemon import __version__
 from mnemon.cli import bases, benching, exchange, history, libraries, planning
-from mnemon.cli.printing import note, show_log
+from mnemon.cli.printing import note, say, show_log
 from mnemon.errors import MnemonError
 
 app = typer.Typer(
@@ -32,10 +33,19 @@ DEBUG = "--debug"
 INTERRUPTED = 130
 
 
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        say(f"mnemon {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def options(
     debug: Annotated[
         bool, typer.Option(DEBUG, help="Show the traceback of an error; before or after COMMAND.")
+    ] = False,
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_say_version, help="Show the version and stop.")
     ] = False,
 ) -> None:
     """What every command understands."""

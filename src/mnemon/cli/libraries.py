@@ -8,7 +8,7 @@ from rich.padding import Padding
 
 from mnemon.cli.learning import learn
 from mnemon.cli.options import DEFAULT_LIBRARY, At, BaseAt, Json, LibraryPath, WeightsOption, opened_base
-from mnemon.cli.printing import number, out, print_json, progress, row_table, say
+from mnemon.cli.printing import number, out, print_json, progress, row_table, say, table
 from mnemon.cli.records import check, list_, remove, show
 from mnemon.errors import MnemonError
 from mnemon.settings import DEFAULT_METHOD
@@ -122,20 +122,48 @@ def evaluate(
     say(f"Written: {page}")
 
 
-def methods(json_output: Json = False) -> None:
+def methods(
+    name: Annotated[str | None, typer.Argument(help="One of them: its settings and their defaults too.")] = None,
+    json_output: Json = False,
+) -> None:
     """The methods: what each trains and stores, and what it can do."""
-    from mnemon.methods import METHODS
+    from mnemon.methods import METHODS, method_from
 
-    keys = ("name", "trains", "stores", "fuses", "order_free", "can_remove", "source")
-    rows: list[dict[str, Any]] = [
-        {**{key: getattr(method, key) for key in keys}, "default": name == DEFAULT_METHOD}
-        for name, method in METHODS.items()
-    ]
+    chosen = METHODS if name is None else {name: type(method_from(name))}
+    described = [_described(one) for one in chosen.values()]
     if json_output:
-        print_json(rows)
+        print_json(described if name is None else {**described[0], "settings": _settings(chosen[name])})
         return
-    for row in rows:
+    for row in described:
         say(f"{row['name']} (the default)" if row["default"] else row["name"])
-        for key in keys[1:]:
+        for key in METHOD_FACTS:
             value = {True: "yes", False: "no"}.get(row[key], row[key])
             out.print(Padding(f"{key.replace('_', ' ') + ':'} {value}", (0, 0, 0, 2)), highlight=False, markup=False)
+    if name is not None:
+        rows = [(key, str(one["default"]), one["meaning"]) for key, one in _settings(chosen[name]).items()]
+        out.print(table(("setting (--set)", "default", "meaning"), rows))
+    else:
+        say("\nWhich one? " + WHICH)
+
+
+METHOD_FACTS = ("trains", "stores", "fuses", "order_free", "can_remove", "source")
+WHICH = (
+    f"{DEFAULT_METHOD}, if you add concepts to one model over time; single or lora-compose, if each concept may have "
+    "weights of its own, switched from prompt to prompt; cns, to change the base least; joint, if all photos are there "
+    "at once. `mnemon methods NAME` shows the settings of one."
+)
+
+
+def _described(method: Any) -> dict[str, Any]:
+    facts = {key: getattr(method, key) for key in METHOD_FACTS}
+    return {"name": method.name, **facts, "default": method.name == DEFAULT_METHOD}
+
+
+def _settings(method: Any) -> dict[str, dict[str, Any]]:
+    """Each setting's default and meaning."""
+    from dataclasses import fields
+
+    from mnemon.settings_docs import attribute_docs
+
+    docs = attribute_docs(method)
+    return {field.name: {"default": field.default, "meaning": docs[field.name]} for field in fields(method)}

@@ -10,7 +10,7 @@ from mnemon.errors import MnemonError
 from mnemon.settings import DEFAULT_METHOD
 
 DEFAULT_LIBRARY = Path("mnemon-library")
-LibraryPath = Annotated[Path, typer.Option("--library", "-l", help="The library's folder.")]
+LibraryPath = Annotated[Path, typer.Option("--library", "-l", envvar="MNEMON_LIBRARY", help="The library's folder.")]
 At = Annotated[int | None, typer.Option("--at", help="A past revision instead of the newest.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON value on standard output, for programs.")]
 BaseAt = Annotated[
