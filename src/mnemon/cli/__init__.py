@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+import mnemon
 import mnemon.cli.demo as demo
-from mnemon import __version__
 from mnemon.cli import bases, benching, exchange, history, libraries, planning
 from mnemon.cli.printing import note, say, show_log
 from mnemon.errors import MnemonError
@@ -35,7 +35,7 @@ INTERRUPTED = 130
 
 def _say_version(wanted: bool) -> None:
     if wanted:
-        say(f"mnemon {__version__}")
+        say(f"mnemon {mnemon.__version__}")
         raise typer.Exit
 
 
