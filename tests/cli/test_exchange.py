@@ -24,7 +24,8 @@ def test_a_concept_goes_out_and_comes_back(mnemon: Command, taught: Path, world_
     files = ("out/sip.safetensors", "out/embeddings/sip.safetensors")
     value = mnemon("import", *files, *LIB, "--name", "again", "--noun", "mug", "--json").json
     row = value.pop("row")
-    assert value == {"concept": "again", "state": 3, "layers": value["layers"], "vectors": 1, "left": []}
+    counts = {"concept": "again", "state": 3, "layers": value["layers"], "vectors": 1}
+    assert value == {**counts, "words": None, "left": [], "notes": []}
     assert row["concepts"].keys() == {"sip", "tom", "again"} and Library.open("lib").rows()[3] == row
     before, _, back = Library.open("lib").learned()
     assert all((back.deltas[target].matrix() - delta.matrix()).norm() < 1e-6 for target, delta in before.deltas.items())
@@ -128,7 +129,7 @@ def test_what_cannot_be_imported_changes_nothing(mnemon: Command, taught: Path, 
     Path("short.safetensors").write_bytes(whole[: len(whole) // 2])
     Path("old.ckpt").write_bytes(b"")
     tensors = load_file("out/sip.safetensors")
-    save_file({key.replace("lora_unet", "lora_transformer"): t for key, t in tensors.items()}, "other.safetensors")
+    save_file({key.replace("blocks", "layers"): t for key, t in tensors.items()}, "other.safetensors")
     for file, message in (("short", "cut short"), ("old.ckpt", "pickle"), ("other", "made for another base")):
         name = file if "." in file else f"{file}.safetensors"
         for library in (LIB, ("--library", "new", "--base", world_folder)):

@@ -1,7 +1,7 @@
 """To and from the files of other tools: export concepts, import a LoRA or an embedding."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,13 @@ from mnemon.training.scoring import Policy
 @dataclass(frozen=True)
 class ImportResult:
     """What `import_concept` did: the concept's name, the library's new revision, how many layers it changes, how many
-    vectors its token has, what of the files was left out, and the new revision's row of scores, None if not scored."""
+    vectors its token has, and what of the files was left out.
+
+    Attributes:
+        words: what `<name>` stands for, where the files hold no embedding.
+        row: the new revision's row of scores; None if not scored.
+        notes: for the user, one sentence each.
+    """
 
     concept: str
     revision: int
@@ -33,6 +39,8 @@ class ImportResult:
     vectors: int
     left: tuple[str, ...]
     row: dict[str, Any] | None = None
+    words: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 def export_concepts(
@@ -121,7 +129,9 @@ def import_concept(
         opened.check_name(concept_name)
         adapter = read_adapter(paths, found, partial)
         learned = as_concept(adapter, found, opened.method, concept_name, class_noun, trigger)
-        sources = {"files": [dict(source) for source in adapter.sources], "left": list(adapter.skipped)}
+        sources = adapter.sources
+        known = _known_files(opened, sources)
+        record = {"imported": {"files": sources, "left": list(adapter.skipped)}}
         committing = ScoredCommit(
             library=opened,
             base=found,
@@ -131,10 +141,32 @@ def import_concept(
             max_forgetting=max_forgetting,
         )
         features = committing.reference_features(references)
-        committing.commit([Proposal(learned, (), {"imported": sources}, features)], on_images)
+        committing.commit([Proposal(learned, (), record, features)], on_images)
         row = committing.finish(on_images)
-    vectors = max(len(tensor) for tensor in learned.tokens.values())
-    return ImportResult(concept_name, opened.revision, len(learned.deltas), vectors, adapter.skipped, row)
+    left = [f"Left out: {reason}." for account in adapter.accounts for reason in account.reasons()]
+    return ImportResult(
+        concept_name,
+        opened.revision,
+        layers=len(learned.deltas),
+        vectors=max(len(tensor) for tensor in learned.tokens.values()),
+        left=adapter.skipped,
+        row=row,
+        words=learned.facts.get("words"),
+        notes=(*known, *left),
+    )
+
+
+def _known_files(library: Library, sources: Sequence[Mapping[str, str]]) -> list[str]:
+    """A note for each file that a concept of the library was imported from already."""
+    notes = []
+    for name, entry in library.concepts().items():
+        known = {source["sha256"] for source in entry.settings.get("imported", {}).get("files", ())}
+        notes += [
+            f"'{source['source']}' is in the library already, as <{name}>: both together change the base twice."
+            for source in sources
+            if source["sha256"] in known
+        ]
+    return notes
 
 
 def _name_of(path: Path) -> str:

@@ -97,8 +97,8 @@ def import_(
 ) -> None:
     """Import a LoRA or an embedding trained elsewhere into the library as a concept, and score all concepts so far.
 
-    Formats: kohya, PEFT, diffusers (new and old), ComfyUI's .diff, cloneofsimo, and A1111's embeddings. What cannot be
-    imported is reported, never dropped silently.
+    Formats: kohya, PEFT, diffusers (new and old), ComfyUI, OneTrainer, ai-toolkit, LyCORIS (LoHa, LoKr, full),
+    cloneofsimo, and A1111's embeddings. What cannot be imported is reported, never dropped silently.
 
     Example: mnemon import rex.safetensors --name rex --class-noun dog --trigger sks
     """
@@ -121,11 +121,14 @@ def import_(
     if json_output:
         counts = {"state": made.revision, "layers": made.layers, "vectors": made.vectors}
         read = {"references": given.report.to_json()} if given and given.report else {}
-        print_json({"concept": made.concept, **counts, "left": list(made.left), "row": made.row, **read})
+        said = {"words": made.words, "left": list(made.left), "notes": list(made.notes), "row": made.row}
+        print_json({"concept": made.concept, **counts, **said, **read})
         return
     say(f"<{made.concept}>: {made.layers} layers changed, {made.vectors} vectors; library revision {made.revision}.")
-    for key in made.left:
-        note(f"Left out: {key}")
+    if made.words:
+        say(f"It has no embedding: <{made.concept}> stands for the words '{made.words}' (others with --trigger).")
+    for text in made.notes:
+        note(text)
     if made.row is not None:
         out.print(row_table(made.row, Library.open(library)))
 

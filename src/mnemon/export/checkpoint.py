@@ -125,8 +125,10 @@ def _name_block(names: dict[str, str], block: Any, path: str, side: str, place: 
 
 def original_name(path: str, names: Mapping[str, str]) -> str | None:
     """A path in diffusers' U-Net with its longest prefix in `names` replaced; None if there is none."""
-    prefix = max((name for name in names if f"{path}.".startswith(f"{name}.")), key=len, default=None)
-    return None if prefix is None else names[prefix] + path[len(prefix) :]
+    prefix = path
+    while prefix and prefix not in names:
+        prefix = prefix.rpartition(".")[0]
+    return names[prefix] + path[len(prefix) :] if prefix else None
 
 
 def _vae(vae: Any) -> dict[str, Tensor]:

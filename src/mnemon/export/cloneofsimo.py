@@ -10,8 +10,11 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from mnemon.adapters import Delta, LowRank
 from mnemon.adapters.checks import matrix_shape
 from mnemon.errors import MnemonError
+from mnemon.export.account import Account
+from mnemon.export.foreign_tokens import fitting
 from mnemon.export.weight_file import WeightFile
 from mnemon.models import Base
 
@@ -26,37 +29,42 @@ def is_cloneofsimo(file: WeightFile) -> bool:
     return any(KEY.fullmatch(key) for key in file.tensors)
 
 
-def cloneofsimo_factors(file: WeightFile, base: Base) -> dict[str, tuple[Tensor, Tensor]]:
-    """Target module -> (up, down). The order in which layers were counted follows from their shapes.
+def read_cloneofsimo(account: Account, base: Base) -> tuple[dict[str, Delta], dict[str, Tensor] | None]:
+    """Changes by target module, and the vectors of the tokens, in the order of their names, as those of one concept.
+    The order in which layers were counted follows from their shapes.
 
     Raises:
         MnemonError: the numbers do not fit the base.
     """
-    factors: dict[str, tuple[Tensor, Tensor]] = {}
+    file = account.file
+    deltas: dict[str, Delta] = {}
     for part in ("unet", "text_encoder"):
         pairs = _pairs(file, part)
         if pairs:
             classes = re.findall(r"\w+", file.header.get(part, "")) or CLASSES[part]  # a JSON list of names
-            factors |= dict(zip(_target_modules(file, base, part, classes, pairs), pairs, strict=True))
-    return factors
+            targets = _target_modules(file, base, part, classes, list(pairs.values()))
+            for target, (number, (up, down)) in zip(targets, pairs.items(), strict=True):
+                account.carry([f"{part}:{number}:up", f"{part}:{number}:down"], target)
+                deltas[target] = LowRank(up, down)
+    return deltas, _read_tokens(account, base)
 
 
-def cloneofsimo_vectors(file: WeightFile) -> Tensor | None:
-    """The tokens' vectors (vectors, width) in the order of their names, as those of one concept."""
-    tokens = sorted(key for key in file.tensors if file.header.get(key) == EMBEDDING)
+def _read_tokens(account: Account, base: Base) -> dict[str, Tensor] | None:
+    file = account.file
+    tokens = sorted(key for key in account.open if file.header.get(key) == EMBEDDING and file.tensors[key].ndim)
     rows = [file.tensors[token].reshape(-1, file.tensors[token].shape[-1]) for token in tokens]
-    return torch.cat(rows) if rows else None
+    if not rows or len({row.shape[1] for row in rows}) > 1:
+        return None
+    return fitting(account, base, {"text_encoder": tokens}, {"text_encoder": torch.cat(rows)})
 
 
-def other_keys(file: WeightFile) -> list[str]:
-    """Keys of neither a layer nor a token."""
-    return [key for key in file.tensors if not KEY.fullmatch(key) and file.header.get(key) != EMBEDDING]
-
-
-def _pairs(file: WeightFile, part: str) -> list[tuple[Tensor, Tensor]]:
+def _pairs(file: WeightFile, part: str) -> dict[int, tuple[Tensor, Tensor]]:
+    """Number -> (up, down)."""
     numbers = sorted({int(match[2]) for key in file.tensors if (match := KEY.fullmatch(key)) and match[1] == part})
     try:
-        return [(file.tensors[f"{part}:{number}:up"], file.tensors[f"{part}:{number}:down"]) for number in numbers]
+        return {
+            number: (file.tensors[f"{part}:{number}:up"], file.tensors[f"{part}:{number}:down"]) for number in numbers
+        }
     except KeyError as error:
         raise MnemonError(f"'{file.path}' lacks the tensor {error}: the file is broken.") from None
 

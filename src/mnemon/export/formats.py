@@ -1,122 +1,106 @@
-"""The keys of LoRA files in every common format, mapped to the base's layers.
+"""The keys of LoRA files in every common format: a layer's name and the kind of the tensor.
 
-kohya              lora_unet_<path_with_underscores>.lora_down.weight, .alpha; lora_te_, lora_te1_, lora_te2_
-PEFT               [base_model.model.]<path>.lora_A.weight, unet.<path>.lora_A.weight
-diffusers, new     unet.<path>.lora.down.weight, text_encoder.<path>.lora_linear_layer.down.weight
-diffusers, old     [unet.]<path to attention>.processor.to_k_lora.down.weight
-ComfyUI            <any of these paths>.diff
+kohya              <name>.lora_down.weight, .lora_up.weight, .alpha, .lora_mid.weight, .dora_scale
+PEFT               <name>.lora_A.weight, .lora_A.<adapter>.weight, .lora_magnitude_vector
+diffusers, new     <name>.lora.down.weight, <name>.lora_linear_layer.down.weight
+diffusers, old     <path to attention>.processor.to_k_lora.down.weight
+xlabs              <path to attention>.processor.qkv_lora1.down.weight
+LyCORIS            <name>.hada_w1_a, .lokr_w1, .diff, .diff_b, ...
+ComfyUI            any of these
 """
 
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass
 
-from torch import Tensor
-
-from mnemon.errors import MnemonError
-from mnemon.export.checkpoint import PREFIXES, original_name, unet_names
-from mnemon.export.naming import CLIP, Naming, split_target
-from mnemon.models import Base
-
-ENDINGS = {
-    ".lora_A.weight": "down",
-    ".lora_B.weight": "up",
-    ".lora_A.default.weight": "down",
-    ".lora_B.default.weight": "up",
-    ".lora.down.weight": "down",
-    ".lora.up.weight": "up",
-    ".lora_linear_layer.down.weight": "down",
-    ".lora_linear_layer.up.weight": "up",
-    ".lora_down.weight": "down",
-    ".lora_up.weight": "up",
-    ".alpha": "alpha",
-    ".diff": "diff",
-}
 OLD = re.compile(r"(?P<module>.+?)(\.processor)?\.to_(?P<name>q|k|v|out)_lora\.(?P<part>down|up)\.weight")
 CLIP_PROJECTIONS = {"q": "q_proj", "k": "k_proj", "v": "v_proj", "out": "out_proj"}
 PROJECTIONS = {"q": "to_q", "k": "to_k", "v": "to_v", "out": "to_out.0"}
-KOHYA_PREFIXES = {"unet": ("lora_unet",), "text_encoder": ("lora_te", "lora_te1"), "text_encoder_2": ("lora_te2",)}
+XLABS = re.compile(r"(?P<module>.+\.processor\.\w+_lora\d?)\.(?P<part>down|up)\.weight")
+ADAPTER_NAME = re.compile(r"(\.lora_(?:[AB]|magnitude_vector))\.(?!weight$|bias$)[^.]+(?:\.weight)?$")
+"""`.lora_A.default.weight`: PEFT's name of the adapter in between."""
+
+DOWN, UP, MID, ALPHA, WHOLE, BIAS = "down", "up", "mid", "alpha", "diff", "bias"
+LOHA = tuple(f"hada_{name}" for name in ("w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2"))
+LOKR = tuple(f"lokr_{name}" for name in ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t2"))
+ENDINGS: dict[str, str] = {
+    **{f"{name}{weight}": DOWN for name in ("lora_A", "lora_down", "lora.down") for weight in (".weight", "")},
+    **{f"{name}{weight}": UP for name in ("lora_B", "lora_up", "lora.up") for weight in (".weight", "")},
+    "lora_linear_layer.down.weight": DOWN,
+    "lora_linear_layer.up.weight": UP,
+    "lora_mid.weight": MID,
+    "lora_mid": MID,
+    **{name: name for name in (ALPHA, WHOLE, *LOHA, *LOKR)},
+    "diff.weight": WHOLE,
+    **{
+        name: BIAS
+        for name in ("diff_b", "lora_B.bias", "lora_A.bias", "lora_up.bias", "lora_down.bias", "lora.up.bias")
+    },
+}
+"""The end of a key -> the kind of tensor. Their sums to a weight are in `foreign_deltas`; a bias cannot be changed."""
+
+REFUSED: dict[str, tuple[str, ...]] = {
+    "a DoRA, which rescales the whole weight": (
+        *("dora_scale", "lora_magnitude_vector", "lora_magnitude_vector.weight", "magnitude", "weight.magnitude"),
+        *("lora.magnitude", "dora_magnitude", "lora_magnitude", "weight_magnitude", "magnitude_vector"),
+    ),
+    "OFT or BOFT, which rotate the weight": (
+        *("oft_blocks", "oft_diag", "oft_r", "oft_R", "oft_R.weight", "oft_R.default.weight", "oft_s"),
+        *("boft_R", "boft_s", "boft_blocks", "rescale"),
+    ),
+    "IA3, which rescales a layer's inputs or outputs": ("ia3_l", "ia3_l.default", "on_input"),
+    "GLoRA, which multiplies the weight": (
+        tuple(f"{name}{weight}" for name in ("a1", "a2", "b1", "b2", "bm") for weight in (".weight", ""))
+    ),
+    "AdaLoRA, whose factors have a third between them": ("lora_E", "ranknum", "lora_E.default"),
+    "VeRA, whose factors are drawn from a seed": ("vera_lambda_b", "vera_lambda_d", "vera_A", "vera_B"),
+    "T-LoRA, whose rank depends on the timestep": ("lambda_layer", "q_layer.weight", "p_layer.weight"),
+    "changes of norms, which cannot be changed here": ("w_norm", "b_norm"),
+    "weights that are to replace the base's": ("set_weight", "reshape_weight", "modules_to_save.weight"),
+}
+"""What cannot be imported -> the ends of its keys. The factors beside it are nothing without it."""
+KINDS = ENDINGS | {ending: reason for reason, endings in REFUSED.items() for ending in endings}
+LONGEST = max(ending.count(".") for ending in KINDS) + 1
 
 
-def tensors_by_layer(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """The file's tensors by the layer's name in the file and their kind: "down", "up", "alpha" or "diff"; the kind of
-    others, such as those of DoRA or LoKr, is their key."""
-    layers: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        module, kind = _split(key)
-        layers.setdefault(module, {})[kind] = tensor
-    return layers
+@dataclass(frozen=True)
+class Key:
+    """A key of a file, taken apart.
 
-
-def target_names(base: Base, naming: Naming, target_modules: Iterable[str]) -> dict[str, str]:
-    """Every name that a file may have for a layer -> its target module."""
-    names: dict[str, str] = {}
-    originals = unet_names(base.denoiser) if base.family in PREFIXES else {}
-    for target in target_modules:
-        part, path = split_target(naming, target)
-        paths = [path, f"text_model.{path}"] if naming.encoders.get(part) in CLIP else [path]
-        if path.endswith(".to_out.0"):
-            paths.append(path.removesuffix(".0"))
-        for spelling in paths:
-            names[f"{part}.{spelling}"] = names[f"{part}.base_model.model.{spelling}"] = target
-            for prefix in KOHYA_PREFIXES.get(part, ()):
-                names[f"{prefix}_{spelling.replace('.', '_')}"] = target
-            if part == naming.denoiser:
-                names[spelling] = names[f"base_model.model.{spelling}"] = target
-        if part == naming.denoiser and originals:
-            name = original_name(path, originals) or path
-            names[f"lora_unet_{name.replace('.', '_')}"] = names[f"diffusion_model.{name}"] = target
-    return names
-
-
-def to_diffusers(base: Base, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors converted by diffusers, for transformer families, whose original code fuses layers otherwise.
-
-    Raises:
-        MnemonError: diffusers does not know the format.
+    Attributes:
+        layer: the layer's name in the file.
+        kind: DOWN, UP, ... or an ending as it is; None if it is not known.
+        refused: why a tensor of this kind cannot be imported; None if it can be, or is not known.
     """
-    pipeline: Any = getattr(base, "pipeline_class", None)
-    if (
-        pipeline is None
-        or not hasattr(pipeline, "lora_state_dict")
-        or all(key.startswith("transformer.") for key in tensors)
-    ):
-        return dict(tensors)
-    try:
-        converted = pipeline.lora_state_dict(dict(tensors), return_alphas=True)
-    except (ValueError, KeyError, RuntimeError, AttributeError, IndexError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise MnemonError(
-            f"diffusers cannot convert this file for a base of the family '{base.family}': {reason}"
-        ) from error
-    state, *rest = converted if isinstance(converted, tuple) else (converted,)
-    alphas = rest[0] if rest and isinstance(rest[0], dict) else {}
-    return {**state, **{key: value for key, value in alphas.items() if isinstance(value, Tensor)}}
+
+    layer: str
+    kind: str | None
+    refused: str | None = None
 
 
-def alpha_in(adapter: Mapping[str, Any], part: str, path: str, rank: int) -> float:
-    """A layer's alpha in a PEFT config, for Δ = alpha / rank · up · down; the rank if there is no config.
-
-    Raises:
-        MnemonError: the config uses the factors in another way.
-    """
-    config = {key.removeprefix(f"{part}."): value for key, value in adapter.items()}
-    if config.get("use_dora"):
-        raise MnemonError("The file holds a DoRA, which is more than two factors: it cannot be imported.")
-    patterns = config.get("alpha_pattern") or {}
-    matches = (value for key, value in patterns.items() if re.fullmatch(rf"(.*\.)?({key})", path))
-    alpha = next(matches, config.get("lora_alpha", rank))
-    return float(alpha) * (rank**0.5 if config.get("use_rslora") else 1.0)
-
-
-def _split(key: str) -> tuple[str, str]:
-    """(the layer's name, the tensor's kind)."""
-    old = OLD.fullmatch(key)
-    if old:
+def split(key: str) -> Key:
+    """The layer's name and the kind of tensor. Of an unknown kind the layer is all but the last part."""
+    if "_lora" in key and (old := OLD.fullmatch(key)):
         projections = CLIP_PROJECTIONS if old["module"].endswith("self_attn") else PROJECTIONS
-        return f"{old['module']}.{projections[old['name']]}", old["part"]
-    for ending, kind in ENDINGS.items():
-        if key.endswith(ending):
-            return key.removesuffix(ending), kind
-    module, dot, _ = key.removesuffix(".weight").rpartition(".")
-    return (module if dot else key), key
+        return Key(f"{old['module']}.{projections[old['name']]}", old["part"])
+    if "_lora" in key and (xlabs := XLABS.fullmatch(key)):
+        return Key(xlabs["module"], xlabs["part"])
+    return _ending(key) or _ending(ADAPTER_NAME.sub(r"\1.weight", key)) or Key(key.rpartition(".")[0] or key, None)
+
+
+def _ending(key: str) -> Key | None:
+    for layer, ending in heads(key):
+        if ending in ENDINGS:
+            return Key(layer, ENDINGS[ending])
+        if ending in KINDS:
+            return Key(layer, ending, KINDS[ending])
+    return None
+
+
+def heads(key: str) -> Iterator[tuple[str, str]]:
+    """(layer, ending) for every place where a key may be divided, the longest ending first."""
+    dots = [len(key)]
+    while len(dots) <= LONGEST and (dot := key.rfind(".", 0, dots[-1])) > 0:
+        dots.append(dot)
+    for dot in reversed(dots[1:]):
+        yield key[:dot], key[dot + 1 :]

@@ -1,12 +1,14 @@
 """Weight files from elsewhere, checked: safetensors only, complete, finite."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+import torch
+from safetensors import safe_open
 from torch import Tensor
 
 from mnemon.errors import MnemonError
@@ -15,11 +17,23 @@ PICKLES = (".pt", ".bin", ".ckpt", ".pth", ".pkl")
 WEIGHT_NAMES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors", "learned_embeds.safetensors")
 PEFT_CONFIG = "adapter_config.json"
 ADAPTER_METADATA = "lora_adapter_metadata"
+MODEL_CONFIGS = ("model_index.json", "config.json")
+FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+BEGINNINGS = (
+    (b"version https://git-lfs", "is a Git LFS pointer, not the file itself: fetch it with `git lfs pull`"),
+    (b"\x80", "is a pickle under another name, which can run code when opened: look for the file as safetensors"),
+    (b"PK\x03\x04", "is a zip archive, such as a pickle of PyTorch: look for the file as safetensors"),
+    (b"GGUF", "is a GGUF file, which holds whole models: look for the file as safetensors"),
+)
+"""The first bytes of files that are often taken for safetensors -> what they are and what to do."""
 
 
 @dataclass(frozen=True)
 class WeightFile:
-    """A file's tensors and header; `adapter` is its PEFT config by part of the pipeline, or empty."""
+    """A file's tensors and header; `adapter` is its PEFT config by part of the pipeline, or empty.
+
+    Tensors of 8-bit floats are in fp32, which holds their values exactly.
+    """
 
     path: Path
     tensors: Mapping[str, Tensor]
@@ -31,7 +45,7 @@ def read_weights(path: Path) -> WeightFile:
     """Read a file, or the weights of a folder of diffusers or PEFT.
 
     Raises:
-        MnemonError: there is no file, or it is a pickle, no safetensors file, truncated, or not finite.
+        MnemonError: there is no file, or it is a pickle, a text, no safetensors file, truncated, or not finite.
     """
     if path.is_dir():
         path = _in_folder(path)
@@ -46,24 +60,70 @@ def read_weights(path: Path) -> WeightFile:
         )
     try:
         with safe_open(str(path), framework="pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+            tensors = {key: _checked(path, key, file.get_tensor(key)) for key in file.keys()}  # noqa: SIM118 (not a dict)
             header = dict(file.metadata() or {})
-    except (SafetensorError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise MnemonError(
-            f"'{path}' is no safetensors file, cut short, or a Git LFS pointer ({reason}): fetch it again."
-        ) from error
-    for key, tensor in tensors.items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise MnemonError(f"The tensor '{key}' of '{path}' holds values that are not finite: the file is broken.")
+    except MnemonError:
+        raise
+    except Exception as error:  # safetensors raises several types, some for valid files of types that torch lacks
+        raise MnemonError(f"'{path}' {_what_it_is(path, error)}.") from error
     return WeightFile(path, tensors, header, _adapter(path, header))
+
+
+def _checked(path: Path, key: str, tensor: Tensor) -> Tensor:
+    """A tensor in memory of its own, whatever happens to the file; floating-point ones as PyTorch computes with them.
+
+    Raises:
+        MnemonError: it holds values that are not finite, or is of a type that cannot be converted.
+    """
+    if not tensor.is_floating_point():
+        return tensor.clone()
+    if tensor.dtype not in FLOATS:
+        try:
+            tensor = tensor.float()
+        except Exception as error:
+            raise MnemonError(f"The tensor '{key}' of '{path}' is of the type {tensor.dtype}: not readable.") from error
+    if tensor.numel() and not _is_finite(tensor):
+        raise MnemonError(f"The tensor '{key}' of '{path}' holds values that are not finite: the file is broken.")
+    return tensor.clone()
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """In one pass without a copy: the extremes are NaN if any value is."""
+    low, high = tensor.aminmax()
+    return math.isfinite(low.item()) and math.isfinite(high.item())
+
+
+def _what_it_is(path: Path, error: Exception) -> str:
+    """What a file is that safetensors does not open, and what to do."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(512)
+    except OSError as unreadable:
+        return f"cannot be read ({unreadable.strerror}): check its permissions"
+    for beginning, what in BEGINNINGS:
+        if start.startswith(beginning):
+            return what
+    if not start:
+        return "is empty: fetch it again"
+    if start.lstrip()[:1] == b"<":
+        return "is a web page, not a safetensors file: download the file itself, logged in if the site asks for it"
+    if b"\x00" not in start and _is_text(start):
+        return "is a text file, not a safetensors file: give the weights themselves"
+    return f"is no safetensors file, or cut short ({str(error).splitlines()[0]}): fetch it again"
+
+
+def _is_text(start: bytes) -> bool:
+    text = start.decode("utf-8", errors="ignore")
+    return len(text.encode()) > len(start) - 4 and all(letter.isprintable() or letter.isspace() for letter in text)
 
 
 def _in_folder(folder: Path) -> Path:
     found = [folder / name for name in WEIGHT_NAMES if (folder / name).is_file()]
-    if not found:
-        raise MnemonError(f"The folder '{folder}' has none of {', '.join(WEIGHT_NAMES)}: give the file itself.")
-    return found[0]
+    if found:
+        return found[0]
+    if any((folder / name).is_file() for name in MODEL_CONFIGS):
+        raise MnemonError(f"The folder '{folder}' is a whole model, not a LoRA or an embedding: give it as --base.")
+    raise MnemonError(f"The folder '{folder}' has none of {', '.join(WEIGHT_NAMES)}: give the file itself.")
 
 
 def _adapter(path: Path, header: Mapping[str, str]) -> dict[str, Any]:
@@ -74,6 +134,6 @@ def _adapter(path: Path, header: Mapping[str, str]) -> dict[str, Any]:
             return dict(json.loads(header[ADAPTER_METADATA]))
         if path.name == "adapter_model.safetensors" and beside.is_file():
             return dict(json.loads(beside.read_text(encoding="utf-8")))
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise MnemonError(f"The adapter config that belongs to '{path}' cannot be read: {error}.") from error
     return {}
