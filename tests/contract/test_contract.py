@@ -16,6 +16,7 @@ from mnemon.library import Library, composed_changes
 from mnemon.methods import Method, Start, TrainedConcept, method_from, method_settings
 from mnemon.methods.textual_inversion import TextualInversion
 from mnemon.models import Base
+from mnemon.models.prompt_syntax import parse_prompt
 from mnemon.sampling import Composed, SamplingSettings, sample
 from mnemon.training import TrainingSettings, discard_checkpoint, train
 from mnemon.training.generated import calibration_images
@@ -75,6 +76,16 @@ def test_the_forecast_is_zero_exactly_where_images_stay(base: Base, method: Meth
     before, after = State(method, two[:1], fused[0]), State(method, two, fused[1])
     moved = movements(base, before, after, lambda concept: prompt_features(base, method, concept))
     assert (moved["rex"] < 1e-6) == stays
+
+
+def test_a_strength_scales_one_concept_or_is_refused(base: Base, method: Method, two: list[TrainedConcept]) -> None:
+    asked = parse_prompt(method.prompt_name("kiki", "dog").replace("<kiki>", "<kiki:0.5>"), ["rex", "kiki"])
+    if method.fixed_strength or not two[1].deltas:
+        with pytest.raises(MnemonError, match=r"<kiki>.*weight of its token"):
+            images(base, method, two, [asked])
+        return
+    half = replace(two[1], deltas={target: delta.scaled(0.5) for target, delta in two[1].deltas.items()})
+    torch.testing.assert_close(images(base, method, two, [asked]), images(base, method, [two[0], half], [str(asked)]))
 
 
 def test_saved_deltas_load_bit_for_bit(two: list[TrainedConcept]) -> None:
