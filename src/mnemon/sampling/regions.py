@@ -1,16 +1,17 @@
 """Regions of an image with prompts of their own: boxes and masks, their edges and overlaps."""
 
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, pad
 
+from mnemon.data.reading import read_mask
 from mnemon.errors import MnemonError
 from mnemon.models.tokens import TOKEN
 
@@ -114,15 +115,25 @@ def _box_blur(coverage: Tensor, width: int) -> Tensor:
 
 
 def _mask(path: Path, text: str) -> Tensor:
-    try:
-        with Image.open(path) as image:
-            mask = torch.from_numpy(np.asarray(image.convert("L"), np.float32) / 255)
-    except FileNotFoundError:
+    """The mask's weights (height, width) in 0..1.
+
+    Warns:
+        UserWarning: it is no square, which images are, or far from white everywhere.
+    """
+    if not path.exists():
         raise MnemonError(
             f"The region '{text}' is neither a box (left,top,right,bottom) nor a mask: there is no file '{path}'."
-        ) from None
-    except (UnidentifiedImageError, OSError) as error:
-        raise MnemonError(f"The mask '{path}' of a region cannot be read as an image: {error}.") from error
-    if not mask.any():
-        raise MnemonError(f"The mask '{path}' of a region is black all over: paint the region white.")
+        )
+    image = read_mask(path)
+    if image.width != image.height:
+        shape = f"is {image.width} x {image.height} pixels, and is stretched to the image's square"
+        warnings.warn(f"The mask '{path}' of a region {shape}.", UserWarning, stacklevel=3)
+    mask = torch.from_numpy(np.asarray(image, np.float32) / 255)
+    if (most := mask.max().item()) < 0.5:
+        warnings.warn(
+            f"The mask '{path}' of a region is nowhere brighter than {most:.0%}, and its prompt counts no more than "
+            "that: paint the region white.",
+            UserWarning,
+            stacklevel=3,
+        )
     return mask
