@@ -78,7 +78,7 @@ def test_what_is_no_pipeline_is_said_so(tmp_path: Path) -> None:
         load_base(str(tmp_path))
     single = tmp_path / "model.safetensors"
     single.write_bytes(b"")
-    with pytest.raises(MnemonError, match="from_single_file"):
+    with pytest.raises(MnemonError, match="damaged"):
         load_base(str(single))
 
 
@@ -119,3 +119,12 @@ def test_nothing_of_the_safety_checker_is_needed(saved: Path, tmp_path: Path) ->
     index["feature_extractor"] = ["transformers", "CLIPImageProcessor"]
     (folder / "model_index.json").write_text(json.dumps(index))
     assert load_base(str(folder)).pipeline().safety_checker is None
+
+
+@pytest.mark.parametrize("lost", [("vocab.json", "merges.txt", "tokenizer.json"), ("tokenizer.json",)])
+def test_a_tokenizer_without_its_words_is_refused(saved: Path, tmp_path: Path, lost: tuple[str, ...]) -> None:
+    folder = copy(saved / "sd", tmp_path / "base")
+    for name in lost:
+        (folder / "tokenizer" / name).unlink(missing_ok=True)
+    with pytest.raises(MnemonError, match="tokenizer"):
+        load_base(str(folder))

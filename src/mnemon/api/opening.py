@@ -12,7 +12,7 @@ from mnemon.evaluation import Encoders, encoders_for
 from mnemon.library import Library, is_library
 from mnemon.methods import method_from, method_settings
 from mnemon.methods.base import Method
-from mnemon.models import Base, load_base
+from mnemon.models import Base, lasting_name, load_base
 from mnemon.models.quantization import PRECISIONS, Weights
 from mnemon.models.transformer import TransformerBase
 from mnemon.settings import DEFAULT_METHOD
@@ -23,13 +23,11 @@ PARTS = ("training", "previews", "concepts", "references", "history", "scores", 
 
 
 def base_named(base: str | Base, weights: Weights = "fp32") -> Base:
-    """A base by its name; folders by their whole path, which stays true wherever a library is opened from."""
+    """A base by its name; folders and files by their whole path, which stays true wherever a library is opened from."""
     if isinstance(base, Base):
         return base
-    folder = Path(base).expanduser()
-    name = str(folder.resolve()) if base != "world" and folder.is_dir() else base
     dtype, quantization = PRECISIONS[weights]
-    return load_base(name, "cuda" if torch.cuda.is_available() else "cpu", dtype, quantization)
+    return load_base(lasting_name(base), "cuda" if torch.cuda.is_available() else "cpu", dtype, quantization)
 
 
 def open_base(base: str | None, library: str | Path, weights: Weights = "fp32", offload_text: bool = False) -> Base:

@@ -13,7 +13,7 @@ from torch.nn.functional import interpolate, normalize
 from transformers import AutoModel, CLIPModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from mnemon.errors import MnemonError
-from mnemon.models.loading import without_bars
+from mnemon.models.pipeline_folder import without_bars
 from mnemon.world.encoder import ImageEncoder, unpacked
 
 _BATCH = 64  # images or prompts at a time

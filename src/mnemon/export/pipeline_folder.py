@@ -15,7 +15,7 @@ from mnemon.export.naming import placeholder_tokens, tokenizer_of
 from mnemon.export.selection import Selection
 from mnemon.files import writing
 from mnemon.models.layers import every_layer
-from mnemon.models.loading import without_bars
+from mnemon.models.pipeline_folder import without_bars
 
 
 def write_pipeline(selection: Selection, folder: Path, dtype: torch.dtype) -> None:
