@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from mnemon import METHODS, EvalSettings, TrainingSettings
+from mnemon.classification.methods import CLASSIFIERS, ClassifierMethod
 from mnemon.evaluation.figures import FIGURES, MATRIX_FIGURES, Figure
 from mnemon.methods import Method
 from mnemon.methods.aggregation import Elastic
@@ -68,19 +69,32 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def classifiers_table() -> str:
+    """One row a classification method."""
+    yes_no = {True: "yes", False: "no"}
+    rows = [(f"`{name}`", cls.trains, cls.stores, yes_no[cls.merges], cls.source) for name, cls in CLASSIFIERS.items()]
+    return table(("method", "trains, beside the head", "stores, beside the head", "in the weights", "source"), rows)
+
+
+def classifier_part(cls: type[ClassifierMethod]) -> str:
+    """A classification method's docstring, where its code is, and its settings."""
+    link = f"[code](../{Path(inspect.getfile(cls)).relative_to(ROOT)})"
+    return "\n\n".join([_escaped(inspect.getdoc(cls) or ""), link, _own_settings(cls, CLASSIFIERS)])
+
+
 def method_part(cls: type[Method]) -> str:
     """A method's docstring, where its code and tests are, what it trains and stores, and its settings."""
     file = Path(inspect.getfile(cls))
     tests = ROOT / "tests" / "methods" / f"test_{file.stem}.py"
     links = [f"[code](../{file.relative_to(ROOT)})", *([f"[tests](../{tests.relative_to(ROOT)})"] * tests.exists())]
     facts = f"{' · '.join(links)} · source: {cls.source}\n\nTrains {cls.trains}. Stores {cls.stores}."
-    return "\n\n".join([_escaped(inspect.getdoc(cls) or ""), facts, _own_settings(cls)])
+    return "\n\n".join([_escaped(inspect.getdoc(cls) or ""), facts, _own_settings(cls, METHODS)])
 
 
-def _own_settings(cls: type[Method]) -> str:
+def _own_settings(cls: type, methods: Mapping[str, type]) -> str:
     """All settings, or those that differ from an earlier method of the list whose settings it has all."""
-    rows, earlier = settings_rows(cls), list(METHODS)[: list(METHODS.values()).index(cls)]
-    shared = {name: settings_rows(METHODS[name]) for name in earlier}
+    rows, earlier = settings_rows(cls), list(methods)[: list(methods.values()).index(cls)]
+    shared = {name: settings_rows(methods[name]) for name in earlier}
     same = [name for name in earlier if set(shared[name]) <= set(rows)]
     if not same:
         return settings_table(rows)
@@ -124,6 +138,8 @@ def trials_table() -> str:
 PARTS: dict[str, Callable[[], str]] = {
     "methods": methods_table,
     **{f"method {name}": partial(method_part, cls) for name, cls in METHODS.items()},
+    "classifiers": classifiers_table,
+    **{f"classifier {name}": partial(classifier_part, cls) for name, cls in CLASSIFIERS.items()},
     "elastic weight aggregation": lambda: _escaped(inspect.getdoc(Elastic) or ""),
     "evaluation settings": lambda: settings_table(settings_rows(EvalSettings)),
     "training settings": lambda: settings_table(settings_rows(TrainingSettings)),

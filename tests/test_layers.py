@@ -12,6 +12,7 @@ LAYERS = [
     {"cli"},
     {"benchmark", "planning"},
     {"api"},
+    {"classification"},
     {"training", "report"},
     {"evaluation", "export"},
     {"sampling"},

@@ -45,7 +45,8 @@ class MaskSettings:
     mask_param: MaskParam = "factor_linear"
     """Mask logits from the plain product of the factors U and Q, or from MLPs of them (`factor_mlp`, the paper's)."""
     mask_unit: Literal["entry", "row", "column"] = "column"
-    """A gate for each entry of a weight, each row, or each column, which is one text feature."""
+    """A gate for each entry of a weight, each row, or each column: one feature that the layer reads, in
+    diffusion one of the text."""
     sparsity: Literal["density", "penalty"] = "density"
     """Hold the masks at the density rho, or let L_sparse close gates."""
     forget: Literal["masked", "factors", "none"] = "masked"
