@@ -1,4 +1,5 @@
 import hashlib
+import pickle
 import struct
 import sys
 import warnings
@@ -257,6 +258,11 @@ def test_a_photo_is_decoded_when_it_is_used_and_no_smaller_than_asked(tmp_path):
     file.unlink()
     with pytest.raises(MnemonError, match="There is no file"):
         _ = photo.image
+
+
+def test_a_photo_can_be_sent_to_another_process(tmp_path):
+    photo = pickle.loads(pickle.dumps(read_photo(save_image(tmp_path / "a.png"))))
+    assert photo.image.getpixel((0, 0)) == RED
 
 
 def test_a_black_mask_is_refused(tmp_path):

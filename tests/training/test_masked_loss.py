@@ -100,7 +100,7 @@ def test_masks_come_at_the_resolution_of_latents_flipped_as_the_photos(base: Bas
 
 
 def test_a_masked_loss_needs_masks(base: Base) -> None:
-    with pytest.raises(MnemonError, match="needs masks: put 'a-masklabel.png'"):
+    with pytest.raises(MnemonError, match="needs masks, and 'rex' has none: put 'a-masklabel.png'"):
         make_tasks(base, LORA, [rex(None)], masked=True)
     with pytest.raises(MnemonError, match="needs masks: give the tasks some"):
         train(base, LORA, make_tasks(base, LORA, [rex(None)]), settings=TrainingSettings(masked_loss=True))

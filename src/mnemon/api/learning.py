@@ -18,6 +18,7 @@ from mnemon.training import OnStep, PhotoSettings, TrainingSettings
 from mnemon.training.early_stopping import EarlyStopping
 from mnemon.training.scoring import Policy
 from mnemon.training.session import LearnResult, TrainingSession
+from mnemon.training.tasks import check_masks
 
 log = logging.getLogger("mnemon")
 
@@ -74,6 +75,8 @@ def learn(
         references = [None] * len(concepts)
     given = [references] if isinstance(references, Concept) else references
     held_out = _held_out(concepts, given)
+    if training is not None and training.masked_loss:
+        check_masks(concepts)
     _check_options(held_out, scored, max_forgetting, early_stopping)
     with opened_or_created(Path(library), base, method) as (opened, found), opened.lock():
         check_no_candidate(opened)

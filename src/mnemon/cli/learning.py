@@ -55,6 +55,7 @@ def learn(
     from mnemon import api
     from mnemon.library import Library, is_library
     from mnemon.training import TrainingSettings
+    from mnemon.training.tasks import check_masks
 
     training = TrainingSettings(
         steps=steps,
@@ -92,8 +93,11 @@ def learn(
         max_forgetting=max_forgetting,
         early_stopping=early_stopping,
     )
+    groups = _groups(concepts, own or chosen, together)
+    for group in groups if masked_loss else ():  # all of them, before the first one trains
+        check_masks(group)
     results = []
-    for group in _groups(concepts, own or chosen, together):
+    for group in groups:
         result = _learn(call, library, group, preview_page, json_output)
         results += [{"concept": concept.name, **result.to_json(), **_read(concept, held_out)} for concept in group]
     if json_output:

@@ -4,18 +4,23 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from mnemon.adapters import Delta
-from mnemon.data import Concept, photos_tensor
+from mnemon.data import Concept, photo_squares
 from mnemon.evaluation import Encoders, EvalSettings, reference_features
 from mnemon.evaluation.evaluate import OnImages
 from mnemon.library import Library, Proposal, fused_changes
 from mnemon.models import Base
 from mnemon.training.forgetting_budget import ForgettingBudget
 from mnemon.training.scoring import Policy, Scorer
+
+AT_ONCE = 64
+"""References whose pixels are in memory together."""
 
 
 @dataclass(kw_only=True)
@@ -61,7 +66,11 @@ class ScoredCommit:
         if self.encoders is None or concept is None:
             return None
         # A photo that is there twice would only be compared with itself.
-        return reference_features(self.encoders, photos_tensor(concept.distinct(), self.base.resolution))
+        squares = photo_squares(concept.distinct(), self.base.resolution)
+        parts = []
+        while part := list(islice(squares, AT_ONCE)):
+            parts.append(reference_features(self.encoders, torch.stack(part)))
+        return {name: torch.cat([one[name] for one in parts]) for name in parts[0]}
 
     def commit(self, proposals: Sequence[Proposal], on_images: OnImages | None = None) -> None:
         """Raises:

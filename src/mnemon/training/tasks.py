@@ -74,8 +74,8 @@ def make_tasks(
         MnemonError: class images are asked for, and a concept has no class noun; or masks, and there are none, or one
             does not fit its photo.
     """
-    if masked and not any(photo.mask for concept in concepts for photo in concept.photos):
-        raise MnemonError("A masked loss needs masks: put 'a-masklabel.png', white where the thing is, beside 'a.jpg'.")
+    if masked:
+        check_masks(concepts)
     replay = replay_images(base, method, earlier, seed)
     calibration = calibration or calibration_images(base, method)
     return [
@@ -89,6 +89,18 @@ def make_tasks(
         )
         for concept in concepts
     ]
+
+
+def check_masks(concepts: Sequence[Concept]) -> None:
+    """Raises:
+    MnemonError: none of the concepts, which are trained together, has a mask.
+    """
+    if not any(photo.mask for concept in concepts for photo in concept.photos):
+        names = ", ".join(f"'{concept.name}'" for concept in concepts)
+        raise MnemonError(
+            f"A masked loss needs masks, and {names} has none: put 'a-masklabel.png', white where the thing is, beside "
+            "'a.jpg'."
+        )
 
 
 def examples_of(
