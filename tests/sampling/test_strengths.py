@@ -95,6 +95,13 @@ def test_without_strengths_the_image_is_bit_equal(base: Base, learned: list[Trai
         assert torch.equal(composed.sample([parse_prompt(BOTH.format(":1", ""), ["rex", "tom"])], [0], HOW), plain)
 
 
+def test_steps_are_counted_over_all_strengths(base: Base, learned: list[TrainedConcept]) -> None:
+    seen: list[tuple[int, int]] = []
+    prompts = [BOTH.format("", ""), BOTH.format(":0.5", ""), BOTH.format("", "")]
+    drawn(base, Lora(), learned, *prompts, on_step=lambda done, of: seen.append((done, of)))
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
 def regions(*prompts: str) -> list[list[Region]]:
     boxes = [(0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0)]
     return [[Region(parse_prompt(text, ["rex", "tom"]), box) for text, box in zip(prompts, boxes, strict=True)]]

@@ -23,9 +23,9 @@ class Delta(nn.Module, ABC):
     def matrix(self) -> Tensor:
         """Δ as a dense (d_out, d_in) tensor in fp32, differentiable in the delta's parameters."""
 
-    @abstractmethod
     def scaled(self, factor: float) -> "Delta":
-        """factor · Δ, of the same kind, not trainable."""
+        """factor · Δ, of the same kind, not trainable; of the kinds that are stored."""
+        raise NotImplementedError(f"{type(self).__name__} is trained, not stored")
 
     @abstractmethod
     def state(self) -> dict[str, Tensor]:

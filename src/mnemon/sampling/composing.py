@@ -1,7 +1,9 @@
 """A base with learned concepts in it, for as long as a `with` block lasts."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Unpack
 
 import torch
@@ -14,7 +16,7 @@ from mnemon.methods.base import Method, TrainedConcept
 from mnemon.models.base import Base
 from mnemon.models.layers import every_layer
 from mnemon.models.weighted_prompt import strengths_in
-from mnemon.sampling.sampler import DEFAULTS, SampleOptions, SamplingSettings, options_of, sample
+from mnemon.sampling.sampler import DEFAULTS, OnStep, SampleOptions, SamplingSettings, options_of, sample
 from mnemon.sampling.strengths import at_strengths, strengths_of_image
 
 
@@ -94,10 +96,16 @@ class Composed:
             groups.setdefault(tuple(sorted(own.items())), []).append(row)
         composed = {key: at_strengths(self.method, self.learned, dict(key)) for key in groups}
         images: dict[int, Tensor] = {}
+        batches = {key: math.ceil(len(rows) / settings.batch_size) for key, rows in groups.items()}
+        on_step, before = options.get("on_step"), 0
         for key, rows in groups.items():
             with self._merging(composed[key]):
                 chosen = [prompts[row] for row in rows]
-                sampled = sample(self.base, chosen, [seeds[row] for row in rows], settings, **options_of(options, rows))
+                chosen_options = options_of(options, rows)
+                if on_step is not None:
+                    chosen_options["on_step"] = partial(_tell, on_step, before, batches[key], sum(batches.values()))
+                sampled = sample(self.base, chosen, [seeds[row] for row in rows], settings, **chosen_options)
+            before += batches[key]
             images |= zip(rows, sampled, strict=True)
         return torch.stack([images[row] for row in range(len(prompts))])
 
@@ -130,6 +138,12 @@ class Composed:
                 f"With the method '{self.method.name}' the weights are those of each prompt, for its negative prompt "
                 f"too: give <{name}> its strength in the prompt, or a weight in the negative one, (<{name}>:0.8)."
             )
+
+
+def _tell(on_step: OnStep, before: int, own: int, batches: int, done: int, of: int) -> None:
+    """Tell of `done` steps of `own` batches' `of`, as those of all `batches`, of which some came before."""
+    each = of // own
+    on_step(before * each + done, batches * each)
 
 
 def compose_library(library: Library, base: Base) -> Composed:
