@@ -47,16 +47,16 @@ def quick_plots(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def opened_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each folder's weights are read once in full precision; every command has a base of its own on them."""
-    read = loading._open
+    read = loading.open_folder
 
-    def open_once(folder: Path, family: type[Base], dtype: torch.dtype, absent: dict[str, None]) -> Any:
-        if dtype != torch.float32:  # these may be quantized
-            return read(folder, family, dtype, absent)
+    def open_once(folder: Path, family: type[Base], dtype: torch.dtype, variant: str = "") -> tuple[Any, str]:
+        if dtype != torch.float32 or variant:  # these may be quantized
+            return read(folder, family, dtype, variant)
         if folder not in OPENED:
-            OPENED[folder] = read(folder, family, dtype, absent)
+            OPENED[folder] = read(folder, family, dtype)
         return OPENED[folder]
 
-    monkeypatch.setattr(loading, "_open", open_once)
+    monkeypatch.setattr(loading, "open_folder", open_once)
 
 
 @pytest.fixture
