@@ -1,7 +1,7 @@
 """A pipeline from a diffusers folder, part by part, with all its weights."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -15,6 +15,7 @@ from transformers.utils import logging as transformers_logging
 from mnemon.errors import MnemonError
 from mnemon.models.base import Base
 from mnemon.models.configs import check_scheduler_class
+from mnemon.models.dequantized import gguf_file, read_quantized
 from mnemon.models.fingerprint import fingerprint_of_files
 from mnemon.models.weight_files import check_whole, chosen_variants, variants
 
@@ -31,10 +32,12 @@ def open_folder(folder: Path, family: type[Base], dtype: torch.dtype, variant: s
     for kind in _scheduler_classes(folder, index):
         check_scheduler_class([kind], str(folder))
     components = [part for part in family.components if part not in _absent(index)]
-    chosen = chosen_variants(folder, components, variant)
+    ggufs = {part: path for part in components if (path := gguf_file(folder / part))}
+    chosen = chosen_variants(folder, [part for part in components if part not in ggufs], variant)
     paths = {part: variants(folder, part)[own] for part, own in chosen.items()}
     check_whole(path for own in paths.values() for path in own)
-    return _open(folder, family, dtype, index, chosen), fingerprint_of_files(paths)
+    paths |= {part: [path] for part, path in ggufs.items()}
+    return _open(folder, family, dtype, index, chosen, paths), fingerprint_of_files(paths)
 
 
 def read_config(path: Path, name: str) -> dict[str, Any]:
@@ -69,11 +72,22 @@ def _absent(index: Mapping[str, Any]) -> dict[str, None]:
 
 
 def _open(
-    folder: Path, family: type[Base], dtype: torch.dtype, index: Mapping[str, Any], chosen: Mapping[str, str]
+    folder: Path,
+    family: type[Base],
+    dtype: torch.dtype,
+    index: Mapping[str, Any],
+    chosen: Mapping[str, str],
+    paths: Mapping[str, Sequence[Path]],
 ) -> Any:
     try:
         with without_bars():
-            parts = {part: _part(folder, part, index[part], dtype, variant) for part, variant in chosen.items()}
+            parts = {}
+            for part, own in paths.items():
+                config = read_config(folder / part / "config.json", str(folder))
+                if part not in chosen or "quantization_config" in config:
+                    parts[part] = read_quantized(folder / part, config, index[part], own, dtype)
+                else:
+                    parts[part] = _part(folder, part, index[part], dtype, chosen[part])
             pipeline = family.pipeline_class.from_pretrained(
                 str(folder), dtype=dtype, local_files_only=True, **_absent(index) | family.unused | parts
             )
