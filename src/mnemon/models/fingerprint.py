@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
-from mnemon.files import file_sha256
+from mnemon.models.hash_cache import cached_sha256
 from mnemon.tensor_files import tensors_sha256
 
 
@@ -16,7 +16,7 @@ def fingerprint_of_files(files: Mapping[str, Iterable[Path]]) -> str:
     whole = hashlib.sha256()
     for component in sorted(files):
         for path in files[component]:
-            whole.update(f"{component}/{path.name} {file_sha256(path)}\n".encode())
+            whole.update(f"{component}/{path.name} {cached_sha256(path)}\n".encode())
     return whole.hexdigest()
 
 

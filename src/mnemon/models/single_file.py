@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
 from mnemon.errors import MnemonError
-from mnemon.files import file_sha256
 from mnemon.models.base import Base
+from mnemon.models.hash_cache import cached_sha256
 from mnemon.models.pipeline_folder import INDEX, check_vocabulary, first_line, read_config
 from mnemon.models.sd import StableDiffusion
 from mnemon.models.sdxl import StableDiffusionXL
@@ -106,7 +106,7 @@ def open_single_file(path: Path, dtype: torch.dtype, prediction: str = "") -> tu
     left = [key for key in tensors if not SILENT.fullmatch(key)]  # parts have taken theirs
     if left:
         warnings.warn(f"{len(left)} tensors of '{path}' are not read, such as '{left[0]}'.", UserWarning, stacklevel=2)
-    return family, pipeline, file_sha256(path)
+    return family, pipeline, cached_sha256(path)
 
 
 def _kind(path: Path, tensors: Mapping[str, Tensor]) -> str:
