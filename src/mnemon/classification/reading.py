@@ -17,13 +17,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from mnemon.classification.tasks import Example, Task, check_one_class_each
-from mnemon.data.layouts import METADATA, existing_folder, name_of_folder
+from mnemon.data.layouts import existing_folder, name_of_folder
 from mnemon.data.reading import SUFFIXES, read_text
 from mnemon.errors import MnemonError
 
 Split = Literal["train", "test"]
 SPLITS: dict[Split, tuple[str, ...]] = {"train": ("train",), "test": ("test", "val", "validation")}
-ANNOTATIONS = "val_annotations.txt"
+METADATA, ANNOTATIONS = "metadata.jsonl", "val_annotations.txt"
 Place = tuple[Path, str]
 """An image's file and its class."""
 

@@ -23,7 +23,10 @@ def kept(image: Image.Image, side: int) -> Image.Image:
 
 def test_view(image: Image.Image, side: int) -> Tensor:
     """The middle square, (3, side, side) in 0..1, of the image with its shorter side at 256 / 224 of `side`."""
-    image = image.resize(_scaled(image, round(SHORTER_SIDE * side) / min(image.size)), Image.Resampling.BILINEAR)
+    shorter = round(SHORTER_SIDE * side)
+    # The longer side is cut to whole pixels, as by transformers' and torchvision's resizing.
+    width, height = (shorter * length // min(image.size) for length in image.size)
+    image = image.resize((width, height), Image.Resampling.BILINEAR)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     return _tensor(image.crop((left, top, left + side, top + side)))
 

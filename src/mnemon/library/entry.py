@@ -12,6 +12,7 @@ from mnemon.names import NAME
 
 LEARN, REMOVE = "learn", "remove"
 DELTAS, TOKENS, EXTRA = "deltas.safetensors", "tokens.safetensors", "extra.safetensors"
+HEAD = "head.safetensors"  # in place of the tokens, in a library of classes
 _KEYS = {"class_noun": "noun", "checksum": CHECKSUM}  # fields whose key on disk is another
 _FIELDS = {key: field for field, key in _KEYS.items()}
 
@@ -134,15 +135,15 @@ def _read_entry(path: Path) -> Entry:
         entry = _entry(read_hashed(path))
     except (TypeError, KeyError, AttributeError) as error:
         raise _no_entry(path, str(error)) from None
-    expected = {DELTAS, TOKENS} if entry.action == LEARN else set()
+    expected = ({DELTAS, TOKENS}, {DELTAS, HEAD}) if entry.action == LEARN else (set[str](),)
     brought = set(entry.files) - {EXTRA}
     # Names become paths: nothing in an entry may lead out of the library's folder.
     if entry.action not in (LEARN, REMOVE):
         raise _no_entry(path, f"its action is '{entry.action}'")
     if not NAME.fullmatch(entry.concept):
         raise _no_entry(path, f"no concept can be called '{entry.concept}'")
-    if brought != expected:
-        raise _no_entry(path, f"its files are {sorted(brought)}, not {sorted(expected)}")
+    if brought not in expected:
+        raise _no_entry(path, f"its files are {sorted(brought)}, not {sorted(expected[0])}")
     return entry
 
 

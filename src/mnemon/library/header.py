@@ -9,9 +9,11 @@ from mnemon.library.hashed import read_hashed, write_hashed
 
 FORMAT = 1
 _HEADER = "library.json"
+CONCEPTS, CLASSES = "concepts", "classes"
+"""What a library holds; a header that does not say is one of concepts."""
 
 
-def write_header(library: Path, base: Mapping[str, str], method: Mapping[str, Any]) -> None:
+def write_header(library: Path, base: Mapping[str, str], method: Mapping[str, Any], kind: str = CONCEPTS) -> None:
     """Make a new or empty folder a library.
 
     Args:
@@ -26,7 +28,8 @@ def write_header(library: Path, base: Mapping[str, str], method: Mapping[str, An
     # A creation that was cut short leaves library.json.part; dot files belong to the file manager.
     if library.exists() and (not library.is_dir() or set(library.glob("[!.]*")) - {library / f"{_HEADER}.part"}):
         raise MnemonError(f"{library} is not an empty folder: choose another place for the library.")
-    write_hashed(library / _HEADER, {"format": FORMAT, "base": dict(base), "method": dict(method)})
+    said = {} if kind == CONCEPTS else {"kind": kind}
+    write_hashed(library / _HEADER, {"format": FORMAT, **said, "base": dict(base), "method": dict(method)})
 
 
 def is_library(path: Path | str) -> bool:
@@ -48,3 +51,13 @@ def read_header(library: Path) -> dict[str, Any]:
             "use the version of mnemon that wrote it, or a newer one."
         )
     return header
+
+
+def check_kind(library: Path, header: Mapping[str, Any], kind: str) -> None:
+    """Raises:
+    MnemonError: the library is of the other kind; which command opens it is said.
+    """
+    found = header.get("kind", CONCEPTS)
+    if found != kind:
+        command = "mnemon classify" if found == CLASSES else "mnemon learn, generate and the like"
+        raise MnemonError(f"The library {library} is one of {found}, not of {kind}: use {command}.")

@@ -20,14 +20,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from mnemon.errors import MnemonError
 from mnemon.files import sync_folder
 from mnemon.library.entry import REMOVE, Entry, active_entries, history_until, newest_entry, write_entry
 from mnemon.library.garbage import clear_garbage
 from mnemon.library.hashed import CHECKSUM
-from mnemon.library.header import read_header
+from mnemon.library.header import CONCEPTS, check_kind, read_header
 from mnemon.library.lock import exclusive
 from mnemon.library.scores import read_rows, write_row
 
@@ -42,7 +42,11 @@ class History:
         method_name: the method that its concepts are learned with.
     """
 
+    kind: ClassVar[str] = CONCEPTS
+    """What it holds."""
+
     def __init__(self, path: Path, header: Mapping[str, Any], at: int | None) -> None:
+        check_kind(path, header, self.kind)
         self.path = path
         self.base_name: str = header["base"]["name"]
         self.family: str = header["base"]["family"]

@@ -54,6 +54,9 @@ class Directions(Delta):
     def forward(self, inputs: Tensor) -> Tensor:
         return linear(linear(inputs, self.down), self.up)
 
+    def scaled(self, factor: float) -> LowRank:
+        return LowRank(self.up.detach(), self.down, factor)
+
     def state(self) -> dict[str, Tensor]:
         return LowRank(self.up.detach(), self.down).state()
 
@@ -137,10 +140,10 @@ class SdLora(LowRankMethod):
         if not learned:
             return {}
         scales = learned[-1].extra[MAGNITUDES].tolist()
-        scaled: list[Mapping[str, Delta]] = []
-        for task, scale in zip(learned, scales, strict=True):
-            directions = {target: low_rank(delta) for target, delta in task.deltas.items()}
-            scaled.append({target: LowRank(one.up, one.down, scale) for target, one in directions.items()})
+        scaled: list[Mapping[str, Delta]] = [
+            {target: delta.scaled(scale) for target, delta in task.deltas.items()}
+            for task, scale in zip(learned, scales, strict=True)
+        ]
         return dict(sum_deltas(scaled))
 
 
