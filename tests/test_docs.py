@@ -6,11 +6,13 @@ import re
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer.main
 
 from mnemon import METHODS
+from mnemon.classification import CLASSIFIERS
 from mnemon.cli import app
 from scripts import docs_tables
 
@@ -36,6 +38,8 @@ def test_generated_tables_are_up_to_date(page):
 def test_every_method_has_its_generated_part():
     text = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
     missing = [name for name in METHODS if f"<!-- generated: method {name} -->" not in text]
+    text = (ROOT / "docs" / "classification.md").read_text(encoding="utf-8")
+    missing += [name for name in CLASSIFIERS if f"<!-- generated: classifier {name} -->" not in text]
     assert not missing
 
 
@@ -64,23 +68,31 @@ def test_python_snippets_fit_the_code(page):
                 inspect.signature(names[call.func.id]).bind(*call.args, **keywords)
 
 
+def known_commands() -> dict[str, Any]:
+    """All commands, those of groups as "base world"."""
+    top = typer.main.get_command(app).commands
+    groups = {name: command.commands for name, command in top.items() if hasattr(command, "commands")}
+    return top | {f"{group} {name}": one for group, inner in groups.items() for name, one in inner.items()}
+
+
 def commands(page: Path) -> Iterator[tuple[str, list[str]]]:
     """The name and the options of every command that a page shows."""
-    root = typer.main.get_command(app)
+    known = known_commands()
     for found in COMMAND.findall(page.read_text(encoding="utf-8")):
         words = found.strip("` $").split()[1:]
-        if words and words[0] in root.commands:
+        if len(words) > 1 and f"{words[0]} {words[1]}" in known:  # a command of a group
+            words[:2] = [f"{words[0]} {words[1]}"]
+        if words and words[0] in known:
             yield words[0], [word for word in words if re.fullmatch(r"--?[a-z][a-z-]*", word)]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_options_of_shown_commands_exist(page):
-    root = typer.main.get_command(app)
     unknown = []
     for name, options in commands(page):
         known = {
             option
-            for parameter in root.commands[name].params
+            for parameter in known_commands()[name].params
             for option in (*parameter.opts, *parameter.secondary_opts)
         }
         unknown += [f"{name} {option}" for option in options if option not in known]
