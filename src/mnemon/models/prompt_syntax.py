@@ -19,7 +19,7 @@ from mnemon.models.weighted_prompt import Strengths, WeightedPrompt, Weights
 STEP = 1.1
 """The weight of a pair of parentheses without a number; a pair of brackets has 1 / STEP."""
 MOST = 10.0
-"""A weight beyond is no weight, but the end of "(at 10:30)"."""
+"""A weight beyond is no weight, but the end of "(at 10:30)"; a strength beyond is a percentage."""
 NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)"
 CONCEPT = re.compile(r"<[^<>]*>")
 _PIECES = re.compile(rf"\\[()\[\]\\]|{CONCEPT.pattern}|:\s*{NUMBER}\s*\)|[()\[\]]")
@@ -29,8 +29,11 @@ _IN_CONCEPT = re.compile(
 )
 _EDITING = re.compile(rf"(?<!\\)\[[^\[\]]*(?:\|[^\[\]]*|:\s*{NUMBER}\s*)\]")
 _BAD_WEIGHT = re.compile(r":\s*([+-]?[\d.,]*\d[\d.,]*\s*%?)\s*\)")
+_WIDE_COLON, _WIDE_CLOSE = "\N{FULLWIDTH COLON}", "\N{FULLWIDTH RIGHT PARENTHESIS}"
 _OTHERS = re.compile(
-    r"\b(?:AND|BREAK)\b|\w(?:\+\+|--)+(?!\w)|\)(?:[+-]+|\d*\.\d+)|\{[^{}]*\|[^{}]*\}|__\w+__|\bembedding:\S+", re.ASCII
+    r"\b(?:AND|BREAK)\b|\w(?:\+\+|--)+(?!\w)|\)(?:[+-]+|\d*\.\d+)|\{[^{}]*\|[^{}]*\}|\{\{|__\w+__|\bembedding:\S+"
+    rf"|[:{_WIDE_COLON}]\s*{NUMBER}\s*{_WIDE_CLOSE}|{_WIDE_COLON}\s*{NUMBER}\s*\)",
+    re.ASCII,
 )
 _OPEN, _CLOSE = "(?:<|&lt;|\N{FULLWIDTH LESS-THAN SIGN})", "(?:>|&gt;|\N{FULLWIDTH GREATER-THAN SIGN})"
 
@@ -63,7 +66,7 @@ def parse_prompt(prompt: str, known: Collection[str]) -> str:
         else:
             text += piece[1:] if len(piece) == 2 and piece[0] == "\\" else piece
     _check_near_misses(prompt, pieces, known)
-    weights, kept = _product(spans), tuple(sorted((name, one) for name, one in strengths.items() if one != 1))
+    weights, kept = _product(prompt, spans), tuple(sorted((name, one) for name, one in strengths.items() if one != 1))
     return WeightedPrompt(text, weights, kept) if weights or kept else text
 
 
@@ -100,7 +103,7 @@ def _pairs(prompt: str, pieces: Sequence[str]) -> dict[int, tuple[int, float]]:
                 lone.append(piece[-1])
                 continue
             first = opened[kind].pop()
-            factor = _weight(prompt, piece) if piece[0] == ":" else STEP if kind == "(" else 1 / STEP
+            factor = _within(prompt, float(piece[1:-1])) if piece[0] == ":" else STEP if kind == "(" else 1 / STEP
             pairs[first], pairs[index] = (index, factor), (first, factor)
     lone += [pieces[index] for indices in opened.values() for index in indices]
     if lone:
@@ -113,8 +116,7 @@ def _pairs(prompt: str, pieces: Sequence[str]) -> dict[int, tuple[int, float]]:
     return pairs
 
 
-def _weight(prompt: str, piece: str) -> float:
-    weight = float(piece[1:-1])
+def _within(prompt: str, weight: float) -> float:
     if abs(weight) > MOST:
         raise MnemonError(
             f"The prompt '{prompt}' gives words the weight {weight:g}, where 0.5 to 1.5 is usual: write \\( and \\) "
@@ -123,7 +125,7 @@ def _weight(prompt: str, piece: str) -> float:
     return weight
 
 
-def _product(spans: Sequence[tuple[int, int, float]]) -> Weights:
+def _product(prompt: str, spans: Sequence[tuple[int, int, float]]) -> Weights:
     """Spans that may overlap as spans one after another, with the product of their weights."""
     edges = sorted({edge for start, end, _ in spans for edge in (start, end)})
     weights = []
@@ -132,7 +134,7 @@ def _product(spans: Sequence[tuple[int, int, float]]) -> Weights:
         for first, last, factor in spans:
             weight *= factor if first <= start and end <= last else 1.0
         if weight != 1:
-            weights.append((start, end, weight))
+            weights.append((start, end, _within(prompt, weight)))
     return tuple(weights)
 
 
@@ -140,6 +142,7 @@ def _concept(prompt: str, piece: str, known: Collection[str], strengths: dict[st
     """The text of a concept's mark; its strength, if it says one, goes into `strengths`."""
     match = _IN_CONCEPT.fullmatch(piece[1:-1])
     if match is None or _SPECIAL.fullmatch(piece[1:-1]):
+        _check_garbled(prompt, piece, known)
         return piece
     name, strength = match["name"].strip().lower(), match["strength"]
     if name not in known:
@@ -153,9 +156,27 @@ def _concept(prompt: str, piece: str, known: Collection[str], strengths: dict[st
         better = strength.strip().replace(",", ".")
         meant = f"did you mean <{name}:{better}>?" if re.fullmatch(NUMBER, better) else f"write <{name}:0.8>."
         raise MnemonError(f"The prompt '{prompt}' has '{piece}', whose strength is no number: {meant}")
+    if abs(float(strength)) > MOST:
+        raise MnemonError(
+            f"The prompt '{prompt}' gives <{name}> the strength {float(strength):g}, where 0 to 1.5 is usual: "
+            "1 is the concept as it was learned, not 100."
+        )
     if strengths.setdefault(name, float(strength)) != float(strength):
         raise MnemonError(f"The prompt '{prompt}' gives <{name}> two strengths: give it one.")
     return f"<{match['name']}>"
+
+
+def _check_garbled(prompt: str, piece: str, known: Collection[str]) -> None:
+    """Raises:
+    MnemonError: the piece begins with a concept's name.
+    """
+    begins = [name for name in known if re.match(rf"<\s*{re.escape(name)}(?!\w)", piece, re.I)]
+    if begins:
+        name = max(begins, key=len)
+        raise MnemonError(
+            f"The prompt '{prompt}' has '{piece}', which is no concept's token: write <{name}>, or <{name}:0.8> for a "
+            "strength."
+        )
 
 
 def _unknown(prompt: str, piece: str, name: str, known: Collection[str]) -> MnemonError:
@@ -178,7 +199,9 @@ def _check_near_misses(prompt: str, pieces: Sequence[str], known: Collection[str
             f"The prompt '{prompt}' has '{match.group()}': words that change while an image is sampled are not "
             r"supported. Write \[ and \] for brackets that are text."
         )
-    if (match := _BAD_WEIGHT.search(plain)) and not re.fullmatch(NUMBER, match[1].strip()):
+    for match in _BAD_WEIGHT.finditer(plain):
+        if re.fullmatch(NUMBER, match[1].strip()):
+            continue
         better = match[1].strip().replace(",", ".")
         meant = f"did you mean '(...:{better})'?" if re.fullmatch(NUMBER, better) else "write (word:1.3)."
         raise MnemonError(f"The prompt '{prompt}' has '{match.group()}', whose weight is no number: {meant}")
