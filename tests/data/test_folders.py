@@ -33,6 +33,13 @@ def names(concept):
 # What is passed over
 
 
+def test_a_folder_of_folders_says_which_may_be_meant(tmp_path):
+    (tmp_path / "rex" / "empty").mkdir(parents=True)
+    save_image(tmp_path / "rex" / "img" / "10_rex dog" / "a.jpg")
+    with pytest.raises(MnemonError, match=r"holds no images, only empty/, img/: .* such as '.*rex/img'\.$"):
+        concept_from_folder(tmp_path / "rex")
+
+
 def test_everything_else_in_a_folder_is_passed_over_and_said_once(folder, caplog):
     for hidden in (".DS_Store", "._a.jpg", "Thumbs.db"):
         (folder / hidden).touch()
@@ -164,7 +171,13 @@ def test_json_without_a_caption_is_passed_over(folder, value):
         ("a.txt", "a photo of rex", r"a\.txt' does not name the concept: write <rex> or \[trigger\]"),
         ("a.json", "{", r"a\.json' is no JSON \(line 1"),
         ("metadata.csv", "file_name,text\na.jpg,<rex>, a red car\n", r"line 2 of .*more fields.*in quotes"),
-        ("metadata.csv", "name,text\na.jpg,<rex>\n", "Malformed metadata in line 2"),
+        ("metadata.csv", "name,text\na.jpg,<rex>\n", "columns of .* are .'name', 'text'., and none is file_name: the"),
+        ("metadata.csv", "file_name,words\na.jpg,<rex>\n", "and none is text"),
+        ("metadata.csv", "file_name;text\na.jpg;<rex>\n", "columns of .* are .'file_name;text'.* separated by a comma"),
+        ("metadata.csv", "file_name\ttext\na.jpg\t<rex>\n", "separated by a comma"),
+        ("metadata.csv", "", "metadata.csv' names no photos: add a line for each, or delete it"),
+        ("metadata.csv", "file_name,text\n", "names no photos"),
+        ("metadata.jsonl", "\n\n", "metadata.jsonl' names no photos"),
         ("metadata.csv", "file_name,text\na.jpg\n", "Malformed metadata in line 2"),
         ("metadata.csv", "file_name,text\nz.jpg,<rex>\n", r"no photo '.*z\.jpg', which line 2 of"),
         ("metadata.csv", "file_name,text\n../a.jpg,<rex>\n", "leaves the folder"),
@@ -209,6 +222,12 @@ def test_metadata_one_folder_up_are_noticed(folder):
 
 
 # Masks
+
+
+def test_masks_that_are_there_are_said_though_nothing_else_is(folder, caplog):
+    save_image(folder / "a-masklabel.png", (250, 250, 250))
+    concept_from_folder(folder)
+    assert "1 mask (used with --masked-loss only)" in caplog.text
 
 
 def test_masks_are_no_photos(folder):

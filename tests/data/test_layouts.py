@@ -153,7 +153,7 @@ def test_a_metadata_caption_without_the_token_is_refused(folder):
 
 def test_metadata_without_a_line_is_refused(folder):
     write_metadata(folder)
-    with pytest.raises(MnemonError, match="has no photos"):
+    with pytest.raises(MnemonError, match="names no photos"):
         concept_from_folder(folder)
 
 

@@ -190,7 +190,7 @@ def _found_in(
     if not photos:
         raise MnemonError(
             f"The folder '{folder}' {_findings(visible)}: put a few photos of the thing directly into it, "
-            f"as JPEG, PNG or WebP files.{_about_heic(visible)}"
+            f"as JPEG, PNG or WebP files.{_about_folders(visible)}{_about_heic(visible)}"
         )
     captions = CaptionFiles([entry for entry in visible if entry.is_file()], report)
     found = []
@@ -220,6 +220,12 @@ def _skip_others(entries: Iterable[Path], report: ReadingReport) -> None:
 
 def _is_hidden(entry: Path) -> bool:
     return entry.name.startswith(".") or entry.name.lower() in ("thumbs.db", "desktop.ini")
+
+
+def _about_folders(entries: Iterable[Path]) -> str:
+    """A word about the folders inside that are not empty: each may be meant."""
+    inside = [entry for entry in entries if entry.is_dir() and any(_entries(entry))]
+    return f" Or give a folder inside, such as '{inside[0]}'." if inside else ""
 
 
 def _about_heic(entries: Iterable[Path]) -> str:

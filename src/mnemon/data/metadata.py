@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -40,7 +40,7 @@ def records(metadata: Path, report: ReadingReport) -> list[Record]:
     """The lines that are not blank; fields without a use are noted.
 
     Raises:
-        MnemonError: a line is malformed.
+        MnemonError: a line is malformed, or there is none.
     """
     read, unused = [], dict[str, None]()
     rows = _csv_rows if metadata.suffix == ".csv" else _json_rows
@@ -55,6 +55,8 @@ def records(metadata: Path, report: ReadingReport) -> list[Record]:
             )
         read.append(Record(file_name, text, where))
         unused.update(dict.fromkeys(str(key) for key in row if key not in (file_key, text_key)))
+    if not read:
+        raise MnemonError(f"'{metadata}' names no photos: add a line for each, or delete it.")
     if unused:
         report.note(f"{metadata.name}: fields that are not used: {', '.join(unused)}.")
     return read
@@ -94,9 +96,22 @@ def _json_rows(metadata: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
             yield number, row if isinstance(row, dict) else {}
 
 
+def _check_columns(columns: Sequence[str], metadata: Path) -> None:
+    """Raises:
+    MnemonError: one that is needed is not there, as where semicolons or tabs separate them.
+    """
+    for keys in (FILE_KEYS, TEXT_KEYS):
+        if columns and not any(key in columns for key in keys):
+            raise MnemonError(
+                f"The columns of '{metadata}' are {list(columns)}, and none is {keys[0]}: the first line is "
+                "file_name,text, separated by a comma, as all lines are."
+            )
+
+
 def _csv_rows(metadata: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     reader = csv.DictReader(io.StringIO(read_text(metadata), newline=""))
     try:
+        _check_columns(reader.fieldnames or [], metadata)
         for row in reader:
             if None in row:
                 raise MnemonError(

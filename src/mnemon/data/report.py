@@ -34,8 +34,8 @@ class ReadingReport:
             self.notes.append(text)
 
     def say(self) -> None:
-        """Log it: as a warning if anything was passed over or noted."""
-        log.log(logging.WARNING if self.passed_over or self.notes else logging.INFO, "%s", self)
+        """Log it: as a warning if anything was passed over or noted, or there are masks, which few runs use."""
+        log.log(logging.WARNING if self.passed_over or self.notes or self.masks else logging.INFO, "%s", self)
 
     def to_json(self) -> dict[str, Any]:
         return dict(vars(self))
