@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from mnemon.classification import FAMILIES, Backbone, load_backbone
 from mnemon.errors import MnemonError
@@ -106,3 +107,18 @@ def test_what_is_no_backbone_is_refused_with_a_remedy(tmp_path: Path) -> None:
     model.config = transformers.ViTConfig()  # type: ignore[assignment]
     with pytest.raises(MnemonError, match="no vision transformer with queries"):
         Backbone(model, "two")
+
+
+def test_tensors_that_are_missing_are_no_random_numbers(tmp_path: Path) -> None:
+    folder = backbone_folder(tmp_path)
+    tensors = load_file(folder / "model.safetensors")
+    lost = sorted(tensors)[-1]
+    save_file({name: tensor for name, tensor in tensors.items() if name != lost}, folder / "model.safetensors")
+    with pytest.raises(MnemonError, match="lack 1 tensors, such as"):
+        load_backbone(str(folder))
+
+
+def test_a_relative_folder_is_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone_folder(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert load_backbone("vit").name == str(tmp_path / "vit")

@@ -176,3 +176,11 @@ def test_a_test_image_among_the_training_ones_is_named_with_its_twin(tmp_path: P
         MnemonError, match=r"6.png' was trained on as '.*train/robin/0.png': accuracy on it says nothing"
     ):
         check_apart(trained, read_examples(tmp_path, "test"))
+
+
+def test_a_folder_whose_name_is_no_name_asks_for_one(tmp_path: Path) -> None:
+    fill(tmp_path / "Birds 2024", {"robin/0.png": 0})
+    with pytest.raises(MnemonError, match="'.*Birds 2024' cannot name a task: give it a name"):
+        read_task(tmp_path / "Birds 2024")
+    with pytest.raises(MnemonError, match="'Birds' cannot name a task"):
+        read_task(tmp_path / "Birds 2024", "Birds")

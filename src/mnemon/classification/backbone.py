@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -168,6 +169,10 @@ def load_backbone(name: str, device: torch.device | str = "cpu") -> Backbone:
     """
     import transformers
 
+    from mnemon.models.pipeline_folder import first_line, without_bars
+
+    if Path(name).is_dir():
+        name = str(Path(name).resolve())  # a library finds it from anywhere
     try:
         config = transformers.AutoConfig.from_pretrained(name)
     except (OSError, ValueError) as error:
@@ -181,13 +186,17 @@ def load_backbone(name: str, device: torch.device | str = "cpu") -> Backbone:
         )
     family = FAMILIES[config.model_type]
     try:
-        model = getattr(transformers, family.model).from_pretrained(
-            name, dtype=torch.float32, use_safetensors=True, **family.options
-        )
+        with without_bars():
+            model, info = getattr(transformers, family.model).from_pretrained(
+                name, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **family.options
+            )
     except (OSError, ValueError, RuntimeError) as error:
+        reason = first_line(error)
+        raise MnemonError(f"The weights of the backbone '{name}' cannot be read ({reason}): fetch it again.") from error
+    if missing := sorted(info["missing_keys"]):  # transformers would fill them with random numbers
         raise MnemonError(
-            f"The weights of the backbone '{name}' cannot be read ({error}): download it again."
-        ) from error
+            f"The weights of the backbone '{name}' lack {len(missing)} tensors, such as '{missing[0]}': fetch it again."
+        )
     mean, std = _image_statistics(name)
     return Backbone(model.to(device), name, mean, std)
 

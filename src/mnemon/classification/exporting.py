@@ -22,6 +22,8 @@ def export_classifier(library: Path | str, out: Path | str, backbone: Backbone, 
     """
     import transformers
 
+    from mnemon.models.pipeline_folder import without_bars
+
     opened, folder = ClassLibrary.open(library, at), Path(out)
     opened.check_backbone(backbone)
     if not opened.method.merges:
@@ -46,7 +48,8 @@ def export_classifier(library: Path | str, out: Path | str, backbone: Backbone, 
         if family.pools_patches:  # the mean of the patches, beside the class token, is not read
             weight = torch.cat([weight, torch.zeros_like(weight)], 1)
         plain.classifier.weight.data, plain.classifier.bias.data = weight.cpu().clone(), classifier.head["bias"].cpu()
-        plain.save_pretrained(aside)
+        with without_bars():
+            plain.save_pretrained(aside)
         write_json(aside / "preprocessor_config.json", _processor(backbone, opened.method.normalization == "backbone"))
     return folder
 

@@ -17,9 +17,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from mnemon.classification.tasks import Example, Task, check_one_class_each
-from mnemon.data.layouts import existing_folder, name_of_folder
+from mnemon.data.layouts import existing_folder
 from mnemon.data.reading import SUFFIXES, read_text
 from mnemon.errors import MnemonError
+from mnemon.names import NAME, NAME_RULE
 
 Split = Literal["train", "test"]
 SPLITS: dict[Split, tuple[str, ...]] = {"train": ("train",), "test": ("test", "val", "validation")}
@@ -36,7 +37,7 @@ def read_task(path: Path | str, name: str | None = None, split: Split = "train")
     """
     folder = existing_folder(path)
     examples = read_examples(folder, split)
-    return Task(name or name_of_folder(folder), tuple(dict.fromkeys(one.label for one in examples)), tuple(examples))
+    return Task(name or _name_of(folder), tuple(dict.fromkeys(one.label for one in examples)), tuple(examples))
 
 
 def read_examples(path: Path | str, split: Split = "train") -> list[Example]:
@@ -103,6 +104,15 @@ def check_apart(training: Sequence[tuple[str, str]], test: Sequence[Example]) ->
                 f"The test image '{one.source}' was trained on as '{known[one.sha256]}': accuracy on it says nothing. "
                 "Take it out of the test images."
             )
+
+
+def _name_of(folder: Path) -> str:
+    name = folder.resolve().name
+    if not NAME.fullmatch(name):
+        raise MnemonError(
+            f"The name of the folder '{folder}' cannot name a task: give it a name (--name). Names: {NAME_RULE}"
+        )
+    return name
 
 
 def _places(folder: Path, split: Split) -> list[Place]:

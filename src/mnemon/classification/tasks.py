@@ -9,7 +9,7 @@ from PIL import Image
 
 from mnemon.data.reading import read_photo
 from mnemon.errors import MnemonError
-from mnemon.names import check_name
+from mnemon.names import NAME, NAME_RULE
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ class Task:
     examples: tuple[Example, ...]
 
     def __post_init__(self) -> None:
-        check_name(self.name)
+        if not NAME.fullmatch(self.name):
+            raise MnemonError(f"'{self.name}' cannot name a task: {NAME_RULE}")
         if not self.classes:
             raise MnemonError(f"The task '{self.name}' has no classes: give a folder with one folder per class.")
         twice = [label for place, label in enumerate(self.classes) if label in self.classes[:place]]
