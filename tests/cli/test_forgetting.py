@@ -53,6 +53,7 @@ def test_a_concept_that_costs_little_is_committed_with_its_row(
     teach: Command, mnemon: Command, measured: list[dict[str, Any]]
 ) -> None:
     assert "leave out max_forgetting" in teach("--max-forgetting", 1, "--no-score", *LIB).err
+    assert "leave out max_forgetting" in teach("--max-forgetting", 1, "--score", "new", *LIB).err
     teach("--noun", "mug", *LIB)
     library = Library.open("lib")
     (library.path / "scores" / "000001.json").rename("row.json")
@@ -80,6 +81,7 @@ def test_an_import_that_costs_too_much_changes_nothing(
     mnemon("export", "sip", *LIB, "--as", "kohya", "--out", "out")
     before, how = files(), ("out/sip.safetensors", *LIB, "--name", "tom", "--trigger", "cat", "--max-forgetting")
     assert "leave out max_forgetting" in mnemon("import", *how, 1, "--no-score").err
+    assert "leave out max_forgetting" in mnemon("import", *how, 1, "--score", "new").err
     refused = mnemon("import", *how, 0.2)
     assert refused.code == 1 and "<tom> was not committed" in refused.err and "<sip> falls from" in refused.err
     assert "The library is as it was" in refused.err and "-0.3" in refused.out

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mnemon.adapters import Delta
 from mnemon.data import Concept, photo_squares
+from mnemon.errors import MnemonError
 from mnemon.evaluation import Encoders, EvalSettings, reference_features
 from mnemon.evaluation.evaluate import OnImages
 from mnemon.library import Library, Proposal, fused_changes
@@ -35,7 +36,7 @@ class ScoredCommit:
         seconds: what the phases took: "checking", "committing" and "scoring".
 
     Raises:
-        MnemonError: forgetting is bounded, and an earlier concept that could be scored was not.
+        MnemonError: forgetting is bounded, and an earlier concept that could be scored was not, or will not be.
     """
 
     library: Library
@@ -48,6 +49,11 @@ class ScoredCommit:
     seconds: dict[str, float] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
+        if self.max_forgetting is not None and self.policy == "new":
+            raise MnemonError(
+                "Where only the new concept is sampled, nobody sees what it costs the others: leave out max_forgetting, "
+                "or sample all or those of the forecast (`--score`)."
+            )
         self._budget: ForgettingBudget | None = None
         self._row: dict[str, Any] | None = None
         self._fused: Mapping[str, Delta] | None = None
