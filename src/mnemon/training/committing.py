@@ -51,8 +51,8 @@ class ScoredCommit:
     def __post_init__(self) -> None:
         if self.max_forgetting is not None and self.policy == "new":
             raise MnemonError(
-                "Where only the new concept is sampled, nobody sees what it costs the others: leave out max_forgetting, "
-                "or sample all or those of the forecast (`--score`)."
+                "Where only the new concept is sampled, nothing says what it costs the others: leave out "
+                "max_forgetting, or sample all or those of the forecast (`--score`)."
             )
         self._budget: ForgettingBudget | None = None
         self._row: dict[str, Any] | None = None
