@@ -80,7 +80,7 @@ class Account:
         if WHOLE_MODEL in reasons:
             return (
                 f"'{path}' is a whole model or a part of one, not a LoRA or an embedding: it has weights such as "
-                f"{listed(list(self.left))}. As a base, give a diffusers folder with --base."
+                f"{listed(list(self.left))}. To use it as a base, give it or its diffusers folder with --base."
             )
         if reasons == {NOT_HERE}:
             return f"None of the layers that '{path}' changes is in {where}, such as {listed(list(self.left))}: " + (

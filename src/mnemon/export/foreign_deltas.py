@@ -111,6 +111,8 @@ def _lora(tensors: Tensors, scale: Scale) -> Change:
     down = down.flatten(1)
     if down.shape[0] != rank:
         raise ValueError("ranks differ")
+    if not rank:
+        raise Unfit("factors of rank 0, which change nothing")
     return Factors(up, down, scale(rank))
 
 

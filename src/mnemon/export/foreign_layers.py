@@ -91,7 +91,7 @@ def _known(account: Account, naming: Naming, name: str, layer: Layer, place: Pla
         _check_kinds(layer)
         _check_config(config)
         tensors = {one.kind: account.file.tensors[key] for key, one in layer.items() if one.kind}
-        change = change_of(tensors, lambda rank: _peft_scale(config, (path, name), rank))
+        change = change_of(tensors, lambda rank: _config_scale(config, (path, name), rank))
     except Unfit as reason:
         account.leave(layer, str(reason))
         return {}
@@ -147,6 +147,13 @@ def _check_config(config: Mapping[str, Any]) -> None:
         raise Unfit(f"a LoRA of the initialisation '{start}', which changes the base's weights as well")
 
 
+def _config_scale(config: Mapping[str, Any], paths: tuple[str, str], rank: int | None) -> float:
+    try:
+        return _peft_scale(config, paths, rank)
+    except (TypeError, ValueError, AttributeError, ArithmeticError, re.error) as error:
+        raise Unfit(f"factors whose scale in the adapter config cannot be read ({error})") from None
+
+
 def _peft_scale(config: Mapping[str, Any], paths: tuple[str, str], rank: int | None) -> float:
     """The scale of a layer by PEFT's config, alpha / rank; 1 without a config.
 
@@ -157,7 +164,8 @@ def _peft_scale(config: Mapping[str, Any], paths: tuple[str, str], rank: int | N
     if not config:
         return 1.0
     size = rank or _of_pattern(config, "rank_pattern", paths) or config.get("r") or 1
-    alpha = _of_pattern(config, "alpha_pattern", paths) or config.get("lora_alpha", config.get("alpha", size))
+    own = _of_pattern(config, "alpha_pattern", paths)
+    alpha = config.get("lora_alpha", config.get("alpha", size)) if own is None else own
     return float(alpha) / (math.sqrt(size) if config.get("use_rslora") else size)
 
 
@@ -166,4 +174,4 @@ def _of_pattern(config: Mapping[str, Any], which: str, paths: tuple[str, str]) -
     patterns = config.get(which) or {}
     exact = (patterns[path] for path in paths if path in patterns)
     matching = (value for key, value in patterns.items() for path in paths if re.fullmatch(rf"(.*\.)?({key})", path))
-    return next(exact, None) or next(matching, None)
+    return next((value for values in (exact, matching) for value in values), None)

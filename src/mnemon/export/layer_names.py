@@ -24,7 +24,7 @@ from mnemon.models import Base
 from mnemon.models.layers import every_layer
 
 DENOISER = ("unet", "transformer", "diffusion_model", "model", "lora_unet", "lora_transformer", "oft_unet")
-WRAPPERS = ("base_model_model", "lycoris")
+WRAPPERS = ("base_model_model", "lycoris", "module", "_orig_mod")
 PEELED = tuple(f"{prefix}_" for prefix in (*DENOISER, *WRAPPERS))
 """What may stand before a path in the denoiser, in any combination: `transformer.base_model.model.`, `lycoris_unet_`"""
 LANGUAGE_PATHS = ("", "model.", "language_model.", "model.language_model.", "language_model.model.")
@@ -137,8 +137,8 @@ class LayerNames:
         own = "|".join(encoder_keys(kind))
         numbers = [str(number), *(["3"] if kind == "t5xxl" else []), *([""] if number == 1 else [])]
         prefixes = [encoder, *(f"lora_te{one}" for one in numbers), rf"(?:text_encoders_)?(?:{own})(?:_transformer)?"]
-        inner = "(?:base_model_model_)?"
-        return re.compile(rf"{inner}(?:lycoris_)?(?:{'|'.join(prefixes)})_{inner}")
+        wrapped = f"(?:(?:{'|'.join(WRAPPERS)})_)*"
+        return re.compile(rf"{wrapped}(?:{'|'.join(prefixes)})_{wrapped}")
 
 
 def encoder_keys(kind: str) -> tuple[str, ...]:

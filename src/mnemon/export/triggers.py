@@ -30,11 +30,16 @@ def _common_tag(header: Mapping[str, str]) -> str | None:
     counts: Counter[str] = Counter()
     for tags in _folders(header, "ss_tag_frequency").values():
         for tag, count in tags.items() if isinstance(tags, dict) else ():
-            counts[tag.strip()] += count if isinstance(count, int) else 0
+            counts[tag.strip()] += _count(count)
     folders = _folders(header, "ss_dataset_dirs").values()
-    images = sum(folder.get("img_count") or 0 for folder in folders if isinstance(folder, dict))
+    images = sum(_count(folder.get("img_count")) for folder in folders if isinstance(folder, dict))
     common = [tag for tag, count in counts.items() if tag and (len(counts) == 1 or count == images > 0)]
     return common[0] if len(common) == 1 else None
+
+
+def _count(value: Any) -> int:
+    """A count, also one that is written as a text; 0 for anything else."""
+    return int(value) if isinstance(value, int) or (isinstance(value, str) and value.isdecimal()) else 0
 
 
 def _folders(header: Mapping[str, str], field: str) -> dict[str, Any]:

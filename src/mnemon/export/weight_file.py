@@ -14,7 +14,8 @@ from torch import Tensor
 from mnemon.errors import MnemonError
 
 PICKLES = (".pt", ".bin", ".ckpt", ".pth", ".pkl")
-WEIGHT_NAMES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors", "learned_embeds.safetensors")
+PEFT_WEIGHTS = "adapter_model.safetensors"
+WEIGHT_NAMES = ("pytorch_lora_weights.safetensors", PEFT_WEIGHTS, "learned_embeds.safetensors")
 PEFT_CONFIG = "adapter_config.json"
 ADAPTER_METADATA = "lora_adapter_metadata"
 MODEL_CONFIGS = ("model_index.json", "config.json")
@@ -118,12 +119,16 @@ def _is_text(start: bytes) -> bool:
 
 
 def _in_folder(folder: Path) -> Path:
-    found = [folder / name for name in WEIGHT_NAMES if (folder / name).is_file()]
-    if found:
-        return found[0]
-    if any((folder / name).is_file() for name in MODEL_CONFIGS):
+    """The folder's one weight file, by one of the names that diffusers and PEFT give it."""
+    files = sorted(path.name for path in folder.glob("*.safetensors"))
+    if any((folder / name).is_file() for name in MODEL_CONFIGS) and not set(files) & set(WEIGHT_NAMES):
         raise MnemonError(f"The folder '{folder}' is a whole model, not a LoRA or an embedding: give it as --base.")
-    raise MnemonError(f"The folder '{folder}' has none of {', '.join(WEIGHT_NAMES)}: give the file itself.")
+    if len(files) > 1:
+        raise MnemonError(f"The folder '{folder}' has several files, {', '.join(files)}: give those that you mean.")
+    if not files or files[0] not in WEIGHT_NAMES:
+        there = f"; it has '{files[0]}'" if files else ""
+        raise MnemonError(f"The folder '{folder}' has none of {', '.join(WEIGHT_NAMES)}{there}: give the file itself.")
+    return folder / files[0]
 
 
 def _adapter(path: Path, header: Mapping[str, str]) -> dict[str, Any]:
@@ -131,9 +136,15 @@ def _adapter(path: Path, header: Mapping[str, str]) -> dict[str, Any]:
     beside = path.with_name(PEFT_CONFIG)
     try:
         if ADAPTER_METADATA in header:
-            return dict(json.loads(header[ADAPTER_METADATA]))
-        if path.name == "adapter_model.safetensors" and beside.is_file():
-            return dict(json.loads(beside.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+            config = json.loads(header[ADAPTER_METADATA])
+        elif path.name == PEFT_WEIGHTS:
+            config = json.loads(beside.read_text(encoding="utf-8"))
+        else:
+            return {}
+    except FileNotFoundError:
+        raise MnemonError(f"'{path}' has no {PEFT_CONFIG} beside it, which says its scale: put it there.") from None
+    except (ValueError, OSError) as error:
         raise MnemonError(f"The adapter config that belongs to '{path}' cannot be read: {error}.") from error
-    return {}
+    if not isinstance(config, dict):
+        raise MnemonError(f"The adapter config that belongs to '{path}' is no JSON object: fetch it again.")
+    return config
