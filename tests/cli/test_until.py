@@ -1,7 +1,7 @@
-import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image, ImageOps
 
 from mnemon.library import Library
 from tests.cli.conftest import Command
@@ -11,10 +11,10 @@ GOAL = ("--noun", "mug", "--references", "others", "--steps", 6, "--check-every"
 
 @pytest.fixture(autouse=True)
 def others(mnemon: Command, photos: Path) -> None:
-    """Photos without captions, in the current folder."""
+    """Photos without captions, in the current folder: the mirror images of those that are trained on."""
     Path("others").mkdir()
     for file in (photos / "sip").glob("*.png"):
-        shutil.copy(file, "others")
+        ImageOps.mirror(Image.open(file)).save(Path("others") / file.name)
 
 
 @pytest.fixture(autouse=True)

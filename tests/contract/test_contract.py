@@ -222,7 +222,7 @@ def test_a_damaged_file_is_refused_with_its_name(
     content[-1] ^= 1
     path.write_bytes(content)
     with pytest.raises(MnemonError, match=name):
-        Library.open(tmp_path / "library")
+        Library.open(tmp_path / "library").learned()
 
 
 def test_twelve_concepts_in_a_row(tmp_path: Path, base: Base, method: Method) -> None:

@@ -143,7 +143,7 @@ def methods(
         rows = [(key, str(one["default"]), one["meaning"]) for key, one in _settings(chosen[name]).items()]
         out.print(table(("setting (--set)", "default", "meaning"), rows))
     else:
-        say("\nWhich one? " + WHICH)
+        out.print(f"\nWhich one? {WHICH}", highlight=False, markup=False)
 
 
 METHOD_FACTS = ("trains", "stores", "fuses", "order_free", "can_remove", "source")
