@@ -126,7 +126,7 @@ def test_another_seed_starts_anew_and_gives_other_weights(name: str) -> None:
 
 @EVERY
 def test_training_images_of_one_task_are_learned(name: str) -> None:
-    method = small(name, epochs=20, augment="none") if CLASSIFIERS[name].trains_head else small(name)
+    method = small(name, epochs=30, augment="none") if CLASSIFIERS[name].trains_head else small(name)
     one = task(0, classes=3, images=4)
     with Classifier.opened(backbone(), method, learned(method, [one])) as opened:
         found = opened.predict([example.image for example in one.examples]).argmax(1)
