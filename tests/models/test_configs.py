@@ -141,6 +141,8 @@ REFUSED = {
     "half the statistics": ("sdxl", "vae", {"latents_mean": [0.0] * 4}, "latents_mean.*latents_std"),
     "too few statistics": ("sdxl", "vae", {key: [1.0] for key in STATISTICS}, "4 channels"),
     "no scale": ("sd", "vae", {"scaling_factor": 0.0}, "scaling_factor"),
+    "scale of text": ("sd", "vae", {"scaling_factor": "0.18"}, "scaling_factor = '0.18'"),
+    "null for a scale": ("sd", "vae", {"scaling_factor": None}, "scaling_factor = None"),
     "no deviation": ("sd", "vae", {**STATISTICS, "latents_std": [1.0, 1.0, 0.0, 1.0]}, "latents_std"),
     "stochastic flow": ("flux", "scheduler", {"stochastic_sampling": True}, "stochastic_sampling = True"),
     "inverted flow": ("flux", "scheduler", {"invert_sigmas": True}, "invert_sigmas = True"),

@@ -120,3 +120,12 @@ def test_bad_requests_are_refused(base: Base) -> None:
         sample(base, PROMPTS, SEEDS, SamplingSettings(4, 2, scheduler="Euler"))
     with pytest.raises(MnemonError, match="<rex>"):
         sample(base, ["a photo of <rex>"], [1], SamplingSettings(4, 2))
+
+
+@pytest.mark.parametrize("part", ["denoiser", "vae"])
+def test_images_that_are_no_numbers_are_refused_rather_than_black(part: str) -> None:
+    base = tiny_sd_base()
+    layer = base.denoiser.conv_in if part == "denoiser" else base.vae.decoder.conv_in
+    layer.weight.data.fill_(torch.nan)
+    with pytest.raises(MnemonError, match="not finite"):
+        sample(base, ["a photo"], [3], SamplingSettings(3.0, 2))

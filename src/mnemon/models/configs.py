@@ -129,8 +129,11 @@ def check_autoencoder(vae: Any, base: str, kind: str) -> None:
             f"'{file}' has latents_mean = {mean!r} and latents_std = {std!r} for {channels} channels of latents: give "
             "a number of each for every channel, or null for both."
         )
-    if not config.get("scaling_factor", 1) or 0 in (std or ()):
-        raise MnemonError(f"'{file}' has 0 as scaling_factor or in latents_std, by which latents are divided.")
+    scale = config.get("scaling_factor", 1)
+    if not isinstance(scale, int | float) or not scale:
+        raise MnemonError(f"'{file}' has scaling_factor = {scale!r}, by which latents are divided: give its number.")
+    if 0 in (std or ()):
+        raise MnemonError(f"'{file}' has 0 in latents_std, by which latents are divided.")
 
 
 def check_unet(unet: Any, base: str) -> None:

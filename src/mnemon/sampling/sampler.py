@@ -104,7 +104,7 @@ def sample(
 
     Raises:
         MnemonError: not as many seeds as prompts; steps or batch size out of range; an unknown concept in a prompt; a
-            negative prompt for a distilled base.
+            negative prompt for a distilled base; images that are not finite.
     """
     _check(base, prompts, seeds, settings)
     if not prompts:
@@ -126,8 +126,18 @@ def sample(
                 latents = scheduler.step(denoiser(latents, t), t, latents).prev_sample
                 if on_step := options.get("on_step"):
                     on_step(step, len(starts) * len(timesteps))
-        images.append(base.decode_latents(latents).cpu())
+        images.append(_finite(base, base.decode_latents(latents).cpu()))
     return torch.cat(images)
+
+
+def _finite(base: Base, images: Tensor) -> Tensor:
+    """The images, which would be written as black ones if they were no numbers."""
+    if not images.isfinite().all():
+        raise MnemonError(
+            f"'{base.name}' gives images that are not finite numbers: its weights or its noise schedule are damaged, or "
+            "its autoencoder overflows in 16 bits. Fetch it again, or compute in 32 bits."
+        )
+    return images
 
 
 def _start(
