@@ -134,7 +134,7 @@ def _finite(base: Base, images: Tensor) -> Tensor:
     """The images, which would be written as black ones if they were no numbers."""
     if not images.isfinite().all():
         raise MnemonError(
-            f"'{base.name}' gives images that are not finite numbers: its weights or its noise schedule are damaged, or "
+            f"'{base.name}' gives images that are not finite numbers: its weights or noise schedule are damaged, or "
             "its autoencoder overflows in 16 bits. Fetch it again, or compute in 32 bits."
         )
     return images
