@@ -23,6 +23,7 @@ from mnemon.methods import Method
 from mnemon.methods.aggregation import Elastic
 from mnemon.report.trials import trials_of
 from mnemon.settings_docs import attribute_docs
+from scripts import reader_matrix
 
 ROOT = Path(__file__).parents[1]
 PART = re.compile(r"(<!-- generated: (?P<name>.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -144,6 +145,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "evaluation settings": lambda: settings_table(settings_rows(EvalSettings)),
     "training settings": lambda: settings_table(settings_rows(TrainingSettings)),
     "trials": trials_table,
+    "readers": lambda: table(reader_matrix.HEAD, reader_matrix.rows()),
     "figures": partial(figures_table, FIGURES),
     "figures of a matrix": partial(figures_table, MATRIX_FIGURES),
 }

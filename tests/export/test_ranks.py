@@ -41,7 +41,8 @@ def test_diffusers_reads_every_layer_at_its_own_rank_and_scale(
     base = tiny_base(family)
     ranks = {target: 1 + index % 4 for index, target in enumerate(read_by_diffusers(base))}
     wide = next(target for target in ranks if target.endswith("to_k"))
-    one = of_ranks(base, ranks | {wide: 70}, scales=(0.7, 1.0, -2.0, 1.0, 0.0))
+    own = {wide: 70} | {target: 5 for target in ("proj_out",) if target in ranks}
+    one = of_ranks(base, ranks | own, scales=(0.7, 1.0, -2.0, 1.0, 0.0))
     library = library_of(base, one)
     out, embedding = export(library, base, tmp_path / "out", kind=kind), export(library, base, tmp_path / "token")
     file = next(out.folder.glob("*.safetensors"))
@@ -95,3 +96,12 @@ def test_sdxl_for_kohya_has_the_names_of_its_scripts(tiny_base: Bases, library_o
         "lora_unet_label_emb_0_0",
         "lora_te2_text_model_encoder_layers_0_self_attn_k_proj",
     }
+
+
+def test_layers_that_diffusers_passes_over_are_named(tiny_base: Bases, library_of: Libraries, tmp_path: Path) -> None:
+    base, layer = tiny_base("flux"), "text_encoder_2.encoder.block.0.layer.0.SelfAttention.q"
+    library = library_of(base, of_ranks(base, {layer: 2, next(iter(base.target_modules())): 2}))
+    for kind, reader in (("diffusers", "diffusers loads no LoRA"), ("comfy", "ComfyUI has no name for 1 of")):
+        out = export(library, base, tmp_path / kind, kind=kind)
+        (note,) = (note for note in out.notes if layer in note)
+        assert note.startswith(reader) and "--as folder" in note and note in (out.folder / "README.md").read_text()

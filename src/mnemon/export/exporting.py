@@ -15,6 +15,7 @@ from mnemon.export.lora import LoraFile, lora_file
 from mnemon.export.metadata import lora_header, model_spec
 from mnemon.export.naming import (
     CHECKPOINT,
+    CLIP,
     COMFY,
     DIFFUSERS,
     EMBEDDING,
@@ -25,6 +26,7 @@ from mnemon.export.naming import (
     embedding_file,
     embedding_key,
     mapped_by_comfyui,
+    split_target,
 )
 from mnemon.export.pipeline_folder import write_pipeline
 from mnemon.export.selection import Selection, select
@@ -119,7 +121,8 @@ def _write(
         return None, ["Nothing but tokens: these concepts change no weight."]
     path = folder / f"{LORA_NAME}.safetensors" if kind == DIFFUSERS else weights
     write_safetensors(path, file.tensors, lora_header(selection, file.ranks, file.alpha))
-    return file, _notes(file, rank_selection) + (_left_by_comfyui(selection, file) if kind == COMFY else [])
+    left = {COMFY: _left_by_comfyui, DIFFUSERS: _left_by_diffusers}.get(kind)
+    return file, _notes(file, rank_selection) + (left(selection, file) if left else [])
 
 
 def _embedding_tensors(selection: Selection, name: str) -> dict[str, Tensor]:
@@ -144,7 +147,7 @@ def _left_by_comfyui(selection: Selection, file: LoraFile) -> list[str]:
     if left:
         notes.append(
             f"ComfyUI has no name for {len(left)} of the layers, such as `{left[0]}`, and leaves them out: images "
-            "will differ there. diffusers reads all of them."
+            "will differ there. A whole pipeline (`--as folder`) has all of them."
         )
     if LANGUAGE_MODEL in naming.encoders.values():
         notes.append(
@@ -154,12 +157,25 @@ def _left_by_comfyui(selection: Selection, file: LoraFile) -> list[str]:
     return notes
 
 
+def _left_by_diffusers(selection: Selection, file: LoraFile) -> list[str]:
+    """diffusers loads a LoRA into the denoiser and into CLIP, and passes over the rest without a word."""
+    naming = selection.naming
+    texts = {encoder for encoder, key in naming.encoders.items() if key not in CLIP}
+    left = [target for target in file.ranks if split_target(naming, target)[0] in texts]
+    if not left:
+        return []
+    return [
+        f"diffusers loads no LoRA into this family's {', '.join(sorted(texts))}: {len(left)} of the layers, such as "
+        f"`{left[0]}`, stay as they are there, and images will differ. A whole pipeline (`--as folder`) has them."
+    ]
+
+
 def _notes(file: LoraFile, rank_selection: RankSelection) -> list[str]:
     notes = []
     if file.whole:
         notes.append(
-            f"{len(file.whole)} layers are stored whole, under `.diff`: ComfyUI reads that, and A1111's kin; for "
-            "diffusers export in its own format, or give a rank or a share of the energy."
+            f"{len(file.whole)} layers are stored whole, under `.diff`: ComfyUI reads that, and A1111's kin; kohya's "
+            "scripts pass over it. Give a rank or a share of the energy for these; diffusers has a format of its own."
         )
     if not rank_selection.exact:
         notes.append(

@@ -1,13 +1,15 @@
-"""ComfyUI's own code, imported from a checkout, with the weights of our bases in its models.
+"""ComfyUI's own code, imported from a checkout, with the weights of a diffusers pipeline in its models.
 
-Nothing of ComfyUI is in this repository: the checkout is given by its path. What it imports for models of other kinds
-than ours (images, sound, its kernels) is stood in for where it is not installed.
+Nothing of mnemon is imported here: readers are processes without it. Nothing of ComfyUI is in this repository: the
+checkout is given by its path. What it imports for models of other kinds than ours (images, sound, its kernels) is stood
+in for where it is not installed.
 """
 
 import logging
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mnemon.export.checkpoint import original_unet
-from mnemon.export.naming import Naming
-from mnemon.models.base import Base
 from tests.export.stand_ins import stand_in
 
 STOOD_IN = ("torchvision", "torchaudio", "comfy_kitchen")
@@ -33,6 +32,17 @@ KINDS = {
 }
 """Family -> class in `comfy.supported_models`; table of names in `comfy.utils`, if names differ from diffusers'; class
 of its text encoders, but for language models."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The models of a pipeline: its denoiser, its text encoders by ComfyUI's names, and of a U-Net the weights under
+    their original names."""
+
+    family: str
+    denoiser: Any
+    encoders: Mapping[str, Any]
+    original: Mapping[str, Tensor]
 
 
 class ComfyUI:
@@ -68,48 +78,49 @@ class ComfyUI:
                 made[name] = change(tensor) if change else tensor
         return made | {name: torch.cat([parts[at] for at in sorted(parts)]) for name, parts in pieces.items()}
 
-    def denoiser(self, base: Base) -> Any:
-        """ComfyUI's model of the base's family and size, its weights still to be filled in. On the meta device, as
+    def denoiser(self, parts: Parts) -> Any:
+        """ComfyUI's model of the family and size, its weights still to be filled in. On the meta device, as
         ComfyUI itself recognises it; of tiny models, whose sizes it does not know, it is told the class."""
-        model, real = base.denoiser, base.device.type == "meta"
-        kind = getattr(self("supported_models"), KINDS[base.family][0])
+        model, real = parts.denoiser, parts.denoiser.device.type == "meta"
+        kind = getattr(self("supported_models"), KINDS[parts.family][0])
         detection, state = self("model_detection"), dict(model.state_dict())
-        if base.family in ("sd", "sdxl") and real:
+        if parts.family in ("sd", "sdxl") and real:
             found = detection.model_config_from_diffusers_unet(state)
         else:
-            config = self._seen(base)
+            config = self._seen(parts)
             found = detection.model_config_from_unet_config(config) if real else kind(config)
-            found.unet_config |= _unseen(base.family, model.config)
-        assert isinstance(found, kind), f"ComfyUI takes {base.name} for {type(found).__name__}"
+            found.unet_config |= _unseen(parts.family, model.config)
+        assert isinstance(found, kind), f"ComfyUI takes {parts.family} for {type(found).__name__}"
         found.set_inference_dtype(torch.float32, None)
-        return found.get_model(state, "", device=base.device)
+        return found.get_model(state, "", device=model.device)
 
-    def text_encoders(self, base: Base, naming: Naming) -> Any:
-        """The base's text encoders as one model of ComfyUI's, weights to be filled in; None for language models."""
-        path = KINDS[base.family][2]
+    def text_encoders(self, parts: Parts) -> Any:
+        """The text encoders as one model of ComfyUI's, weights to be filled in; None for language models."""
+        path = KINDS[parts.family][2]
         if path is None:
             return None
         options = {}
-        for encoder in base.encoders:
-            sizes = {key: value for key, value in encoder.model.config.to_dict().items() if isinstance(value, int)}
+        for name, encoder in parts.encoders.items():
+            sizes = {key: value for key, value in encoder.config.to_dict().items() if isinstance(value, int)}
             sizes["num_hidden_layers"] = max(sizes.get("num_hidden_layers", 0), 3)  # it refuses fewer, for SDXL
-            options[f"{naming.encoders[encoder.name]}_model_config"] = sizes
-        module, name = path.rsplit(".", 1)
-        return getattr(self(module), name)(device=base.device, dtype=torch.float32, model_options=options)
+            options[f"{name}_model_config"] = sizes
+        module, kind = path.rsplit(".", 1)
+        device = parts.denoiser.device
+        return getattr(self(module), kind)(device=device, dtype=torch.float32, model_options=options)
 
-    def fill(self, comfy_denoiser: Any, comfy_text: Any, base: Base, naming: Naming) -> set[str]:
-        """Put the base's weights into both models; answers which of their weights these are."""
+    def fill(self, comfy_denoiser: Any, comfy_text: Any, parts: Parts) -> set[str]:
+        """Put the pipeline's weights into both models; answers which of their weights these are."""
         config = comfy_denoiser.model_config.unet_config
-        named = self.renamed(base.family, base.denoiser.state_dict(), config)
+        named = self.renamed(parts.family, parts.denoiser.state_dict(), config)
         filled = _copy(comfy_denoiser, {f"diffusion_model.{key}": tensor for key, tensor in named.items()})
         if comfy_text is None:
             return filled
-        for encoder in base.encoders:
-            prefix = f"{naming.encoders[encoder.name]}.transformer."
+        for name, encoder in parts.encoders.items():
+            prefix = f"{name}.transformer."
             clip = "clip" in prefix
             texts = {
                 prefix + ("text_model." if clip and not key.startswith("text_") else "") + key: tensor
-                for key, tensor in encoder.model.state_dict().items()
+                for key, tensor in encoder.state_dict().items()
                 if "embed" not in key and "shared" not in key  # tables of words: ComfyUI's have the published length
             }
             filled |= _copy(comfy_text, texts)
@@ -141,12 +152,12 @@ class ComfyUI:
             names = self("lora").model_lora_keys_clip(comfy_text, names)
         return set(names)
 
-    def _seen(self, base: Base) -> dict[str, Any]:
+    def _seen(self, parts: Parts) -> dict[str, Any]:
         """What ComfyUI sees in the weights."""
-        family, state = base.family, base.denoiser.state_dict()
+        family, state = parts.family, parts.denoiser.state_dict()
         if family in ("sd", "sdxl"):
-            return dict(self("model_detection").detect_unet_config(original_unet(base.denoiser), ""))
-        named = self.renamed(family, state, _unseen(family, base.denoiser.config))
+            return dict(self("model_detection").detect_unet_config(parts.original, ""))
+        named = self.renamed(family, state, _unseen(family, parts.denoiser.config))
         if family.startswith("flux2"):  # its table has no name for this one, by which it knows the family
             named["double_stream_modulation_img.lin.weight"] = state["double_stream_modulation_img.linear.weight"]
         return dict(self("model_detection").detect_unet_config(named, ""))

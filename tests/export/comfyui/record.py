@@ -26,7 +26,7 @@ from torch import Tensor
 from mnemon.adapters import Delta, Dense, LowRank, merge
 from mnemon.adapters.checks import matrix_shape
 from mnemon.export import RankSelection, export
-from mnemon.export.checkpoint import PREFIXES
+from mnemon.export.checkpoint import PREFIXES, original_unet
 from mnemon.export.lora import LoraFile, layer_keys
 from mnemon.export.naming import COMFY, DIFFUSERS, KOHYA, Naming, mapped_by_comfyui, naming_of
 from mnemon.export.selection import select
@@ -36,7 +36,7 @@ from mnemon.methods.base import TrainedConcept
 from mnemon.models.base import Base
 from mnemon.models.layers import every_layer
 from tests.export.comfyui.bases import ALL, real, tiny
-from tests.export.comfyui.loading import ComfyUI
+from tests.export.comfyui.loading import ComfyUI, Parts
 from tests.export.conftest import concept
 
 NAMES = Path(__file__).with_name("names")
@@ -59,7 +59,7 @@ def main(checkout: Path, families: list[str]) -> None:
     comfy = ComfyUI(checkout)
     for family in families:
         base = real(family)
-        mapped = comfy.names(comfy.denoiser(base), comfy.text_encoders(base, naming_of(base)))
+        mapped = comfy.names(comfy.denoiser(parts_of(base)), comfy.text_encoders(parts_of(base)))
         record(base, mapped)
         with tempfile.TemporaryDirectory() as folder:
             check(comfy, tiny(family), Path(folder))
@@ -98,8 +98,9 @@ def check(comfy: ComfyUI, base: Base, folder: Path) -> None:
     library = Library.create(folder / "library", base, method_from("lora"))
     for one in (concept(base, "rex", 1, vectors=2), concept(base, "tom", 2, "dense"), wide(base, naming)):
         library.commit(one)
-    denoiser, text = comfy.denoiser(base), comfy.text_encoders(base, naming)
-    plain = weights(comfy, denoiser, text, base, naming)
+    parts = parts_of(base)
+    denoiser, text = comfy.denoiser(parts), comfy.text_encoders(parts)
+    plain = weights(comfy, denoiser, text, parts)
     for title, names, kind, rank_selection in FILES:
         kind = format if kind == COMFY else kind
         if kind == DIFFUSERS and naming.kohya:
@@ -109,15 +110,15 @@ def check(comfy: ComfyUI, base: Base, folder: Path) -> None:
         given, said = comfy.patched(denoiser, text, file)
         assert not said, said[:5]
         with merge(every_layer(base), changes(base, made.lora, select(library, base, names).deltas, rank_selection)):
-            wanted = weights(comfy, denoiser, text, base, naming)
-        weights(comfy, denoiser, text, base, naming)
+            wanted = weights(comfy, denoiser, text, parts)
+        weights(comfy, denoiser, text, parts)
         off = max((given.get(key, plain[key]) - wanted[key]).abs().max().item() for key in wanted)
         changed = sum(not torch.equal(wanted[key], plain[key]) for key in wanted)
         assert off <= WITHIN and changed == len(given), (off, changed, len(given))
         print(f"  {title}: {len(load_file(file))} keys, {changed} weights patched; off by {off:.1e} at most")
     embeddings(comfy, library, base, naming, folder / "rex" / "embeddings")
     if base.family in PREFIXES:
-        checkpoint(comfy, library, base, naming, folder / "checkpoint")
+        checkpoint(comfy, library, base, folder / "checkpoint")
 
 
 def changes(
@@ -134,15 +135,16 @@ def changes(
     return made
 
 
-def checkpoint(comfy: ComfyUI, library: Library, base: Base, naming: Naming, folder: Path) -> None:
+def checkpoint(comfy: ComfyUI, library: Library, base: Base, folder: Path) -> None:
     """The U-Net of a single file, under the names of ComfyUI's own model, and its values."""
     export(library, base, folder, ["rex"], kind="checkpoint")
     prefix = "model.diffusion_model."
     tensors = load_file(folder / "rex.safetensors")
     own = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
-    model = comfy.denoiser(base)
+    parts = parts_of(base)
+    model = comfy.denoiser(parts)
     with merge(every_layer(base), select(library, base, ["rex"]).deltas):
-        comfy.fill(model, None, base, naming)
+        comfy.fill(model, None, parts)
     wanted = model.diffusion_model.state_dict()
     assert own.keys() == wanted.keys() and all(torch.equal(own[key], wanted[key]) for key in wanted)
     print(f"  checkpoint: {len(own)} weights of the U-Net, all equal")
@@ -160,9 +162,15 @@ def wide(base: Base, naming: Naming) -> TrainedConcept:
     return TrainedConcept("ink", None, deltas, concept(base, "ink", 4).tokens)
 
 
-def weights(comfy: ComfyUI, denoiser: Any, text: Any, base: Base, naming: Naming) -> dict[str, Tensor]:
+def parts_of(base: Base) -> Parts:
+    encoders = {naming_of(base).encoders[encoder.name]: encoder.model for encoder in base.encoders}
+    original = original_unet(base.denoiser) if base.family in PREFIXES else {}
+    return Parts(base.family, base.denoiser, encoders, original)
+
+
+def weights(comfy: ComfyUI, denoiser: Any, text: Any, parts: Parts) -> dict[str, Tensor]:
     """The base's weights, as they are now, in ComfyUI's models."""
-    filled = comfy.fill(denoiser, text, base, naming)
+    filled = comfy.fill(denoiser, text, parts)
     states = {**denoiser.state_dict(), **(text.state_dict() if text is not None else {})}
     return {key: states[key].clone() for key in filled}
 
