@@ -34,12 +34,12 @@ from tests.tiny import tiny_sd, tiny_sdxl
 TRUNCATED = RankSelection(rank=4)
 CONTENTS: dict[str, tuple[list[str], RankSelection | None, torch.dtype]] = {
     "low rank": (["rex"], None, torch.float32),
-    "every layer, four ranks": (["wide"], None, torch.float32),
+    "every layer": (["wide"], None, torch.float32),
     "two concepts": (["rex", "tom"], None, torch.float32),
-    "full rank, masked": (["masked"], None, torch.float32),
-    "the same, truncated": (["masked"], TRUNCATED, torch.float32),
-    "low rank, 16 bits": (["tom"], None, torch.float16),
-    "T5, language models": (["reader"], None, torch.float32),
+    "full rank": (["masked"], None, torch.float32),
+    "truncated": (["masked"], TRUNCATED, torch.float32),
+    "16 bits": (["tom"], None, torch.float16),
+    "T5 or language model": (["reader"], None, torch.float32),
 }
 """Content -> concepts, rank selection and precision of the export. The last one only where there are such encoders."""
 UNETS: dict[str, dict[str, Any]] = {
