@@ -10,6 +10,7 @@ from huggingface_hub import HfApi
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from mnemon.errors import MnemonError
 from mnemon.library import Library
 from tests.cli.conftest import Command
 
@@ -137,3 +138,18 @@ def test_what_cannot_be_imported_changes_nothing(mnemon: Command, taught: Path, 
             assert result.code == 1 and message in result.err and result.err.count("\n") == 1
     assert not Path("new").exists() and Library.open("lib").names() == ["sip", "tom"]
     assert len(list(Path("lib/concepts").iterdir())) == 2
+
+
+def test_encoders_that_cannot_be_loaded_stop_an_import_before_anything_is_sampled(
+    mnemon: Command, taught: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_: object) -> None:
+        raise MnemonError("CLIP cannot be fetched")
+
+    sampled: list[object] = []
+    mnemon("export", "tom", *LIB, "--as", "embedding", "--out", "out")
+    monkeypatch.setattr("mnemon.evaluation.encoders.WorldEncoders.text", missing)
+    monkeypatch.setattr("mnemon.training.scoring.evaluate", lambda *_, **__: sampled.append(1))
+    result = mnemon("import", "out/embeddings/tom.safetensors", *LIB, "--name", "rex")
+    assert result.code == 1 and "CLIP cannot be fetched" in result.err and not sampled
+    assert Library.open("lib").names() == ["sip", "tom"]

@@ -185,6 +185,16 @@ def encoders_for(folder: Path | None, device: torch.device | str = "cpu") -> Enc
     return HubEncoders(device=device)
 
 
+def load(encoders: Encoders) -> None:
+    """Fetch and load what the encoders need now, before anything that takes long.
+
+    Raises:
+        MnemonError: a model cannot be loaded.
+    """
+    encoders.text(["a photo"])
+    encoders.identity(torch.zeros(1, 3, 32, 32))
+
+
 def reference_features(encoders: Encoders, images: Tensor) -> dict[str, Tensor]:
     """What `evaluate` wants to know of a concept's reference images, to be kept in the library."""
     return {"image": encoders.image(images), "identity": encoders.identity(images)}

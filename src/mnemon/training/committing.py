@@ -14,6 +14,7 @@ from mnemon.adapters import Delta
 from mnemon.data import Concept, photo_squares
 from mnemon.errors import MnemonError
 from mnemon.evaluation import Encoders, EvalSettings, reference_features
+from mnemon.evaluation.encoders import load
 from mnemon.evaluation.evaluate import OnImages
 from mnemon.library import Library, Proposal, fused_changes
 from mnemon.models import Base
@@ -61,6 +62,7 @@ class ScoredCommit:
         self._scorer: Scorer | None = None
         score = self.score or EvalSettings()
         if self.encoders:
+            load(self.encoders)
             self._scorer = Scorer(self.library, self.base, self.encoders, score, self.policy)
         if self.max_forgetting is not None and self.encoders and self.library.names():
             self._budget = ForgettingBudget(
