@@ -55,7 +55,7 @@ class SdScripts(Reader):
         parts = list(models.values())
         if self.family == "sdxl":
             merge = import_module("sdxl_merge_lora").merge_to_sd_model
-            merge(parts[1], parts[2], parts[0], [str(file)], [1.0], None, torch.float32)
+            merge(parts[1], parts[2], parts[0], [str(file)], [1.0], [], torch.float32)
         else:
             merge = import_module("merge_lora").merge_to_sd_model
             merge(parts[1], parts[0], [str(file)], [1.0], torch.float32)
