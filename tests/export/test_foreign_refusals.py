@@ -75,6 +75,7 @@ def test_a_dora_is_refused_on_every_family(family: str, layer: str, magnitude: s
         ({"alpha": torch.tensor(1.0)}, "an alpha without the factors"),
         ({"lokr_w1": zeros(4, 4)}, "factors without the w2_a"),
         ({"lora_up.weight": zeros(SIZE, 3), "lora_down.weight": zeros(2, WIDTH)}, "do not fit together"),
+        ({"lokr_w1": zeros(1, 1), "lokr_w2_a": zeros(SIZE, 2), "lokr_w2_b": zeros(1, WIDTH)}, "do not fit together"),
         ({"diff": zeros(SIZE, WIDTH), "hada_w1_a": zeros(SIZE, 2)}, "in several ways at once"),
         ({"lora_down.weight": zeros(2, WIDTH).to(torch.int8), "lora_up.weight": zeros(SIZE, 2)}, "stored as int8"),
         ({"wobble": zeros(3), "alpha": torch.tensor(1.0)}, "not known, 'wobble'"),

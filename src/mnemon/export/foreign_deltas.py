@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from mnemon.adapters import Delta, Dense, LowRank
+from mnemon.adapters.low_rank import check_factors
 from mnemon.export.formats import ALPHA, DOWN, LOHA, LOKR, MID, UP, WHOLE
 
 Tensors = Mapping[str, Tensor]
@@ -164,7 +165,8 @@ def _cp(kernel: Tensor, a: Tensor, b: Tensor) -> Tensor:
 
 
 def _smaller(up: Tensor, down: Tensor, scale: float) -> Change:
-    """Both forms are exact: the one with fewer numbers."""
+    """Both forms are exact: the one with fewer numbers. Raises ValueError where the ranks differ."""
+    check_factors(up, down)
     if up.numel() + down.numel() < up.shape[0] * down.shape[1]:
         return Factors(up, down, scale)
     return Matrix(scale * (up @ down))
