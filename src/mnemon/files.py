@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +15,9 @@ from mnemon.errors import MnemonError, WriteError
 if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.PngImagePlugin import PngInfo
+
+
+_UNFINISHED = re.compile(r".+\.part|\.tmp[A-Za-z0-9]{6}")
 
 
 @contextmanager
@@ -43,7 +47,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     aside = path.with_name(path.name + ".part")
     with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         try:
             mode = _default_mode(aside)
             yield aside
@@ -62,7 +66,7 @@ def replacing(path: Path) -> Iterator[Path]:
 def new_folder(path: Path) -> Iterator[Path]:
     """A folder beside `path` to fill: renamed to `path`, which may be an empty folder, when the block ends without an
     error, else removed. Its files get the mode of new files."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     aside = path.with_name(f".{path.name}.part")
     shutil.rmtree(aside, ignore_errors=True)  # of a call that was cut short
     aside.mkdir()
@@ -119,6 +123,22 @@ def _default_mode(path: Path) -> int:
 def _set_mode(path: Path, mode: int) -> None:
     if path.stat().st_mode != mode:  # some file systems have one mode for all files and refuse to set it
         path.chmod(mode)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder with those above it, so that they survive a power cut."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what writing in `folder` left when it was killed: half files of ours, and of safetensors'. For those who
+    know that nobody writes there now."""
+    for path in folder.iterdir():
+        if _UNFINISHED.fullmatch(path.name) and path.is_file() and not path.is_symlink():
+            path.unlink()
 
 
 def sync_folder(folder: Path) -> None:

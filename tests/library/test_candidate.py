@@ -6,8 +6,10 @@ import torch
 from mnemon.errors import MnemonError
 from mnemon.library import (
     Candidate,
+    History,
     Library,
     Proposal,
+    commit_all,
     commit_candidate,
     discard_candidate,
     has_candidate,
@@ -111,3 +113,39 @@ def test_after_a_crash_at_any_write_the_same_call_ends_the_same(tmp_path, monkey
 
 def _do(doing, library) -> None:
     put_aside(library, candidate()) if doing is put_aside else commit_candidate(library)
+
+
+@pytest.mark.filterwarnings("ignore:.*belongs to no commit")
+@pytest.mark.parametrize("call", ["replace", "fsync", "unlink"])
+def test_concepts_learned_together_come_in_all_or_none(tmp_path, monkeypatch, call):
+    """Whatever writes next after a crash finishes what was begun: here the removal of an earlier concept."""
+    number, crashed, seen = 1, True, set()
+    while crashed:
+        library = prepared(tmp_path / str(number))
+        with monkeypatch.context() as patch:
+            _crash_at(patch, call, number)
+            try:
+                with library.lock():
+                    commit_all(library, candidate().proposals)
+                crashed = False
+            except Crash:
+                pass
+        History.open(library.path).remove("rex")
+        after = Library.open(library.path)
+        seen.add(tuple(after.names()))
+        if after.names():
+            assert same(after.learned()[1], concept("sip", 3)) and "forgets" not in after.concepts()["tom"].settings
+            assert torch.equal(after.references("tom")["identity"], FEATURES["identity"])
+            assert not (library.path / "candidate").exists()
+        number += 1
+    assert seen == {(), ("tom", "sip")}
+
+
+def test_a_commit_that_cannot_be_finished_can_be_dropped(tmp_path):
+    library = prepared(tmp_path / "library")
+    put_aside(library, candidate(), accepted=True)
+    (library.path / "candidate/1/tokens.safetensors").write_bytes(b"")
+    with pytest.raises(MnemonError, match="mnemon discard"):
+        library.commit(concept("zip", 4))
+    discard_candidate(Library.open(library.path))
+    assert Library.open(library.path).commit(concept("zip", 4)) == 2

@@ -8,7 +8,8 @@ import torch
 from mnemon.errors import MnemonError
 from mnemon.library import History, Library
 from mnemon.library.checking import problems
-from tests.library.fakes import concept, same
+from mnemon.library.hashed import read_hashed, write_hashed
+from tests.library.fakes import NamedBase, concept, same
 
 MAY_BE_ABSENT = ("references", "scores")
 
@@ -103,8 +104,6 @@ def test_scores_of_another_revision_are_not_taken_for_this_one(full):
 
 
 def test_a_library_made_before_says_nothing_of_removal_and_can_still_do_it(full):
-    from mnemon.library.hashed import read_hashed, write_hashed
-
     header = {key: value for key, value in read_hashed(full.path / "library.json").items() if key != "seal"}
     assert header["method"].pop("can_remove") is True
     write_hashed(full.path / "library.json", header)
@@ -114,3 +113,86 @@ def test_a_library_made_before_says_nothing_of_removal_and_can_still_do_it(full)
         entry = {key: value for key, value in read_hashed(path).items() if key != "seal"}
         parent = write_hashed(path, entry | {"parent": parent})["seal"]
     assert History.open(full.path).remove("rex") == 3
+
+
+@pytest.mark.parametrize(
+    ("stale", "what"),
+    [
+        ("references/000002-tom.safetensors", r"is of 000001-rex, after the commit \w{12}, not of 000002-tom"),
+        ("prompts/000002-tom.safetensors", "is of 000001-rex"),
+        ("fused/000001.safetensors", "is of revision 2, the commit"),
+        ("scores/000001.json", "holds the scores of revision 2"),
+    ],
+)
+def test_a_file_in_the_place_of_another_is_seen(full, stale, what):
+    full.write_prompt_features("rex", {"text": torch.rand(2, 2)})
+    source = {"references": "000001-rex.safetensors", "prompts": "000001-rex.safetensors"}
+    folder = full.path / stale.split("/")[0]
+    found = source.get(folder.name, f"000002{(full.path / stale).suffix}")
+    (full.path / stale).write_bytes((folder / found).read_bytes())
+    (problem,) = problems(full.path)
+    assert re.search(what, problem.what)
+
+
+def test_a_fusion_of_a_commit_that_was_lost_is_not_used(full, tmp_path):
+    """The number is the same, the commit another."""
+    from mnemon.library import kept_fusion
+
+    stale = (full.path / "fused/000002.safetensors").read_bytes()
+    other = Library.create(tmp_path / "other", NamedBase(), full.method)
+    other.commit(concept("rex", 1))
+    other.commit(concept("zip", 3))
+    (other.path / "fused").mkdir()
+    (other.path / "fused/000002.safetensors").write_bytes(stale)
+    assert kept_fusion(full) and kept_fusion(other) is None
+
+
+def test_one_fusion_is_kept_the_newest(full):
+    full.commit(concept("zip", 3))
+    full.write_fused(concept("zip", 3).deltas)
+    Library.open(full.path, at=1).write_fused(concept("rex", 1).deltas)
+    assert [file.name for file in (full.path / "fused").iterdir()] == ["000003.safetensors"]
+
+
+def test_files_of_older_versions_are_read(full):
+    """They have their checksum under another key, and do not say what they belong to."""
+    from mnemon.tensor_files import tensors_sha256, write_safetensors
+
+    features = {"image": torch.rand(2, 3)}
+    write_safetensors(full.path / "references/000001-rex.safetensors", features, {"seal": tensors_sha256(features)})
+    row = {"state": 1, "row": {"concepts": {}}}
+    write_hashed(full.path / "scores/000001.json", row)
+    assert not problems(full.path)
+    assert torch.equal(Library.open(full.path).references("rex")["image"], features["image"])
+    assert Library.open(full.path).rows()[1] == row["row"]
+
+
+@pytest.mark.parametrize(
+    ("file", "key", "value"),
+    [
+        ("history/000002.json", "number", "two"),
+        ("history/000002.json", "photos", [{"source": 1}]),
+        ("history/000002.json", "photos", "rex.jpg"),
+        ("history/000002.json", "settings", []),
+        ("history/000002.json", "facts", None),
+        ("history/000002.json", "noun", 7),
+        ("history/000002.json", "files", {"deltas.safetensors": {"sha256": 1, "bytes": "many"}}),
+        ("history/000002.json", "files", []),
+        ("scores/000002.json", "row", ["rex"]),
+        ("scores/000002.json", "row", {"concepts": {"rex": 0.5}}),
+        ("library.json", "base", "world"),
+        ("library.json", "method", {"name": "adding"}),
+        ("library.json", "method", {"name": ["adding"], "settings": {}}),
+    ],
+)
+def test_records_with_a_right_checksum_and_wrong_content_are_refused(full, file, key, value):
+    content = {name: one for name, one in read_hashed(full.path / file).items() if name != "seal"}
+    write_hashed(full.path / file, content | {key: value})
+    with pytest.raises(MnemonError, match=file):
+        Library.open(full.path).rows()
+
+
+def test_lists_within_lists_without_end_are_no_record(full):
+    (full.path / "history/000002.json").write_text("[" * 100_000)
+    with pytest.raises(MnemonError, match=r"000002\.json"):
+        Library.open(full.path)

@@ -1,5 +1,6 @@
 """Two writers are kept apart, readers are not."""
 
+import errno
 import os
 
 import pytest
@@ -51,3 +52,21 @@ def test_a_writer_that_was_overtaken_is_told(library):
     with pytest.raises(MnemonError, match="at revision 1 by now, not 0"):
         library.commit(concept("tom", 2))
     assert Library.open(library.path).names() == ["rex"]
+
+
+def test_a_file_system_without_locks_is_named_as_that(library, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with pytest.raises(MnemonError, match=r"cannot be locked for writing \(No locks available\)"):
+        library.commit(concept("rex", 1))
+
+
+def test_a_library_that_was_withdrawn_is_not_written_to(library):
+    (library.path / "library.json").unlink()
+    with pytest.raises(MnemonError, match="is no library"):
+        library.commit(concept("rex", 1))
+    assert not (library.path / "history").exists()

@@ -113,7 +113,9 @@ def test_every_figure_of_a_matrix_has_its_formula():
 
 
 def test_the_preview_page_shows_a_row_a_concept_and_escapes_names(tmp_path):
-    library = SimpleNamespace(path=tmp_path / "<lib>", base_name="world", method=METHODS["lora"], revision=2)
+    library = SimpleNamespace(
+        path=tmp_path / "<lib>", base_name="world", public_base="world", method=METHODS["lora"], revision=2
+    )
     cells = {"<rex>": {"a photo of {}": ImageCell({"a photo of <rex>": [thumbnail(swatch("red"))] * 2}, 0.5)}}
     text = write_preview(
         tmp_path / "page.html", library, cells, ["a photo of {}", "{} <here>"], ["a photo of {}", "{} <here>"], 2

@@ -4,7 +4,7 @@ from mnemon.api.comparing import Difference, diff
 from mnemon.api.evaluating import evaluate, single_lora_identity_ratio
 from mnemon.api.exchange import ImportResult, export_concepts, import_concept
 from mnemon.api.generating import generate
-from mnemon.api.learning import learn
+from mnemon.api.learning import finish_commit, learn
 from mnemon.api.opening import open_base
 from mnemon.api.previewing import preview
 from mnemon.api.reordering import reorder
@@ -24,6 +24,7 @@ __all__ = [
     "diff",
     "evaluate",
     "export_concepts",
+    "finish_commit",
     "generate",
     "import_concept",
     "learn",

@@ -91,7 +91,11 @@ def generate(
     if out is not None:
         origin: dict[str, Any] = {"per_region": per_region}
         if opened is not None:
-            origin |= {"library": str(opened.path), "revision": opened.revision, "concepts": tuple(opened.names())}
+            origin |= {
+                "library": opened.path.resolve().name,
+                "revision": opened.revision,
+                "concepts": tuple(opened.names()),
+            }
         metadata = [  # prompts as typed, so that they can be typed again
             ImageMetadata.of(model, text, one, typed, regions=tuple(map(region_to_text, layout)), **origin)
             for text, one, layout in zip(prompts, seeds, layouts, strict=True)

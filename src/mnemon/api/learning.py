@@ -11,11 +11,12 @@ from mnemon.data.report import few_of
 from mnemon.errors import MnemonError
 from mnemon.evaluation import Encoders, EvalSettings
 from mnemon.evaluation.evaluate import OnImages
-from mnemon.library import check_no_candidate
+from mnemon.library import Library, check_no_candidate, is_unfinished, read_candidate
 from mnemon.methods.base import Method
 from mnemon.models import Base
 from mnemon.training import OnStep, PhotoSettings, TrainingSettings
 from mnemon.training.early_stopping import EarlyStopping
+from mnemon.training.resume import discard_checkpoint, run_folder
 from mnemon.training.scoring import Policy
 from mnemon.training.session import LearnResult, TrainingSession
 from mnemon.training.tasks import check_masks
@@ -98,6 +99,16 @@ def learn(
             early_stopping=early_stopping,
         )
         return session.run(on_step, on_images)
+
+
+def finish_commit(library: Library) -> bool:
+    """Commit the rest of concepts that were learned together, if a crash or a kill came between; whether it did."""
+    if not is_unfinished(library.path):
+        return False
+    names = read_candidate(library).names
+    with library.lock():
+        discard_checkpoint(run_folder(library.path, names))
+    return True
 
 
 def _held_out(concepts: Sequence[Concept], references: Sequence[Concept | None]) -> list[Concept | None]:

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -80,8 +80,9 @@ def opened_or_created(
     try:
         yield opened, found
     except Exception as error:
-        if opened.revision == 0:
-            _remove_empty(path, error)
+        with suppress(MnemonError), Library.open(path).lock():  # another process may have begun to write
+            if Library.open(path).revision == 0:
+                _remove_empty(path, error)
         raise
 
 

@@ -85,7 +85,7 @@ def write_preview(
         title=f"All concepts of {library.path.resolve().name}",
         introduction="The same prompts and seeds every time; numbers are identity alignment where it was measured.",
         facts={
-            "base": library.base_name,
+            "base": library.public_base,
             "method": library.method.name,
             "revision": str(library.revision),
             "prompts": ", ".join(prompts),

@@ -28,7 +28,7 @@ def reorder(library: str | Path, out: str | Path, names: Sequence[str]) -> Libra
         new = Library.create(aside, old, old.method)
         for name in names:
             entry = entries[name]
-            settings = {**entry.settings, "reordered": {"library": str(old.path), "state": entry.number}}
+            settings = {**entry.settings, "reordered": {"library": old.path.resolve().name, "state": entry.number}}
             new.commit(learned[name], entry.photos, settings, old.references(name))
         for file in aside.glob("lock*"):
             file.unlink()

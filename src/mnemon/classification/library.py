@@ -12,14 +12,11 @@ from mnemon.classification.backbone import Backbone
 from mnemon.classification.methods import ClassifierMethod, TrainedTask, classifier_from, classifier_settings
 from mnemon.classification.tasks import Task
 from mnemon.errors import MnemonError
-from mnemon.files import sync_folder
 from mnemon.library import History, is_library
-from mnemon.library.entry import DELTAS, EXTRA, HEAD, LEARN, Entry, File
+from mnemon.library.concepts import write_files
+from mnemon.library.entry import DELTAS, EXTRA, HEAD, LEARN, Entry
 from mnemon.library.hashed import check_file
 from mnemon.library.header import CLASSES, write_header
-from mnemon.tensor_files import write_safetensors
-
-FILES = (DELTAS, HEAD, EXTRA)
 
 
 class ClassLibrary(History):
@@ -103,22 +100,15 @@ class ClassLibrary(History):
         with self.lock():
             self._check_writable()
             self.check_new(task)
-            entry = self._next(LEARN, task.name)
-            folder = self.path / "concepts" / entry.folder
-            write_safetensors(folder / DELTAS, save_deltas(trained.deltas))
-            write_safetensors(folder / HEAD, trained.head)
-            if trained.extra:
-                write_safetensors(folder / EXTRA, trained.extra)
-            sync_folder(folder.parent)
-            return self._append(
-                replace(
-                    entry,
-                    files={name: File.of(folder / name) for name in FILES if (folder / name).exists()},
-                    photos=[{"source": one.source, "sha256": one.sha256} for one in task.examples],
-                    settings=dict(settings),
-                    facts={**trained.facts, "classes": list(trained.classes)},
-                )
+            entry = replace(
+                self._next(LEARN, task.name),
+                photos=[{"source": one.source, "sha256": one.sha256} for one in task.examples],
+                settings=dict(settings),
+                facts={**trained.facts, "classes": list(trained.classes)},
             )
+            tensors = {DELTAS: save_deltas(trained.deltas), HEAD: trained.head, EXTRA: trained.extra}
+            files = write_files(self.path / "concepts" / entry.folder, tensors, self.about(entry))
+            return self._append(replace(entry, files=files))
 
     def _read(self, entry: Entry) -> TrainedTask:
         folder = self.path / "concepts" / entry.folder

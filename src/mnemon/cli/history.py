@@ -118,6 +118,9 @@ def commit(
     from mnemon.library import Library, commit_candidate, read_candidate
 
     opened = Library.open(library)
+    if api.finish_commit(opened):
+        say(f"An interrupted commit was finished; the library is at revision {opened.revision}.")
+        return
     candidate = read_candidate(opened)
     if not json_output:
         out.print(row_table(candidate.row, opened))

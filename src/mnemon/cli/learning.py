@@ -76,6 +76,8 @@ def learn(
         raise MnemonError("--until needs photos that are not trained on: give some with --references.")
     early_stopping = api.EarlyStopping(share_of(until), check_every) if until else None
     opened = Library.open(library) if is_library(library) else None
+    if opened and api.finish_commit(opened):
+        note(f"An interrupted commit was finished; the library is at revision {opened.revision}.")
     known, own = (opened.names(), opened.method) if opened else ((), None)
     with progress("reading photos", after=2.0) as bar:
         concepts, held_out = _listed(photos, known, bar) if several else _one(photos, name, class_noun, references, bar)
@@ -97,6 +99,8 @@ def learn(
     for group in groups if masked_loss else ():  # all of them, before the first one trains
         check_masks(group)
     results = []
+    if not groups and opened and not no_score and opened.revision not in opened.rows():
+        note(f"Revision {opened.revision} has no scores yet: `mnemon evaluate -l {library}` measures them.")
     for group in groups:
         result = _learn(call, library, group, preview_page, json_output)
         results += [{"concept": concept.name, **result.to_json(), **_read(concept, held_out)} for concept in group]

@@ -13,18 +13,20 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from mnemon.names import printable
+
 err = Console(stderr=True)
 out = Console()
 
 
 def say(text: str) -> None:
     """A line on standard output as it is: paths are not broken over lines, brackets not taken for markup."""
-    out.print(text, markup=False, highlight=False, soft_wrap=True)
+    out.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
 
 def note(text: str, style: str = "") -> None:
     """A line on standard error."""
-    err.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+    err.print(printable(text), style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 class Notes(logging.Handler):
@@ -95,7 +97,7 @@ def progress(title: str, after: float = 0.0) -> Iterator[Bar]:
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
     made = Table(*columns, box=SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
     for row in rows:
-        made.add_row(*(escape(str(cell)) for cell in row))
+        made.add_row(*(escape(printable(str(cell))) for cell in row))
     return made
 
 

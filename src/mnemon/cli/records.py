@@ -1,6 +1,7 @@
 """The commands that read or write no more than a library's records, and so import no torch: list, show, remove; and
 check, which reads everything."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -95,11 +96,23 @@ def remove(
         say(f"<{name}> is removed; the library is at revision {revision}. Revision {before} has it (--at {before}).")
 
 
-def check(library: LibraryPath = DEFAULT_LIBRARY, json_output: Json = False) -> None:
-    """Read every file of the library and list all damage, with what it costs and what to do; exit code 1 if any."""
+def check(
+    library: LibraryPath = DEFAULT_LIBRARY,
+    out_folder: Annotated[
+        Path | None, typer.Option("--salvage", metavar="OUT", help="Write what is whole to a new library.")
+    ] = None,
+    json_output: Json = False,
+) -> None:
+    """Read every file of the library and list all damage, with what it costs and what to do; exit code 1 if any.
+
+    With --salvage the exit code is 0 if there is a new library.
+    """
     from mnemon.library import History
     from mnemon.library.checking import problems
 
+    if out_folder is not None:
+        _salvage(library, out_folder, json_output)
+        return
     found = problems(library)
     if json_output:
         print_json([vars(problem) for problem in found])
@@ -111,3 +124,15 @@ def check(library: LibraryPath = DEFAULT_LIBRARY, json_output: Json = False) -> 
             say(f"{problem.what}\n  does not work until then: {problem.costs}")
     if found:
         raise SystemExit(1)
+
+
+def _salvage(library: Path, to: Path, json_output: bool) -> None:
+    from mnemon.library.salvage import salvage
+
+    done = salvage(library, to)
+    if json_output:
+        print_json({"library": str(to), **vars(done)})
+        return
+    for line in done.notes:
+        say(line)
+    say(f"{to}: {' '.join(f'<{name}>' for name in done.names)}. Measure it with `mnemon evaluate -l {to}`.")

@@ -7,7 +7,7 @@ from PIL import Image
 
 from mnemon.data.report import ReadingReport
 from mnemon.errors import MnemonError
-from mnemon.names import check_name
+from mnemon.names import check_name, check_noun
 
 
 class Stored(Protocol):
@@ -56,7 +56,7 @@ class Concept:
     `report` says what was read and what was passed over, where the photos come from files.
 
     Raises:
-        MnemonError: the name is no safe identifier, or there is no photo.
+        MnemonError: the name is no safe identifier, the noun no word, or there is no photo.
     """
 
     name: str
@@ -66,6 +66,7 @@ class Concept:
 
     def __post_init__(self) -> None:
         check_name(self.name)
+        check_noun(self.class_noun)
         if not self.photos:
             raise MnemonError(f"The concept '{self.name}' has no photos: give at least one, better three to six.")
 

@@ -1,5 +1,6 @@
 """The model card of an export: README.md with a gallery, the triggers, and how to load the files."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from mnemon.export.naming import (
     tokenizer_of,
 )
 from mnemon.export.selection import Selection
-from mnemon.models.loading import HUB_ID
+from mnemon.names import HUB_ID
 from mnemon.sampling import Composed, ImageMetadata, SamplingSettings, save_image
 
 PICTURES = "pictures"
@@ -61,10 +62,10 @@ def card_text(
         widget=[{"text": prompt, "output": {"url": file}} for prompt, file in gallery] or None,
         instance_prompt=", ".join(selection.trigger(name) for name in selection.names),
     )
-    concepts = [f"| `{selection.trigger(name)}` | {name} |" for name in selection.names]
+    concepts = [f"| {_cell(selection.trigger(name))} | {name} |" for name in selection.names]
     parts = [
         f"# {selection.title}",
-        f"Learned with mnemon, method `{method.name}`, on the base `{base.name}` ({base.family}).",
+        f"Learned with mnemon, method `{method.name}`, on the base `{selection.library.public_base}` ({base.family}).",
         "<Gallery />" if gallery else "",
         "\n".join(["## Concepts", "", "| write | concept |", "| --- | --- |", *concepts]),
         "## Use\n\n" + "\n\n".join(_use(selection, files)),
@@ -77,9 +78,8 @@ def card_text(
 def _use(selection: Selection, files: Sequence[str]) -> list[str]:
     kind = selection.kind
     if kind == FOLDER:
-        prompt = f"a photo of {selection.trigger(selection.names[0])}"
         load = 'pipeline = DiffusionPipeline.from_pretrained("this folder")'
-        return [_python(["from diffusers import DiffusionPipeline", "", load, f'pipeline("{prompt}")'])]
+        return [_python(["from diffusers import DiffusionPipeline", "", load, _call(selection)])]
     weights = [file for file in files if "/" not in file]
     embeddings = [file for file in files if file.startswith("embeddings/")]
     if kind == DIFFUSERS:
@@ -115,8 +115,18 @@ def _diffusers_lines(selection: Selection, weights: Sequence[str]) -> list[str]:
         lines += ["", "# Otherwise the pooled embedding ends at the new token and ignores the words after it."]
         lines += [f"for encoder in ({', '.join(f'pipeline.{encoder}' for encoder in pooled)},):"]
         lines += ['    getattr(encoder, "text_model", encoder).eos_token_id = pipeline.tokenizer.eos_token_id']
+    return [*lines, "", _call(selection)]
+
+
+def _call(selection: Selection) -> str:
     prompt = f"a photo of {selection.trigger(selection.names[0])}"
-    return [*lines, "", f'pipeline("{prompt}")']
+    return f"pipeline({json.dumps(prompt, ensure_ascii=False)})"
+
+
+def _cell(text: str) -> str:
+    """Code in a cell of a table, whatever is in the text."""
+    text = " ".join(text.split()).replace("|", "\\|")
+    return f"`` {text} ``" if "`" in text else f"`{text}`"
 
 
 def _inversion(name: str, encoder: str, key: str) -> str:

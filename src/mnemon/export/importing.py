@@ -22,7 +22,7 @@ from mnemon.export.weight_file import read_weights
 from mnemon.files import file_sha256
 from mnemon.methods.base import Method, TrainedConcept
 from mnemon.models import Base
-from mnemon.names import check_name
+from mnemon.names import check_name, check_noun
 
 OTHER_METHOD = "Import it into a library of another method, such as 'stamina' or 'lora'."
 MOST_COMPOSED = 8  # of each kind
@@ -115,7 +115,7 @@ def as_concept(
         facts["words"] = words
     elif trigger:
         raise MnemonError("A trigger is for a LoRA without an embedding; here the embedding itself is the trigger.")
-    learned = TrainedConcept(check_name(name), class_noun, adapter.deltas, tokens, facts)
+    learned = TrainedConcept(check_name(name), check_noun(class_noun), adapter.deltas, tokens, facts)
     _check_composed(base, method, learned)
     return learned
 

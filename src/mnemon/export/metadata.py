@@ -24,7 +24,7 @@ def model_spec(selection: Selection, adapter: str, names: list[str]) -> dict[str
         "title": "-".join(names),
         "resolution": f"{base.resolution}x{base.resolution}",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "description": f"Learned by mnemon with the method '{library.method.name}' on '{base.name}'.",
+        "description": f"Learned by mnemon with the method '{library.method.name}' on '{library.public_base}'.",
         "trigger_phrase": ", ".join(selection.trigger(name) for name in names),
         "usage_hint": "The trigger works with the embedding file of the same name beside this file.",
     }

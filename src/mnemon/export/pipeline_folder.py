@@ -1,6 +1,7 @@
 """A whole diffusers pipeline with the concepts: changes merged into the weights, tokens added to the tokenizers."""
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,13 @@ from mnemon.adapters import merge
 from mnemon.errors import MnemonError
 from mnemon.export.naming import placeholder_tokens, tokenizer_of
 from mnemon.export.selection import Selection
-from mnemon.files import writing
+from mnemon.files import write_json, writing
 from mnemon.models.layers import every_layer
 from mnemon.models.pipeline_folder import without_bars
+from mnemon.names import HUB_ID
+
+PLACES = ("_name_or_path", "name_or_path")
+"""Keys in configs for where a model was loaded from."""
 
 
 def write_pipeline(selection: Selection, folder: Path, dtype: torch.dtype) -> None:
@@ -41,6 +46,16 @@ def write_pipeline(selection: Selection, folder: Path, dtype: torch.dtype) -> No
             pipeline.to(dtype=dtype)
         with without_bars(), writing(folder):
             pipeline.save_pretrained(str(folder))
+            _forget_places(folder)
+
+
+def _forget_places(folder: Path) -> None:
+    """Take out of the configs where on this machine the base lies; ids of the hub stay."""
+    for path in (*folder.rglob("*config.json"), *folder.glob("model_index.json")):
+        config = json.loads(path.read_text(encoding="utf-8"))
+        places = [key for key in PLACES if key in config and not HUB_ID.fullmatch(str(config[key]))]
+        if places:
+            write_json(path, {key: value for key, value in config.items() if key not in places})
 
 
 def _by_encoder(selection: Selection) -> dict[str, dict[str, Tensor]]:

@@ -8,7 +8,7 @@ from diffusers.loaders import TextualInversionLoaderMixin
 from mnemon.adapters import Delta
 from mnemon.errors import MnemonError
 from mnemon.export.naming import DIFFUSERS, FOLDER, Naming, naming_of, placeholder_tokens
-from mnemon.library import Library
+from mnemon.library import Library, kept_fusion
 from mnemon.methods.base import Method, TrainedConcept
 from mnemon.models import Base, Tokens
 
@@ -84,7 +84,7 @@ def select(library: Library, base: Base, names: Sequence[str] = (), kind: str = 
                 "hold that: an embedding is one set of vectors for all layers. It can be sampled with mnemon only, "
                 "or learned again by a method with ordinary tokens."
             )
-    fused = library.fused() if len(learned) == len(known) else None
+    fused = kept_fusion(library) if len(learned) == len(known) else None
     deltas = fused or _compose(library.method, base, learned)
     return Selection(library, base, naming, kind, learned, deltas, tokens)
 

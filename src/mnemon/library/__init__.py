@@ -7,25 +7,28 @@ if TYPE_CHECKING:
     from mnemon.library.candidate import Candidate as Candidate
     from mnemon.library.candidate import Proposal as Proposal
     from mnemon.library.candidate import check_no_candidate as check_no_candidate
+    from mnemon.library.candidate import commit_all as commit_all
     from mnemon.library.candidate import commit_candidate as commit_candidate
     from mnemon.library.candidate import discard_candidate as discard_candidate
     from mnemon.library.candidate import has_candidate as has_candidate
+    from mnemon.library.candidate import is_unfinished as is_unfinished
     from mnemon.library.candidate import put_aside as put_aside
     from mnemon.library.candidate import read_candidate as read_candidate
     from mnemon.library.entry import Entry as Entry
     from mnemon.library.fusion import composed_changes as composed_changes
     from mnemon.library.fusion import fused_changes as fused_changes
+    from mnemon.library.fusion import kept_fusion as kept_fusion
     from mnemon.library.header import is_library as is_library
     from mnemon.library.history import History as History
     from mnemon.library.library import Library as Library
 
 _PUBLIC = {
     "candidate": (
-        "Candidate", "Proposal", "check_no_candidate", "commit_candidate", "discard_candidate", "has_candidate",
-        "put_aside", "read_candidate",
+        "Candidate", "Proposal", "check_no_candidate", "commit_all", "commit_candidate", "discard_candidate",
+        "has_candidate", "is_unfinished", "put_aside", "read_candidate",
     ),
     "entry": ("Entry",),
-    "fusion": ("composed_changes", "fused_changes"),
+    "fusion": ("composed_changes", "fused_changes", "kept_fusion"),
     "header": ("is_library",),
     "history": ("History",),
     "library": ("Library",),

@@ -6,6 +6,9 @@
 
 There is a candidate from the renaming of candidate.json on until that file is removed; files without it are garbage
 of a crash. One can be committed only where it was trained: after its parent commit.
+
+Concepts that were learned together are committed as a candidate that is accepted: after a crash the next writer
+commits what is left of it, so that either all of them come in or none.
 """
 
 import shutil
@@ -19,7 +22,8 @@ from torch import Tensor
 from mnemon.errors import MnemonError
 from mnemon.files import sync_folder
 from mnemon.library.concepts import read_concept, write_concept
-from mnemon.library.entry import DELTAS, EXTRA, LEARN, TOKENS, File
+from mnemon.library.entry import DELTAS, EXTRA, LEARN, TOKENS, Entry, File
+from mnemon.library.garbage import CANDIDATE, CANDIDATE_HEADER
 from mnemon.library.hashed import read_hashed, write_hashed
 from mnemon.library.hashed_tensors import read_hashed_tensors, write_hashed_tensors
 from mnemon.library.library import Library
@@ -72,8 +76,31 @@ def check_no_candidate(library: Library) -> None:
         )
 
 
-def put_aside(library: Library, candidate: Candidate) -> None:
-    """Keep the candidate in the library's folder, without making it part of the library.
+def commit_all(library: Library, proposals: Sequence[Proposal]) -> None:
+    """Commit concepts that were learned together, all or none; the library's lock is held.
+
+    Raises:
+        MnemonError: as `Library.commit`, or there is a candidate.
+    """
+    if len(proposals) == 1:
+        (one,) = proposals
+        library.commit(one.learned, one.photos, one.settings, one.references)
+        return
+    for one in proposals:
+        library.check_name(one.learned.name)
+    put_aside(library, Candidate(tuple(proposals), {}, {}), accepted=True)
+    commit_candidate(library)
+
+
+def is_unfinished(library: Path) -> bool:
+    """Whether a commit of several concepts was interrupted. Reads no tensors."""
+    path = library / CANDIDATE / CANDIDATE_HEADER
+    return path.exists() and bool(read_hashed(path, REMEDY).get("accepted"))
+
+
+def put_aside(library: Library, candidate: Candidate, accepted: bool = False) -> None:
+    """Keep the candidate in the library's folder, without making it part of the library; an accepted one is committed
+    by the next writer.
 
     Raises:
         MnemonError: another one is staged.
@@ -83,7 +110,7 @@ def put_aside(library: Library, candidate: Candidate) -> None:
             raise MnemonError(f"A candidate is staged in {library.path} already: commit or discard that one first.")
         _clear(library)
         concepts = [_write(library, number, one) for number, one in enumerate(candidate.proposals)]
-        body = {"parent": _checksum(library, library.revision), "state": library.revision, "concepts": concepts}
+        body = {"parent": library.checksum, "state": library.revision, "concepts": concepts, "accepted": accepted}
         write_hashed(_header(library), {**body, "row": candidate.row, "forgets": candidate.forgets})
 
 
@@ -106,10 +133,12 @@ def commit_candidate(library: Library) -> int:
     with library.lock():
         body, candidate = _body(library), read_candidate(library)
         done = _taken(library, body)
+        forgets = {"forgets": dict(candidate.forgets)} if candidate.forgets else {}
         for one in candidate.proposals[done:]:
-            settings = {**one.settings, "forgets": dict(candidate.forgets)}
-            library.commit(one.learned, one.photos, settings, one.references)
-        library.write_row(library.revision, candidate.row)
+            settings = {**one.settings, **forgets}
+            library.commit(one.learned, one.photos, settings, one.references, learned_on=body["parent"])
+        if candidate.row:
+            library.write_row(library.revision, candidate.row)
         _clear(library)
         return library.revision
 
@@ -120,7 +149,7 @@ def discard_candidate(library: Library) -> None:
     Raises:
         MnemonError: there is none.
     """
-    with library.lock():
+    with library.lock(finish=False):
         _check_there(library)
         _clear(library)
 
@@ -129,7 +158,9 @@ def _taken(library: Library, body: Mapping[str, Any]) -> int:
     """How many of the candidate's concepts a commit that was cut short has taken in already."""
     revision, concepts = body["state"], body["concepts"]
     since = library.history()[revision:]
-    follows = revision <= library.revision and body["parent"] == _checksum(library, revision)
+    follows = revision <= library.revision
+    if body["parent"]:  # older versions did not say it of a new library
+        follows = follows and body["parent"] == library.checksum_at(revision)
     follows = follows and len(since) <= len(concepts)
     own = [(LEARN, one["name"], {name: File(**file) for name, file in one["files"].items()}) for one in concepts]
     if not follows or [(entry.action, entry.concept, dict(entry.files)) for entry in since] != own[: len(since)]:
@@ -141,16 +172,12 @@ def _taken(library: Library, body: Mapping[str, Any]) -> int:
     return len(since)
 
 
-def _checksum(library: Library, revision: int) -> str:
-    return library.history()[revision - 1].checksum if revision else ""
-
-
 def _folder(library: Library) -> Path:
-    return library.path / "candidate"
+    return library.path / CANDIDATE
 
 
 def _header(library: Library) -> Path:
-    return _folder(library) / "candidate.json"
+    return _folder(library) / CANDIDATE_HEADER
 
 
 def _check_there(library: Library) -> None:
@@ -164,10 +191,14 @@ def _body(library: Library) -> dict[str, Any]:
 
 
 def _write(library: Library, number: int, one: Proposal) -> dict[str, Any]:
-    files = write_concept(_folder(library) / str(number), one.learned)
-    if one.references:
-        write_hashed_tensors(_references(library, number), one.references)
     learned = one.learned
+    entry = Entry(
+        library.revision + 1 + number, LEARN, learned.name, "", library.checksum, learned.class_noun,
+        facts=dict(learned.facts),
+    )  # fmt: skip
+    files = write_concept(_folder(library) / str(number), learned, library.about(entry))
+    if one.references:
+        write_hashed_tensors(_references(library, number), one.references, _owner(learned.name))
     return {
         "name": learned.name,
         "noun": learned.class_noun,
@@ -186,8 +217,14 @@ def _read(library: Library, number: int, body: Mapping[str, Any]) -> Proposal:
         # Names become paths: nothing in a candidate may lead out of the library's folder.
         raise MnemonError(f"The file {_header(library)} describes no candidate: {REMEDY}.")
     learned = read_concept(folder, body["name"], body["noun"], files, body["facts"], REMEDY)
-    references = read_hashed_tensors(_references(library, number), REMEDY) if body["references"] else None
+    references = None
+    if body["references"]:
+        references = read_hashed_tensors(_references(library, number), _owner(body["name"]), REMEDY)
     return Proposal(learned, body["photos"], body["settings"], references)
+
+
+def _owner(name: str) -> str:
+    return f"the candidate {name}"
 
 
 def _references(library: Library, number: int) -> Path:

@@ -1,6 +1,6 @@
 """All damage of a library, and what each piece of it costs."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -51,7 +51,7 @@ def problems(path: Path | str) -> list[Problem]:
         Problem(f"The file {path / one} is of a revision after the last, {newest}.", "learning and removing")
         for one in later_files(path, newest)
     ]
-    checks = [*_concepts(path, entries), *_revisions(path, len(entries))]
+    checks = [*_concepts(path, entries), *_revisions(path, [root, *(entry.checksum for entry in entries)])]
     if len(entries) == newest:
         library = Library.open(path)
         checks += [(partial(read_candidate, library), "the candidate")] if has_candidate(library) else []
@@ -69,10 +69,10 @@ def _concepts(path: Path, entries: list[Entry]) -> Iterator[tuple[Callable[[], o
             yield partial(read_prompt_features, path, entry), f"the forecast of <{name}>"
 
 
-def _revisions(path: Path, newest: int) -> Iterator[tuple[Callable[[], object], str]]:
-    for revision in range(newest + 1):
-        yield partial(read_row, path, revision), f"the scores of revision {revision}"
-        yield partial(read_fused, path, revision), f"the fusion of revision {revision}"
+def _revisions(path: Path, checksums: Iterable[str]) -> Iterator[tuple[Callable[[], object], str]]:
+    for revision, checksum in enumerate(checksums):
+        yield partial(read_row, path, revision, checksum), f"the scores of revision {revision}"
+        yield partial(read_fused, path, revision, checksum), f"the fusion of revision {revision}"
 
 
 def _failure(check: Callable[[], object]) -> str | None:

@@ -1,27 +1,36 @@
-"""A concept as files: deltas, tokens and, for some methods, extra tensors."""
+"""A concept as files: deltas, tokens and, for some methods, extra tensors. Each says in its header what it is, so that
+a history that is lost can be made again."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file
+from torch import Tensor
 
 from mnemon.adapters import load_deltas, save_deltas
-from mnemon.files import sync_folder
+from mnemon.files import make_folder, sync_folder
 from mnemon.library.entry import DELTAS, EXTRA, TOKENS, File
 from mnemon.library.hashed import RESTORE, check_file
+from mnemon.library.hashed_tensors import write_hashed_tensors
 from mnemon.methods.base import TrainedConcept
-from mnemon.tensor_files import write_safetensors
 
 
-def write_concept(folder: Path, learned: TrainedConcept) -> dict[str, File]:
-    """Write the concept into `folder`; returns what the files must be, by name."""
-    write_safetensors(folder / DELTAS, save_deltas(learned.deltas))
-    write_safetensors(folder / TOKENS, learned.tokens)
-    if learned.extra:
-        write_safetensors(folder / EXTRA, learned.extra)
+def write_concept(folder: Path, learned: TrainedConcept, about: Mapping[str, Any]) -> dict[str, File]:
+    """Write the concept into `folder`; returns what the files must be, by name. `about` is `History.about`."""
+    tensors = {DELTAS: save_deltas(learned.deltas), TOKENS: learned.tokens, EXTRA: learned.extra}
+    return write_files(folder, tensors, about)
+
+
+def write_files(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], about: Mapping[str, Any]) -> dict[str, File]:
+    """Write tensors by file name, extra ones only if there are any; returns what the files must be, by name."""
+    make_folder(folder)
+    names = sorted(name for name in tensors if name != EXTRA or tensors[name])
+    for name in names:
+        write_hashed_tensors(folder / name, tensors[name], json.dumps(about))
     sync_folder(folder.parent)
-    return {file.name: File.of(file) for file in sorted(folder.glob("*.safetensors"))}
+    return {name: File.of(folder / name) for name in names}
 
 
 def read_concept(

@@ -1,6 +1,6 @@
 """One commit of a library's history: a concept was learned, or removed."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -108,7 +108,7 @@ def chain(library: Path, root: str, last: int) -> Iterator[Entry]:
     parent = root
     for number in range(1, last + 1):
         path = entry_path(library, number)
-        entry = _read_entry(path)
+        entry = read_entry(path)
         if entry.number != number or entry.parent != parent:
             other = f"it is entry {entry.number}" if entry.number != number else f"it follows {entry.parent[:12]}"
             raise MnemonError(
@@ -119,18 +119,21 @@ def chain(library: Path, root: str, last: int) -> Iterator[Entry]:
         yield entry
 
 
-def active_entries(entries: Sequence[Entry]) -> dict[str, Entry]:
+def active_entries(entries: Iterable[Entry]) -> dict[str, Entry]:
     """Name -> the commit that brought it, for the concepts that are there after `entries`, in order of learning."""
     active: dict[str, Entry] = {}
     for entry in entries:
         if entry.action == LEARN:
             active[entry.concept] = entry
         else:
-            del active[entry.concept]
+            active.pop(entry.concept, None)
     return active
 
 
-def _read_entry(path: Path) -> Entry:
+def read_entry(path: Path) -> Entry:
+    """Raises:
+    MnemonError: the file is missing, damaged, or no entry.
+    """
     try:
         entry = _entry(read_hashed(path))
     except (TypeError, KeyError, AttributeError) as error:
@@ -153,4 +156,23 @@ def _no_entry(path: Path, fact: str) -> MnemonError:
 
 def _entry(content: Mapping[str, Any]) -> Entry:
     body = {_FIELDS.get(key, key): value for key, value in content.items()}
-    return Entry(**{**body, "files": {name: File(**file) for name, file in body["files"].items()}})
+    entry = Entry(**{**body, "files": {name: File(**file) for name, file in body["files"].items()}})
+    _check_types(entry)
+    return entry
+
+
+def _check_types(entry: Entry) -> None:
+    """Raise a TypeError: a checksum says that an entry is as it was written, not that mnemon wrote it."""
+    sizes = [file.bytes for file in entry.files.values()]
+    texts = [entry.action, entry.concept, entry.time, entry.parent, *(file.sha256 for file in entry.files.values())]
+    texts += [one for photo in entry.photos for one in (*photo.keys(), *photo.values())]
+    texts += [] if entry.class_noun is None else [entry.class_noun]
+    right: dict[type, list[Any]] = {
+        int: [entry.number, *sizes],
+        str: texts,
+        dict: [entry.settings, entry.facts],
+        list: [entry.photos],
+    }
+    for kind, values in right.items():
+        if wrong := [value for value in values if not isinstance(value, kind)]:
+            raise TypeError(f"{wrong[0]!r:.40} is no {kind.__name__}")

@@ -11,11 +11,13 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from mnemon.errors import MnemonError
+from mnemon.files import remove_unfinished
 from mnemon.library.entry import DELTAS, TOKENS, Entry
 from mnemon.library.hashed import RESTORE
 from mnemon.names import NAME
 
 LOST = "lost"
+CANDIDATE, CANDIDATE_HEADER = "candidate", "candidate.json"
 _WRITTEN = ("history", "concepts", "references", "prompts", "scores", "fused")
 _OF_CONCEPTS = ("concepts", "references", "prompts")
 _OF_REVISIONS = ("scores", "fused")
@@ -38,9 +40,10 @@ def clear_garbage(library: Path, entries: Iterable[Entry]) -> None:
             "left of the later revisions elsewhere."
         )
     for folder in _own(library, _WRITTEN):
-        for aside in folder.glob("*.part"):
-            if aside.is_file() and not aside.is_symlink():
-                aside.unlink()
+        remove_unfinished(folder)
+    for staged in _own(library, (CANDIDATE,)):
+        if not (staged / CANDIDATE_HEADER).exists():
+            shutil.rmtree(staged)
     for path in _without_commit(library, {entry.folder for entry in commits}):
         _take_away(library, path)
 
@@ -51,7 +54,7 @@ def later_files(library: Path, newest: int) -> list[str]:
     for folder in _own(library, (*_OF_CONCEPTS, *_OF_REVISIONS)):
         # A commit writes its concept first, so that of the next number may be an interrupted one's.
         first = newest + (1 if folder.name in _OF_REVISIONS else 2)
-        found += [path for path in folder.iterdir() if (number := _number(path)) is not None and number >= first]
+        found += [path for path in folder.iterdir() if (number := commit_number(path)) is not None and number >= first]
     return [str(path.relative_to(library)) for path in sorted(found)]
 
 
@@ -61,7 +64,7 @@ def _own(library: Path, names: Iterable[str]) -> Iterator[Path]:
     return (folder for folder in folders if folder.is_dir() and not folder.is_symlink())
 
 
-def _number(path: Path) -> int | None:
+def commit_number(path: Path) -> int | None:
     """The commit's number in a name such as 000003-rex or 000003.json; None for names of another kind."""
     match = _NUMBERED.fullmatch(path.name.partition(".")[0])
     return int(match[1]) if match and path.suffix in ("", ".json", ".safetensors") and not path.is_symlink() else None
@@ -70,7 +73,7 @@ def _number(path: Path) -> int | None:
 def _without_commit(library: Path, committed: Collection[str]) -> Iterator[Path]:
     for folder in _own(library, _OF_CONCEPTS):
         for path in list(folder.iterdir()):
-            if _number(path) is not None and path.stem not in committed:
+            if commit_number(path) is not None and path.stem not in committed:
                 yield path
 
 

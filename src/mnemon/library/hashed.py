@@ -35,7 +35,7 @@ def read_hashed(path: Path, remedy: str = RESTORE) -> dict[str, Any]:
         body = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise MnemonError(f"The file {path} is missing: {remedy}.") from None
-    except ValueError as error:  # no UTF-8, or no JSON
+    except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, or lists within lists without end
         raise damaged(path, f"it is no JSON: {error}", remedy) from None
     if not isinstance(body, dict) or CHECKSUM not in body:
         raise damaged(path, "it has no checksum", remedy)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mnemon.errors import MnemonError
-from mnemon.library.hashed import read_hashed, write_hashed
+from mnemon.library.hashed import RESTORE, read_hashed, write_hashed
 
 FORMAT = 1
 _HEADER = "library.json"
@@ -50,7 +50,17 @@ def read_header(library: Path) -> dict[str, Any]:
             f"The library {library} has format {header.get('format')}, this mnemon reads format {FORMAT}: "
             "use the version of mnemon that wrote it, or a newer one."
         )
+    texts = [of.get(key) for of, key in _texts(header)]
+    if not all(isinstance(text, str) for text in texts):
+        raise MnemonError(f"The file {library / _HEADER} does not say which base and method it is of: {RESTORE}.")
     return header
+
+
+def _texts(header: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], str]]:
+    """Where a header has to have text."""
+    base, method = ({} if not isinstance(header.get(key), dict) else header[key] for key in ("base", "method"))
+    found: list[tuple[Mapping[str, Any], str]] = [(base, "name"), (base, "family"), (base, "fingerprint")]
+    return [*found, (method if isinstance(method.get("settings"), dict) else {}, "name")]
 
 
 def check_kind(library: Path, header: Mapping[str, Any], kind: str) -> None:

@@ -25,11 +25,12 @@ from typing import Any, ClassVar, Self
 from mnemon.errors import MnemonError
 from mnemon.files import sync_folder
 from mnemon.library.entry import REMOVE, Entry, active_entries, history_until, newest_entry, write_entry
-from mnemon.library.garbage import clear_garbage
+from mnemon.library.garbage import CANDIDATE, clear_garbage
 from mnemon.library.hashed import CHECKSUM
 from mnemon.library.header import CONCEPTS, check_kind, read_header
 from mnemon.library.lock import exclusive
 from mnemon.library.scores import read_rows, write_row
+from mnemon.names import public_base
 
 
 class History:
@@ -54,6 +55,7 @@ class History:
         self.method_name: str = header["method"]["name"]
         self._can_remove: bool | None = header["method"].get("can_remove")
         self._root: str = header[CHECKSUM]
+        self._header = {key: value for key, value in header.items() if key != CHECKSUM}
         self._at = at
         self._locked = False
         self._entries = history_until(path, self._root, at)
@@ -117,13 +119,18 @@ class History:
             MnemonError: the library has no such revision.
         """
         with self.lock():
-            if not 0 <= revision <= newest_entry(self.path):
+            if not 0 <= revision <= self.revision:
                 raise MnemonError(f"The library {self.path} has no revision {revision} to keep scores of.")
-            write_row(self.path, revision, row)
+            write_row(self.path, revision, self.checksum_at(revision), row)
 
     def rows(self) -> dict[int, dict[str, Any]]:
         """Revision -> its row of scores, up to this revision, in order."""
-        return read_rows(self.path, self.revision)
+        return read_rows(self.path, [self.checksum_at(revision) for revision in range(self.revision + 1)])
+
+    @property
+    def public_base(self) -> str:
+        """The base as files and pages that go to others call it."""
+        return public_base(self.base_name, self.family, self.fingerprint)
 
     @property
     def can_remove(self) -> bool:
@@ -138,9 +145,28 @@ class History:
     def revision(self) -> int:
         return len(self._entries)
 
+    @property
+    def checksum(self) -> str:
+        """Of the last commit, and so of all before it; of library.json if there is none."""
+        return self.checksum_at(self.revision)
+
+    def about(self, entry: Entry, parent: str = "") -> dict[str, Any]:
+        """What the files of the concept that `entry` brings say of themselves: enough to make the library again. Their
+        `parent` is the commit that it was learned on: the last before, or the last before a list of concepts."""
+        said = {"number": entry.number, "name": entry.concept, "noun": entry.class_noun, "facts": dict(entry.facts)}
+        return {"library": self._header, "parent": parent or entry.parent, **said}
+
+    def checksum_at(self, revision: int) -> str:
+        """As `checksum`, of an earlier revision."""
+        return self._entries[revision - 1].checksum if revision else self._root
+
     @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self, finish: bool = True) -> Iterator[None]:
         """Keep other writers out, e.g. for the time of training; may be nested.
+
+        Args:
+            finish: commit the rest of concepts that were learned together, if that was interrupted; afterwards this
+                library has them.
 
         Raises:
             MnemonError: another process is writing, or has written since this library was opened.
@@ -148,7 +174,9 @@ class History:
         if self._locked:
             yield
             return
+        read_header(self.path)  # who made the library may have withdrawn it: a lock would make the folder anew
         with exclusive(self.path / "lock"):
+            read_header(self.path)
             newest = newest_entry(self.path)
             if self._at is None and newest != self.revision:
                 raise MnemonError(
@@ -158,9 +186,22 @@ class History:
             clear_garbage(self.path, self._entries if current else history_until(self.path, self._root, None))
             self._locked = True
             try:
+                if finish and (self.path / CANDIDATE).is_dir():
+                    self._finish_commit()
                 yield
             finally:
                 self._locked = False
+
+    def _finish_commit(self) -> None:
+        from mnemon.library.candidate import commit_candidate, is_unfinished
+        from mnemon.library.library import Library
+
+        if is_unfinished(self.path):
+            library = Library.open(self.path)
+            library._locked = True
+            commit_candidate(library)
+            if self._at is None:
+                self._entries = library.history()
 
     def _check_writable(self) -> None:
         if self._at is not None and self._at != newest_entry(self.path):
@@ -174,8 +215,7 @@ class History:
         return concepts[name]
 
     def _next(self, action: str, name: str) -> Entry:
-        parent = self._entries[-1].checksum if self._entries else self._root
-        return Entry(self.revision + 1, action, name, datetime.now(UTC).isoformat(timespec="seconds"), parent)
+        return Entry(self.revision + 1, action, name, datetime.now(UTC).isoformat(timespec="seconds"), self.checksum)
 
     def _append(self, entry: Entry) -> int:
         self._entries.append(write_entry(self.path, entry))

@@ -11,7 +11,7 @@ from mnemon.adapters import Delta
 from mnemon.errors import MnemonError
 from mnemon.library import recomputable
 from mnemon.library.concepts import read_concept, write_concept
-from mnemon.library.entry import LEARN, Entry
+from mnemon.library.entry import LEARN, Entry, newest_entry
 from mnemon.library.header import is_library, write_header
 from mnemon.library.history import History
 from mnemon.methods import method_of_record, method_settings
@@ -77,9 +77,15 @@ class Library(History):
         photos: Sequence[Mapping[str, str]] = (),
         settings: Mapping[str, Any] | None = None,
         references: Mapping[str, Tensor] | None = None,
+        learned_on: str = "",
     ) -> int:
-        """Add a concept; returns the new revision. `photos` are {"source", "sha256"}, `settings` how it was trained,
-        `references` features of images of it, as for `write_references`.
+        """Add a concept; returns the new revision.
+
+        Args:
+            photos: {"source", "sha256"} of each.
+            settings: how it was trained.
+            references: features of images of it, as for `write_references`.
+            learned_on: checksum of the commit that it was learned on, if that is not the last one.
 
         Raises:
             MnemonError: the name is taken, the library was opened at a past revision, or another process wrote to it.
@@ -87,20 +93,17 @@ class Library(History):
         with self.lock():
             self._check_writable()
             self.check_name(learned.name)
-            entry = self._next(LEARN, learned.name)
-            files = write_concept(self.path / "concepts" / entry.folder, learned)
+            entry = replace(
+                self._next(LEARN, learned.name),
+                class_noun=learned.class_noun,
+                photos=[dict(photo) for photo in photos],
+                settings=dict(settings or {}),
+                facts=dict(learned.facts),
+            )
+            files = write_concept(self.path / "concepts" / entry.folder, learned, self.about(entry, learned_on))
             if references:
                 recomputable.write_references(self.path, entry, references)
-            return self._append(
-                replace(
-                    entry,
-                    class_noun=learned.class_noun,
-                    files=files,
-                    photos=[dict(photo) for photo in photos],
-                    settings=dict(settings or {}),
-                    facts=dict(learned.facts),
-                )
-            )
+            return self._append(replace(entry, files=files))
 
     def write_references(self, name: str, tensors: Mapping[str, Tensor]) -> None:
         """Keep features of images of a concept of this revision, so that it can be scored without any photo."""
@@ -128,13 +131,19 @@ class Library(History):
         return recomputable.read_prompt_features(self.path, self._entry(name))
 
     def write_fused(self, deltas: Mapping[str, Delta]) -> None:
-        """Keep what `method.compose` gave at this revision, for methods whose fusion takes its time."""
+        """Keep what `method.compose` gave at this revision, for methods whose fusion takes its time. One fusion is
+        kept, the newest revision's; others are computed when they are asked for."""
         with self.lock():
-            recomputable.write_fused(self.path, self.revision, deltas)
+            if self.revision == newest_entry(self.path):
+                recomputable.write_fused(self.path, self.revision, self.checksum, deltas)
 
     def fused(self) -> dict[str, Delta] | None:
-        """What `write_fused` kept of this revision; None if nothing."""
-        return recomputable.read_fused(self.path, self.revision)
+        """What `write_fused` kept of this revision; None if nothing.
+
+        Raises:
+            MnemonError: the file is damaged, or of another commit.
+        """
+        return recomputable.read_fused(self.path, self.revision, self.checksum)
 
     def _read_learned(self, entry: Entry) -> TrainedConcept:
         folder = self.path / "concepts" / entry.folder

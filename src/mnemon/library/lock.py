@@ -18,7 +18,7 @@ def exclusive(path: Path) -> Iterator[None]:
     `<path>.pid` names the holder: Windows lets nobody read a file that is locked.
 
     Raises:
-        MnemonError: somebody else holds it; the message says which process. Or the file is a link.
+        MnemonError: somebody else holds it; the message says which process. Or the file is a link, or cannot be locked.
     """
     holder = path.with_name(f"{path.name}.pid")
     for file in (path, holder):
@@ -32,6 +32,11 @@ def exclusive(path: Path) -> Iterator[None]:
             f"The library {path.parent} is being written by process {_pid(holder)}: "
             "wait until it has finished, or stop it."
         ) from None
+    except OSError as error:
+        raise MnemonError(
+            f"The library {path.parent} cannot be locked for writing ({error.strerror or error}): its file system has "
+            "no locks, or you may not write there. Copy it to a disk of your own."
+        ) from error
     try:
         with writing(holder):
             holder.write_text(f"{os.getpid()}\n")

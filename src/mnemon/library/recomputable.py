@@ -1,5 +1,5 @@
 """Tensors that can be computed again at any revision: features of references and of prompts, and
-fusions."""
+fusions. Each file says what it belongs to, so that one of another concept or revision is never taken for it."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,36 +10,51 @@ from mnemon.adapters import Delta, load_deltas, save_deltas
 from mnemon.library.entry import Entry
 from mnemon.library.hashed_tensors import read_hashed_tensors, write_hashed_tensors
 
+AGAIN = "delete it, it is computed again"
+
 
 def write_references(library: Path, entry: Entry, tensors: Mapping[str, Tensor]) -> None:
-    write_hashed_tensors(_references(library, entry), tensors)
+    write_hashed_tensors(_references(library, entry), tensors, _concept(entry))
 
 
 def read_references(library: Path, entry: Entry) -> dict[str, Tensor]:
     """Features of images of the concept that `entry` brought; empty if there are none."""
     path = _references(library, entry)
     remedy = "delete it, and the concept can be generated but not scored"
-    return read_hashed_tensors(path, remedy) if path.exists() else {}
+    return read_hashed_tensors(path, _concept(entry), remedy) if path.exists() else {}
 
 
 def write_prompt_features(library: Path, entry: Entry, factors: Mapping[str, Tensor]) -> None:
-    write_hashed_tensors(_prompt_features(library, entry), factors)
+    write_hashed_tensors(_prompt_features(library, entry), factors, _concept(entry))
 
 
 def read_prompt_features(library: Path, entry: Entry) -> dict[str, Tensor] | None:
     """What the concept's prompts read, as `evaluation.forecast.prompt_features`; None if nothing was kept."""
     path = _prompt_features(library, entry)
-    return read_hashed_tensors(path, "delete it, it is computed again") if path.exists() else None
+    return read_hashed_tensors(path, _concept(entry), AGAIN) if path.exists() else None
 
 
-def write_fused(library: Path, revision: int, deltas: Mapping[str, Delta]) -> None:
-    write_hashed_tensors(_fused(library, revision), save_deltas(deltas))
+def write_fused(library: Path, revision: int, checksum: str, deltas: Mapping[str, Delta]) -> None:
+    """Keep the changes fused at a revision, whose last commit has this `checksum`, in place of those of others."""
+    path = _fused(library, revision)
+    write_hashed_tensors(path, save_deltas(deltas), _revision(revision, checksum))
+    for other in path.parent.glob("[0-9]*.safetensors"):
+        if other != path:
+            other.unlink()
 
 
-def read_fused(library: Path, revision: int) -> dict[str, Delta] | None:
+def read_fused(library: Path, revision: int, checksum: str) -> dict[str, Delta] | None:
     """The changes fused at `revision`; None if nothing was kept."""
     path = _fused(library, revision)
-    return load_deltas(read_hashed_tensors(path, "delete it, it is computed again")) if path.exists() else None
+    return load_deltas(read_hashed_tensors(path, _revision(revision, checksum), AGAIN)) if path.exists() else None
+
+
+def _concept(entry: Entry) -> str:
+    return f"{entry.folder}, after the commit {entry.parent[:12]}"
+
+
+def _revision(number: int, checksum: str) -> str:
+    return f"revision {number}, the commit {checksum[:12]}"
 
 
 def _references(library: Path, entry: Entry) -> Path:

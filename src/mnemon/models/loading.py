@@ -21,8 +21,8 @@ from mnemon.models.sd3 import StableDiffusion3
 from mnemon.models.sdxl import StableDiffusionXL
 from mnemon.models.single_file import open_single_file
 from mnemon.models.z_image import ZImage
+from mnemon.names import HUB_ID
 
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 ASKED = re.compile(r"(.+):(\w+)")
 """A name, and after a colon what its files leave open: the variant of a folder, the prediction type of a file."""
 FAMILIES: dict[str, type[Base]] = {

@@ -105,10 +105,10 @@ def write_evaluation(library: Library, folder: Path) -> Path:
             plot_matrix(folder / f"{kind}-matrix.png", matrix, f"{kind} alignment")
             plot_curves(folder / f"{kind}-curves.png", matrix, f"{kind} alignment", known.get(kind, {}))
     report = Report(
-        f"What {library.path.name} knows",
-        f"{len(library.names())} concepts learned on the base '{library.base_name}' with {library.method.name}.",
+        f"What {library.path.resolve().name} knows",
+        f"{len(library.names())} concepts learned on the base '{library.public_base}' with {library.method.name}.",
         [method_report(library)],
-        facts={"base": library.base_name, "method": library.method.name, "revision": str(library.revision)},
+        facts={"base": library.public_base, "method": library.method.name, "revision": str(library.revision)},
         ceilings=known,
     )
     return write_report(folder / "report.html", report)

@@ -14,6 +14,7 @@ from torch import Tensor
 from mnemon.errors import MnemonError
 from mnemon.files import write_png
 from mnemon.models.base import Base
+from mnemon.names import public_base
 from mnemon.sampling.sampler import SamplingSettings
 
 KEY = "mnemon"
@@ -32,6 +33,8 @@ class ImageMetadata:
     """How an image was made.
 
     Attributes:
+        base: as `names.public_base` says: no path of a folder or file.
+        library: the name of its folder.
         revision: of the library, None for the bare base.
         sampler: as `sampler_name` gives it, "" where the file does not say.
         per_region: whether regions were generated on their own first (`mnemon.sampling.per_region`).
@@ -54,7 +57,8 @@ class ImageMetadata:
     def of(base: Base, prompt: str, seed: int, settings: SamplingSettings, **others: Any) -> "ImageMetadata":
         """Of an image by `sample`; `others` are the remaining fields."""
         return ImageMetadata(
-            prompt, seed, settings.guidance_scale, settings.num_inference_steps, base.name, settings.negative_prompt,
+            prompt, seed, settings.guidance_scale, settings.num_inference_steps,
+            public_base(base.name, base.family, base.fingerprint), settings.negative_prompt,
             sampler=sampler_name(base), **others,
         )  # fmt: skip
 

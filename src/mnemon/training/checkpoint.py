@@ -8,7 +8,9 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from mnemon.tensor_files import write_safetensors
+from mnemon.tensor_files import tensors_sha256, write_safetensors
+
+SEAL = "seal"
 
 
 def save_checkpoint(
@@ -24,16 +26,24 @@ def save_checkpoint(
         tensors |= {f"module.{name}.{key}": value for key, value in module.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{key}": torch.as_tensor(value) for key, value in state.items()}
-    write_safetensors(path, tensors, {"facts": json.dumps(facts)})
+    seal = tensors_sha256(tensors, head=json.dumps(facts))
+    write_safetensors(path, tensors, {"facts": json.dumps({**facts, SEAL: seal})})
 
 
 def load_checkpoint(
     path: Path, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer, generator: torch.Generator
 ) -> dict[str, object]:
-    """Restore a checkpoint in place and return its facts."""
+    """Restore a checkpoint in place and return its facts.
+
+    Raises:
+        ValueError: the file was changed. One that an older version wrote does not say.
+    """
     with safe_open(str(path), framework="pt") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
         facts: dict[str, object] = json.loads(file.metadata()["facts"])
+    written = facts.pop(SEAL, None)
+    if written not in (None, found := tensors_sha256(tensors, head=json.dumps(facts))):
+        raise ValueError(f"its content has the checksum {found[:12]}, where {str(written)[:12]} was written")
     for name, module in modules.items():
         prefix = f"module.{name}."
         module.load_state_dict({key[len(prefix) :]: t for key, t in tensors.items() if key.startswith(prefix)})

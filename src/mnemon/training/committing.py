@@ -16,7 +16,7 @@ from mnemon.errors import MnemonError
 from mnemon.evaluation import Encoders, EvalSettings, reference_features
 from mnemon.evaluation.encoders import load
 from mnemon.evaluation.evaluate import OnImages
-from mnemon.library import Library, Proposal, fused_changes
+from mnemon.library import Library, Proposal, commit_all, fused_changes
 from mnemon.models import Base
 from mnemon.training.forgetting_budget import ForgettingBudget
 from mnemon.training.scoring import Policy, Scorer
@@ -89,8 +89,7 @@ class ScoredCommit:
                 self._row, self._fused = self._budget.check(proposals, self._scorer, on_images)
         self._new = proposals
         with self._timed("committing"):
-            for one in proposals:
-                self.library.commit(one.learned, one.photos, one.settings, one.references)
+            commit_all(self.library, proposals)
 
     def finish(self, on_images: OnImages | None = None) -> dict[str, Any] | None:
         """After the commit: fuse the concepts with the earlier ones, if the method does, and keep the row of the new

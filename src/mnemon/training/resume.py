@@ -18,6 +18,7 @@ from safetensors import safe_open
 from torch import nn
 
 from mnemon.errors import MnemonError, WriteError
+from mnemon.files import remove_unfinished
 from mnemon.training.checkpoint import load_checkpoint, save_checkpoint
 from mnemon.training.identity import differences
 
@@ -44,8 +45,9 @@ def kept_checkpoints(folder: Path) -> list[Path]:
 def discard_checkpoint(folder: Path) -> None:
     """Remove a run's checkpoints, if there are any, and what a kill while one was written has left."""
     for name in CHECKPOINTS:
-        for file in (name, f"{name}.part"):
-            (folder / file).unlink(missing_ok=True)
+        (folder / name).unlink(missing_ok=True)
+    if folder.is_dir():
+        remove_unfinished(folder)
 
 
 class Checkpoints:

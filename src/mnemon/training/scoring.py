@@ -7,7 +7,7 @@ from typing import Any, Literal
 from mnemon.evaluation import Encoders, EvalSettings, evaluate
 from mnemon.evaluation.evaluate import OnImages, default_prompts
 from mnemon.evaluation.forecast import Changes, State, movements, prompt_features
-from mnemon.library import Library, Proposal
+from mnemon.library import Library, Proposal, kept_fusion
 from mnemon.methods.base import TrainedConcept
 from mnemon.methods.text_grams import Factors
 from mnemon.models import Base
@@ -66,7 +66,7 @@ class Scorer:
         self._library, self._base, self._encoders, self._settings = library, base, encoders, settings
         self._policy: Policy = policy
         self._revision = library.revision
-        self._before = State(library.method, library.learned(), library.fused())
+        self._before = State(library.method, library.learned(), kept_fusion(library))
         self._references = library.all_references()
         self._row = library.rows().get(library.revision)
 

@@ -10,7 +10,7 @@ from typing import Any
 from mnemon.data import Concept
 from mnemon.evaluation import Encoders, EvalSettings
 from mnemon.evaluation.evaluate import OnImages
-from mnemon.library import Library, Proposal, has_candidate
+from mnemon.library import Library, Proposal, has_candidate, is_unfinished
 from mnemon.methods.base import Method, TrainedConcept
 from mnemon.models import Base
 from mnemon.sampling import ImageMetadata, SamplingSettings, sample, save_image
@@ -186,6 +186,8 @@ class TrainingSession:
                 f"What was learned is in the library {self.library.path}, at revision {self.library.revision}: "
                 "`mnemon evaluate` measures the scores that are missing."
             )
+        elif is_unfinished(self.library.path):
+            error.add_note("What was learned is kept: the next command that writes to the library finishes the commit.")
         elif kept:
             error.add_note(f"The training is kept in {kept[0]}: the same command goes on from there.")
 
@@ -207,5 +209,5 @@ def _preview(path: Path, base: Base, method: Method, concept: Concept, step: int
     prompt = preview_prompt(concept, method)
     images = sample(base, [prompt] * 4, range(4), PREVIEW)
     for seed, image in enumerate(images):
-        metadata = ImageMetadata.of(base, prompt, seed, PREVIEW, library=str(path), concepts=(concept.name,))
+        metadata = ImageMetadata.of(base, prompt, seed, PREVIEW, library=path.resolve().name, concepts=(concept.name,))
         save_image(path / "previews" / concept.name / f"step-{step:05d}-{seed}.png", image, metadata)
