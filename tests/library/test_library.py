@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mnemon.errors import MnemonError
-from mnemon.library import Library
+from mnemon.library import Library, Proposal, commit_all
 from tests.library.fakes import Adding, Layering, NamedBase, concept, same
 
 PHOTOS = [{"source": "rex/1.jpg", "sha256": "a" * 64}]
@@ -167,3 +167,14 @@ def test_an_entry_cannot_lead_out_of_the_folder(library):
     write_hashed(path, body | {"concept": "../../rex"})
     with pytest.raises(MnemonError, match=r"000001.json is not an entry .*\(no concept can be called '../../rex'\)"):
         Library.open(library.path)
+
+
+def test_the_same_concepts_are_the_same_bytes_in_every_library(library, tmp_path):
+    """Whenever they were learned, one by one or together."""
+    other = Library.create(tmp_path / "other", NamedBase(), library.method)
+    library.commit(concept("rex", 1))
+    library.commit(concept("tom", 2), [{"source": "a", "sha256": "b"}])
+    with other.lock():
+        commit_all(other, [Proposal(concept("rex", 1))])
+        commit_all(other, [Proposal(concept("tom", 2))])
+    assert all(library.concepts()[name].files == other.concepts()[name].files for name in ("rex", "tom"))

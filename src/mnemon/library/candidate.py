@@ -136,7 +136,7 @@ def commit_candidate(library: Library) -> int:
         forgets = {"forgets": dict(candidate.forgets)} if candidate.forgets else {}
         for one in candidate.proposals[done:]:
             settings = {**one.settings, **forgets}
-            library.commit(one.learned, one.photos, settings, one.references, learned_on=body["parent"])
+            library.commit(one.learned, one.photos, settings, one.references, learned_at=body["state"])
         if candidate.row:
             library.write_row(library.revision, candidate.row)
         _clear(library)

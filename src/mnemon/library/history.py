@@ -150,11 +150,12 @@ class History:
         """Of the last commit, and so of all before it; of library.json if there is none."""
         return self.checksum_at(self.revision)
 
-    def about(self, entry: Entry, parent: str = "") -> dict[str, Any]:
+    def about(self, entry: Entry, learned_at: int | None = None) -> dict[str, Any]:
         """What the files of the concept that `entry` brings say of themselves: enough to make the library again. Their
-        `parent` is the commit that it was learned on: the last before, or the last before a list of concepts."""
+        `parent` is the folder of the last concept at the revision that it was learned at, by default this one."""
+        before = list(active_entries(self._entries[:learned_at]).values())
         said = {"number": entry.number, "name": entry.concept, "noun": entry.class_noun, "facts": dict(entry.facts)}
-        return {"library": self._header, "parent": parent or entry.parent, **said}
+        return {"library": self._header, "parent": before[-1].folder if before else "", **said}
 
     def checksum_at(self, revision: int) -> str:
         """As `checksum`, of an earlier revision."""

@@ -77,7 +77,7 @@ class Library(History):
         photos: Sequence[Mapping[str, str]] = (),
         settings: Mapping[str, Any] | None = None,
         references: Mapping[str, Tensor] | None = None,
-        learned_on: str = "",
+        learned_at: int | None = None,
     ) -> int:
         """Add a concept; returns the new revision.
 
@@ -85,7 +85,7 @@ class Library(History):
             photos: {"source", "sha256"} of each.
             settings: how it was trained.
             references: features of images of it, as for `write_references`.
-            learned_on: checksum of the commit that it was learned on, if that is not the last one.
+            learned_at: the revision that it was learned at, if that is not the last one.
 
         Raises:
             MnemonError: the name is taken, the library was opened at a past revision, or another process wrote to it.
@@ -100,7 +100,7 @@ class Library(History):
                 settings=dict(settings or {}),
                 facts=dict(learned.facts),
             )
-            files = write_concept(self.path / "concepts" / entry.folder, learned, self.about(entry, learned_on))
+            files = write_concept(self.path / "concepts" / entry.folder, learned, self.about(entry, learned_at))
             if references:
                 recomputable.write_references(self.path, entry, references)
             return self._append(replace(entry, files=files))

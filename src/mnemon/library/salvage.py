@@ -106,7 +106,7 @@ def _entries(path: Path, header: Mapping[str, Any], done: Salvaged) -> Iterator[
                 continue
             done.notes.append(f"{error} It is made again from what the files of <{said['name']}> say.")
             files = {file.name: File.of(file) for file in sorted(folders[number].glob("*.safetensors"))}
-            yield Entry(number, LEARN, said["name"], "", said["parent"], said["noun"], files=files, facts=said["facts"])
+            yield Entry(number, LEARN, said["name"], "", "", said["noun"], files=files, facts=said["facts"])
 
 
 def _whole(path: Path, header: Mapping[str, Any], active: Mapping[str, Entry], done: Salvaged) -> Iterator[Entry]:
