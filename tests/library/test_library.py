@@ -170,7 +170,7 @@ def test_an_entry_cannot_lead_out_of_the_folder(library):
 
 
 def test_the_same_concepts_are_the_same_bytes_in_every_library(library, tmp_path):
-    """Whenever they were learned, one by one or together."""
+    """Whenever they were learned."""
     other = Library.create(tmp_path / "other", NamedBase(), library.method)
     library.commit(concept("rex", 1))
     library.commit(concept("tom", 2), [{"source": "a", "sha256": "b"}])
