@@ -148,6 +148,15 @@ def test_two_captions_of_one_photo_must_agree(folder, other):
     assert concept_from_folder(folder).photos[0].caption == CAPTION
 
 
+@pytest.mark.parametrize("caption", ["a.txt", "a.json"])
+def test_a_caption_that_two_photos_share_is_said(folder, caption):
+    write(folder / caption, CAPTION if caption == "a.txt" else {"text": CAPTION})
+    (folder / "a.png").write_bytes((folder / "a.jpg").read_bytes())
+    concept = concept_from_folder(folder)
+    assert [photo.caption for photo in concept.photos][:2] == [CAPTION] * 2
+    assert f"{caption} is the caption of a.png too, not of a.jpg alone." in str(concept.report.to_json())
+
+
 def test_of_several_captions_in_one_file_the_first_is_said(folder):
     write(folder / "a.json", {"tags": ["<rex>"], "caption": CAPTION})
     concept = concept_from_folder(folder)

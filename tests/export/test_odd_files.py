@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from mnemon.api import import_concept
 from mnemon.errors import MnemonError
 from mnemon.export import read_adapter
 from mnemon.export.triggers import trigger_of
@@ -104,3 +105,70 @@ def test_counts_of_images_that_are_texts_or_nothing(images: object, words: str |
     dirs = {"10_ohwx": {"n_repeats": 10, "img_count": images}}
     found = trigger_of({"ss_tag_frequency": json.dumps(tags), "ss_dataset_dirs": json.dumps(dirs)})
     assert (found and found.words) == words
+
+
+FITS = f"unet.{LAYER.replace('to_k', 'to_v')}"
+
+
+@pytest.mark.parametrize(
+    ("down", "up", "said"),
+    [
+        ((32, 2), (32, 2), r"do not fit together \(down \(32, 2\), up \(32, 2\)\), where up \(32, rank\) and down"),
+        ((32, 2), (2, 32), r"\(rank, 32\) are expected|by a matrix of \(2, 2\), which is \(32, 32\)"),
+        ((2, 33), (32, 2), r"by a matrix of \(32, 33\), which is \(32, 32\).*all other layers of the file fit"),
+    ],
+)
+def test_a_factor_of_a_wrong_shape_says_which_is_expected(
+    base: Base, tmp_path: Path, down: tuple[int, int], up: tuple[int, int], said: str
+) -> None:
+    wrong = {f"unet.{LAYER}.lora_A.weight": torch.ones(down), f"unet.{LAYER}.lora_B.weight": torch.ones(up)}
+    save_file(factors(FITS) | wrong, tmp_path / "lora.safetensors")
+    with pytest.raises(MnemonError, match=said):
+        read_adapter([tmp_path / "lora.safetensors"], base)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_transposed_matrices_are_not_another_base(base: Base, tmp_path: Path, whole: bool) -> None:
+    layer = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k"  # (64, 32)
+    swapped = {f"{layer}.lora_A.weight": torch.ones(2, 64), f"{layer}.lora_B.weight": torch.ones(32, 2)}
+    save_file({f"{layer}.diff": torch.ones(32, 64)} if whole else swapped, tmp_path / "lora.safetensors")
+    with pytest.raises(MnemonError, match=r"transposed; up has to be \(64, rank\), down \(rank, 32\)") as caught:
+        read_adapter([tmp_path / "lora.safetensors"], base)
+    assert "another base" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "scale", ["lora_A.scale_weight", "lora_A.weight_scale", "lora_A.weight.scale_weight", "scale_weight"]
+)
+def test_scales_of_8_bit_floats_are_named(base: Base, tmp_path: Path, scale: str) -> None:
+    scaled = {key: tensor.to(torch.float8_e4m3fn) for key, tensor in factors(f"unet.{LAYER}").items()}
+    save_file(scaled | {f"unet.{LAYER}.{scale}": torch.tensor(0.1)}, tmp_path / "lora.safetensors")
+    with pytest.raises(MnemonError, match="8-bit floats with scales beside them.*fp16"):
+        read_adapter([tmp_path / "lora.safetensors"], base)
+
+
+@pytest.mark.parametrize("mark", [torch.zeros(0), torch.zeros(2).to(torch.float8_e4m3fn)])
+def test_the_mark_of_scales_alone_is_left_with_a_word(base: Base, tmp_path: Path, mark: Tensor) -> None:
+    save_file(factors(f"unet.{LAYER}") | {"scaled_fp8": mark}, tmp_path / "lora.safetensors")
+    found = read_adapter([tmp_path / "lora.safetensors"], base)
+    assert found.skipped == ("scaled_fp8",) and list(found.deltas) == [LAYER]
+    assert "changes nothing by itself" in found.accounts[0].reasons()[0]
+
+
+def test_a_checkpoint_with_scales_is_still_a_checkpoint(base: Base, tmp_path: Path) -> None:
+    layer = f"model.diffusion_model.{LAYER}"
+    tensors = {f"{layer}.weight": torch.ones(4, 4), f"{layer}.scale_weight": torch.ones(1), "scaled_fp8": torch.ones(1)}
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(MnemonError, match="is a whole model or a part of one"):
+        read_adapter([tmp_path / "model.safetensors"], base)
+
+
+@pytest.mark.parametrize(("zero", "said"), [("lora_A", True), ("lora_B", True), ("alpha", True), ("", False)])
+def test_a_lora_of_zeros_is_imported_with_a_word(base: Base, tmp_path: Path, zero: str, said: bool) -> None:
+    tensors = factors(f"unet.{LAYER}") | {f"unet.{LAYER}.alpha": torch.tensor(1.0)}
+    tensors = {key: 0 * tensor if zero and zero in key else tensor for key, tensor in tensors.items()}
+    save_file(tensors, tmp_path / "lora.safetensors")
+    made = import_concept(
+        tmp_path / "library", [tmp_path / "lora.safetensors"], "rex", base=base, method="lora", scored=False
+    )
+    assert any("changes are zero" in note for note in made.notes) == said

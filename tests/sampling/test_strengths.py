@@ -120,6 +120,14 @@ def test_a_region_has_its_strength(base: Base, learned: list[TrainedConcept], me
             drawn(base, method, learned, "on the beach", **two)
 
 
+@pytest.mark.parametrize("two", [("<rex:1>", "<rex:0.5>"), ("<rex:0.5>", "<rex:1.0>"), ("<rex:0>", "<rex:1>")])
+def test_a_strength_of_1_is_a_strength_too(base: Base, learned: list[TrainedConcept], two: tuple[str, str]) -> None:
+    with pytest.raises(MnemonError, match=r"<rex> at the strengths .* give it one strength"):
+        drawn(base, Lora(), learned, "a beach", regions=regions(*two))
+    alone = drawn(base, Lora(), learned, "<rex:1> on the beach")
+    torch.testing.assert_close(alone, drawn(base, Lora(), learned, "<rex> on the beach"), rtol=0, atol=0)
+
+
 def test_a_negative_prompt_has_strengths_where_concepts_are_merged(base: Base, learned: list[TrainedConcept]) -> None:
     asked = drawn(base, Lora(), learned, "a <rex> dog", negative="<tom:0.5>")
     expected = drawn(base, Lora(), scaled(learned, 1, 0.5), "a <rex> dog", negative="<tom>")

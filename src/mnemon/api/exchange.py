@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from mnemon.adapters import Delta
 from mnemon.api.opening import base_of, encoders_of, opened_or_created
 from mnemon.data import Concept
 from mnemon.errors import MnemonError
@@ -152,8 +153,15 @@ def import_concept(
         left=adapter.skipped,
         row=row,
         words=learned.facts.get("words"),
-        notes=(*known, *left),
+        notes=(*known, *_zeros(learned.deltas), *left),
     )
+
+
+def _zeros(deltas: Mapping[str, Delta]) -> list[str]:
+    """A note if no weight is changed at all, as by a LoRA that was saved before its first step."""
+    if not deltas or any(delta.matrix().any() for delta in deltas.values()):
+        return []
+    return [f"All {len(deltas)} changes are zero: they leave the base as it is. Was the file saved before training?"]
 
 
 def _known_files(library: Library, sources: Sequence[Mapping[str, str]]) -> list[str]:

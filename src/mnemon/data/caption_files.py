@@ -24,7 +24,7 @@ class CaptionFiles:
         for entry in entries:
             if entry.suffix.lower() in SUFFIXES:
                 self._files.setdefault(entry.name[: -len(entry.suffix)], []).append(entry)
-        self._taken: set[Path] = set()
+        self._taken: dict[Path, str] = {}  # by which photo
 
     def of(self, photo: Path, name: str, trigger: str | None = None) -> tuple[str, str] | None:
         """The caption of a photo and the file that has it.
@@ -33,7 +33,10 @@ class CaptionFiles:
             MnemonError: files say different captions, one cannot be read, or the caption does not name the concept.
         """
         files = [*self._files.get(photo.stem, []), *self._files.get(photo.name, [])]
-        self._taken.update(files)
+        for file in files:
+            if file in self._taken:
+                self._report.note(f"{file.name} is the caption of {photo.name} too, not of {self._taken[file]} alone.")
+            self._taken[file] = photo.name
         texts = {file: text for file in files if (text := self._text(file)) is not None}
         captions = {file: checked_caption(text, name, f"'{file}'", trigger) for file, text in texts.items()}
         if not captions:

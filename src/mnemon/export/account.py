@@ -1,10 +1,11 @@
 """Where every tensor of a file goes: carried into a target module or a token, or left with the reason."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from mnemon.errors import MnemonError
 from mnemon.export.families import family_of
-from mnemon.export.formats import split
+from mnemon.export.formats import LONE_MARK, split
 from mnemon.export.weight_file import WeightFile
 from mnemon.models import Base
 
@@ -14,20 +15,32 @@ WHOLE_MODEL = "weights of a whole model"
 PARTLY = "Go on without them with --partial; images will differ from the original's."
 
 
+@dataclass(frozen=True)
+class Misfit:
+    """The shape (d_out, d_in) of a file's change of a layer, and the layer's own."""
+
+    given: tuple[int, int]
+    expected: tuple[int, int]
+
+    @property
+    def transposed(self) -> bool:
+        return self.given == self.expected[::-1]
+
+
 class Account:
     """The account of one file. Every key is entered once.
 
     Attributes:
         carried: key -> target module, or target modules of a fused layer, or text encoder.
         left: key -> why it cannot be imported.
-        misfits: layer -> what does not fit: the layer is in the base, in another size.
+        misfits: layer -> the sizes that differ.
     """
 
     def __init__(self, file: WeightFile) -> None:
         self.file = file
         self.carried: dict[str, str] = {}
         self.left: dict[str, str] = {}
-        self.misfits: dict[str, str] = {}
+        self.misfits: dict[str, Misfit] = {}
 
     def carry(self, keys: Iterable[str], target: str) -> None:
         self._enter(keys, target, self.carried)
@@ -56,13 +69,16 @@ class Account:
         assert not self.carried.keys() & self.left.keys()
         path, where = self.file.path, f"'{base.name}' ({base.family})"
         if self.misfits:
-            name, what = next(iter(self.misfits.items()))
-            raise MnemonError(f"'{path}' changes '{name}' by {what} in {where}: {self._made_for()}.")
+            name, misfit = next(iter(self.misfits.items()))
+            raise MnemonError(
+                f"'{path}' changes '{name}' by a matrix of {misfit.given}, which is {misfit.expected} in {where}: "
+                f"{self._why_misfits()}."
+            )
         if not self.file.tensors:
             raise MnemonError(f"'{path}' holds no tensor at all: fetch it again.")
         if not self.carried:
             raise MnemonError(self._nothing(where))
-        if self.left and not partial:
+        if set(self.left.values()) - {LONE_MARK} and not partial:
             raise MnemonError(
                 f"'{path}' holds {len(self.left)} tensors that cannot be imported into {where}: "
                 f"{'; '.join(self.reasons())}. {PARTLY}"
@@ -87,6 +103,18 @@ class Account:
                 f"{self._made_for()}."
             )
         return f"Nothing in '{path}' can be imported into {where}: {'; '.join(self.reasons())}."
+
+    def _why_misfits(self) -> str:
+        first = next(iter(self.misfits.values()))
+        if all(misfit.transposed for misfit in self.misfits.values()):
+            rows, columns = first.expected
+            return (
+                f"its matrices are transposed; up has to be ({rows}, rank), down (rank, {columns}), and a whole change "
+                f"{first.expected}"
+            )
+        if len(self.misfits) == 1 and self.carried:
+            return f"all other layers of the file fit, so this one is damaged, or {self._made_for()}"
+        return self._made_for()
 
     def _made_for(self) -> str:
         header = self.file.header

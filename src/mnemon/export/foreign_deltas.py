@@ -58,6 +58,10 @@ class Unfit(Exception):
     """Why a layer's tensors are no change of a weight; a part of a sentence."""
 
 
+class Misshapen(Unfit):
+    """The shapes of a layer's tensors do not go together."""
+
+
 def change_of(tensors: Tensors, config_scale: Scale) -> Change:
     """The change of one layer.
 
@@ -93,7 +97,7 @@ def change_of(tensors: Tensors, config_scale: Scale) -> Change:
         raise Unfit(f"factors without the {missing.args[0]} that belongs to them") from None
     except (RuntimeError, ValueError, IndexError):
         shapes = ", ".join(f"{kind} {tuple(tensors[kind].shape)}" for kind in sorted(kinds))
-        raise Unfit(f"factors that do not fit together ({shapes})") from None
+        raise Misshapen(f"factors that do not fit together ({shapes})") from None
 
 
 def _scale(alpha: Tensor | None, config_scale: Scale, rank: int | None) -> float:

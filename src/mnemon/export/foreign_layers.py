@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from mnemon.adapters import Delta
-from mnemon.export.account import NOT_HERE, WHOLE_MODEL, Account
+from mnemon.export.account import NOT_HERE, WHOLE_MODEL, Account, Misfit
 from mnemon.export.converted import converted
-from mnemon.export.foreign_deltas import Unfit, change_of, deltas_of
-from mnemon.export.formats import BIAS, Key, heads, split
+from mnemon.export.foreign_deltas import Misshapen, Unfit, change_of, deltas_of
+from mnemon.export.formats import BIAS, LONE_MARK, SCALED, UP, Key, heads, split
 from mnemon.export.layer_names import LayerNames, Place
 from mnemon.export.naming import Naming, naming_of, split_target
 from mnemon.models import Base
@@ -44,7 +44,8 @@ def read_deltas(account: Account, base: Base) -> dict[str, Delta]:
 
 def _is_whole_model(keys: list[str]) -> bool:
     """Whether the keys are those of a model's weights, none of them of an adapter."""
-    return any(key.endswith((".weight", ".bias")) for key in keys) and not any(split(key).kind for key in keys)
+    kinds = [one for one in map(split, keys) if one.refused not in (SCALED, LONE_MARK)]  # checkpoints have those too
+    return any(key.endswith((".weight", ".bias")) for key in keys) and not any(one.kind for one in kinds)
 
 
 def _open(account: Account, layer: Layer) -> Layer:
@@ -93,15 +94,21 @@ def _known(account: Account, naming: Naming, name: str, layer: Layer, place: Pla
         tensors = {one.kind: account.file.tensors[key] for key, one in layer.items() if one.kind}
         change = change_of(tensors, lambda rank: _config_scale(config, (path, name), rank))
     except Unfit as reason:
-        account.leave(layer, str(reason))
+        lora = isinstance(reason, Misshapen) and any(one.kind == UP for one in layer.values())
+        account.leave(layer, f"{reason}, where {_expected(place)}" if lora else str(reason))
         return {}
     if change.shape != place.shape:
-        account.misfits[name] = f"a matrix of {change.shape}, which is {place.shape}"
+        account.misfits[name] = Misfit(change.shape, place.shape)
         account.leave(layer, "changes of another size")
         return {}
     targets = [one.target for one in place.parts]
     account.carry(layer, " and ".join(targets))
     return dict(zip(targets, deltas_of(change, [one.rows for one in place.parts]), strict=True))
+
+
+def _expected(place: Place) -> str:
+    rows, columns = place.shape
+    return f"up ({rows}, rank) and down (rank, {columns}) are expected"
 
 
 def _unknown(

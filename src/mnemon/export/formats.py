@@ -59,6 +59,12 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "weights that are to replace the base's": ("set_weight", "reshape_weight", "modules_to_save.weight"),
 }
 """What cannot be imported -> the ends of its keys. The factors beside it are nothing without it."""
+SCALED = "numbers in 8-bit floats with scales beside them, which cannot be read: look for the file in fp16 or bf16"
+SCALES = ("scale_weight", "weight_scale", "weight.scale", "weight_scale_inv", "scale_input", "input_scale")
+FACTORS = ("lora_A", "lora_B", "lora_down", "lora_up")
+REFUSED[SCALED] = (*SCALES, *(f"{factor}.{scale}" for factor in FACTORS for scale in SCALES))
+MARK = "scaled_fp8"
+LONE_MARK = "the mark of 8-bit floats with scales, which changes nothing by itself"
 KINDS = ENDINGS | {ending: reason for reason, endings in REFUSED.items() for ending in endings}
 LONGEST = max(ending.count(".") for ending in KINDS) + 1
 
@@ -80,6 +86,8 @@ class Key:
 
 def split(key: str) -> Key:
     """The layer's name and the kind of tensor. Of an unknown kind the layer is all but the last part."""
+    if key.rpartition(".")[2] == MARK:
+        return Key(key, MARK, LONE_MARK)
     if "_lora" in key and (old := OLD.fullmatch(key)):
         projections = CLIP_PROJECTIONS if old["module"].endswith("self_attn") else PROJECTIONS
         return Key(f"{old['module']}.{projections[old['name']]}", old["part"])

@@ -66,7 +66,7 @@ def parse_prompt(prompt: str, known: Collection[str]) -> str:
         else:
             text += piece[1:] if len(piece) == 2 and piece[0] == "\\" else piece
     _check_near_misses(prompt, pieces, known)
-    weights, kept = _product(prompt, spans), tuple(sorted((name, one) for name, one in strengths.items() if one != 1))
+    weights, kept = _product(prompt, spans), tuple(sorted(strengths.items()))
     return WeightedPrompt(text, weights, kept) if weights or kept else text
 
 

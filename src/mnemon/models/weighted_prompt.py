@@ -5,7 +5,7 @@ from typing import Any
 Weights = tuple[tuple[int, int, float], ...]
 """(start, end, weight) of spans of characters, in order; the rest has the weight 1."""
 Strengths = tuple[tuple[str, float], ...]
-"""(concept, strength), by name; others have the strength 1."""
+"""(concept, strength), by name, as the prompt says them; others have the strength 1."""
 
 
 class WeightedPrompt(str):
@@ -41,4 +41,9 @@ def weight_at(prompt: str, place: int) -> float:
 
 def strengths_in(prompt: str) -> dict[str, float]:
     """The concepts of the prompt whose strength is not 1."""
+    return {name: one for name, one in said_strengths(prompt).items() if one != 1}
+
+
+def said_strengths(prompt: str) -> dict[str, float]:
+    """The concepts that the prompt gives a strength, be it 1."""
     return dict(prompt.strengths) if isinstance(prompt, WeightedPrompt) else {}

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from mnemon.errors import MnemonError
 from mnemon.methods.base import Method, TrainedConcept
-from mnemon.models.weighted_prompt import strengths_in
+from mnemon.models.weighted_prompt import said_strengths
 
 
 def strengths_of_image(prompts: Iterable[str]) -> dict[str, float]:
@@ -17,13 +17,13 @@ def strengths_of_image(prompts: Iterable[str]) -> dict[str, float]:
     """
     found: dict[str, float] = {}
     for prompt in prompts:
-        for name, strength in strengths_in(prompt).items():
+        for name, strength in said_strengths(prompt).items():
             if found.setdefault(name, strength) != strength:
                 raise MnemonError(
                     f"One image has <{name}> at the strengths {found[name]:g} and {strength:g}, but its concepts act "
                     "on the whole image: give it one strength."
                 )
-    return found
+    return {name: strength for name, strength in found.items() if strength != 1}
 
 
 def at_strengths(
