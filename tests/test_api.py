@@ -166,14 +166,28 @@ def test_a_first_concept_that_fails_leaves_what_to_go_on_from(
 
 
 def test_a_first_concept_that_fails_before_anything_is_kept_leaves_nothing(
-    tmp_path: Path, sip: Concept, base: Base
+    tmp_path: Path, sip: Concept, base: Base, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise Broken
 
+    monkeypatch.setattr("mnemon.training.session.make_tasks", fail)
     with pytest.raises(Broken):
-        teach(tmp_path / "lib", sip, base, on_step=fail)
+        teach(tmp_path / "lib", sip, base)
     assert not (tmp_path / "lib").exists()
+
+
+def test_a_run_that_is_ended_between_two_steps_loses_none(tmp_path: Path, sip: Concept, base: Base) -> None:
+    def end(done: int, *_: object) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    training = TrainingSettings(steps=3)  # the next checkpoint by the clock would come after the end
+    with pytest.raises(KeyboardInterrupt):
+        teach(tmp_path / "lib", sip, base, training=training, on_step=end)
+    steps: list[int] = []
+    teach(tmp_path / "lib", sip, base, training=training, on_step=lambda done, *_: steps.append(done))
+    assert steps == [3]
 
 
 def full_disk(monkeypatch: pytest.MonkeyPatch, folder: str) -> None:

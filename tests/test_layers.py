@@ -10,6 +10,7 @@ import mnemon
 
 LAYERS = [
     {"cli"},
+    {"web"},
     {"benchmark", "planning"},
     {"api"},
     {"classification"},

@@ -62,6 +62,19 @@ def replacing(path: Path) -> Iterator[Path]:
         sync_folder(path.parent)
 
 
+def check_writable(folder: Path) -> None:
+    """Make `folder` if it is not there, and see that files can be written to it.
+
+    Raises:
+        WriteError: they cannot.
+    """
+    probe = folder / ".writable"
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+
+
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """A folder beside `path` to fill: renamed to `path`, which may be an empty folder, when the block ends without an

@@ -1,6 +1,8 @@
-"""Names of concepts and bases, and class nouns."""
+"""Names of concepts and bases, class nouns, and names made of what somebody typed."""
 
 import re
+import unicodedata
+from pathlib import PurePath
 
 from mnemon.errors import MnemonError
 
@@ -46,3 +48,21 @@ def public_base(name: str, family: str, fingerprint: str) -> str:
     """What a file that goes to others calls a base: a hub id, or "world"; of a folder or file, whose path is its
     owner's business, family and fingerprint."""
     return name if name == "world" or HUB_ID.fullmatch(name.partition(":")[0]) else f"{family} {fingerprint[:12]}"
+
+
+def safe_name(text: str) -> str | None:
+    """The name of a concept that is nearest to `text`: "mein_hund" of "Mein Hund"; None if no letter is left."""
+    name = re.sub(r"[^a-z0-9-]+", "_", _plain(text).lower()).strip("_-0123456789")
+    return name[:40].rstrip("_-") or None
+
+
+def safe_file_name(text: str) -> str:
+    """The name of a file in plain ASCII, without folders, hidden or reserved names: "a_1.jpg" of "../ä 1.JPG"."""
+    path = PurePath(_plain(text).replace("\\", "/").rsplit("/", 1)[-1])
+    stem = re.sub(r"[^A-Za-z0-9_-]+", "_", path.stem).strip("_")[:60]
+    return f"{stem or 'photo'}{re.sub(r'[^a-z0-9.]', '', path.suffix.lower())[:10]}"
+
+
+def _plain(text: str) -> str:
+    """In ASCII, accents taken off."""
+    return unicodedata.normalize("NFKD", text.replace("ß", "ss")).encode("ascii", "ignore").decode()

@@ -7,10 +7,12 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from mnemon.api.opening import base_named, base_of
 from mnemon.errors import MnemonError
+from mnemon.files import check_writable
 from mnemon.library import Library
 from mnemon.models import Base
 from mnemon.models.prompt_syntax import escape, parse_prompt, without_concepts
@@ -38,7 +40,9 @@ def generate(
     feather: float = 0.0,
     per_region: bool = False,
     out: str | Path | None = None,
+    scheduler: str | None = None,
     on_step: Callable[[int, int], None] | None = None,
+    on_file: Callable[[Path], None] | None = None,
 ) -> Tensor:
     """Sample `num_images_per_prompt` images of each prompt with seeds `seed`, `seed + 1`, ...; `<name>` is a concept.
 
@@ -54,20 +58,23 @@ def generate(
         feather: width of the transition at the regions' edges, as a fraction of the image's side.
         per_region: generate each region as an image of its own first (`mnemon.sampling.per_region`); for bases that
             generate one centred object, whatever the regional prompts.
-        out: a folder for PNG files with metadata.
+        out: a folder for PNG files with metadata, each written as soon as its batch is sampled.
+        scheduler: one of the base's samplers by diffusers' name; its default without.
+        on_step: called with (denoising steps done, steps in all).
+        on_file: called with each file once it is written.
 
     Returns:
         (n, 3, side, side) in 0..1, prompts in order.
 
     Raises:
         MnemonError: a prompt names an unknown concept or has a mark that is nearly right, `per_region` without
-            regions, or library or base cannot be opened.
+            regions, library or base cannot be opened, or nothing can be written to `out`.
     """
     if per_region and not (regions or auto_layout):
         raise MnemonError("Only regions can be sampled one by one (per_region): give regions, or use auto_layout.")
     opened = Library.open(library) if isinstance(library, str | Path) else library
     read = cache(partial(parse_prompt, known=opened.names() if opened is not None else ()))
-    typed = SamplingSettings(guidance_scale, num_inference_steps, negative_prompt, batch_size)
+    typed = SamplingSettings(guidance_scale, num_inference_steps, negative_prompt, batch_size, scheduler)
     settings = replace(typed, negative_prompt=read(negative_prompt))
     prompts = [text for text in ([prompt] if isinstance(prompt, str) else prompt) for _ in range(num_images_per_prompt)]
     seeds = [seed + index % num_images_per_prompt for index in range(len(prompts))]
@@ -78,30 +85,50 @@ def generate(
         prompts = [without_concepts(text) for text in prompts]
     parsed = [read(text) for text in prompts]
     places = [[replace(region, prompt=read(region.prompt)) for region in layout] for layout in layouts]
+    if out is not None:
+        check_writable(Path(out))  # before anything is sampled
     model = base_named(base or "world") if opened is None else base_of(opened, base)
+    origin: dict[str, Any] = {"per_region": per_region}
+    if opened is not None:
+        origin |= {
+            "library": opened.path.resolve().name,
+            "revision": opened.revision,
+            "concepts": tuple(opened.names()),
+        }
+    images: list[Tensor] = []
     with ExitStack() as stack:
         plain = (
             stack.enter_context(compose_library(opened, model)).sample if opened is not None else partial(sample, model)
         )
-        if per_region:
-            images = sample_per_region(plain, parsed, seeds, settings, regions=places, feather=feather, on_step=on_step)
-        else:
-            own = places if regions or auto_layout else None
-            images = plain(parsed, seeds, settings, regions=own, feather=feather, on_step=on_step)
-    if out is not None:
-        origin: dict[str, Any] = {"per_region": per_region}
-        if opened is not None:
-            origin |= {
-                "library": opened.path.resolve().name,
-                "revision": opened.revision,
-                "concepts": tuple(opened.names()),
-            }
-        metadata = [  # prompts as typed, so that they can be typed again
-            ImageMetadata.of(model, text, one, typed, regions=tuple(map(region_to_text, layout)), **origin)
-            for text, one, layout in zip(prompts, seeds, layouts, strict=True)
-        ]
-        _save_all(Path(out), images, metadata)
-    return images
+        batches = [slice(start, start + batch_size) for start in range(0, len(prompts), batch_size)]
+        tell = on_step and _Counted(on_step, len(batches))
+        for batch in batches:
+            if per_region:
+                images += sample_per_region(
+                    plain, parsed[batch], seeds[batch], settings, regions=places[batch], feather=feather, on_step=tell
+                )
+            else:
+                own = places[batch] if regions or auto_layout else None
+                images += plain(parsed[batch], seeds[batch], settings, regions=own, feather=feather, on_step=tell)
+            if out is not None:
+                metadata = [  # prompts as typed, so that they can be typed again
+                    ImageMetadata.of(model, text, one, typed, regions=tuple(map(region_to_text, layout)), **origin)
+                    for text, one, layout in zip(prompts[batch], seeds[batch], layouts[batch], strict=True)
+                ]
+                _save_all(Path(out), images[batch], metadata, on_file)
+    return torch.stack(images) if images else torch.zeros(0, 3, model.resolution, model.resolution)
+
+
+class _Counted:
+    """Called with the steps of one batch after the other, and tells of them as of all of them."""
+
+    def __init__(self, on_step: Callable[[int, int], None], batches: int) -> None:
+        self._on_step, self._left, self._before = on_step, batches, 0
+
+    def __call__(self, done: int, of: int) -> None:
+        self._on_step(self._before + done, self._before + self._left * of)
+        if done == of:
+            self._before, self._left = self._before + of, self._left - 1
 
 
 def _layout(
@@ -126,9 +153,17 @@ def _completed(library: Library | None, region_prompt: str, prompt: str, read: C
     return f"a photo of {called} {escape(scene_of(prompt))}".strip()
 
 
-def _save_all(folder: Path, images: Tensor, metadata: Sequence[ImageMetadata]) -> None:
+def _save_all(
+    folder: Path,
+    images: Sequence[Tensor],
+    metadata: Sequence[ImageMetadata],
+    on_file: Callable[[Path], None] | None,
+) -> None:
     """`00000.png` and so on, after the images that are in the folder already."""
     taken = [int(file.stem) for file in folder.glob("[0-9]*.png") if file.stem.isdigit()]
     first = max(taken, default=-1) + 1
     for index, (image, own) in enumerate(zip(images, metadata, strict=True)):
-        save_image(folder / f"{first + index:05d}.png", image, own)
+        file = folder / f"{first + index:05d}.png"
+        save_image(file, image, own)
+        if on_file is not None:
+            on_file(file)

@@ -9,7 +9,7 @@ import typer
 
 import mnemon
 import mnemon.cli.demo as demo
-from mnemon.cli import bases, benching, classify, exchange, history, libraries, planning
+from mnemon.cli import bases, benching, classify, exchange, history, libraries, planning, web
 from mnemon.cli.printing import note, say, show_log
 from mnemon.errors import MnemonError
 
@@ -25,6 +25,7 @@ libraries.add_to(app)
 history.add_to(app)
 exchange.add_to(app)
 planning.add_to(app)
+web.add_to(app)
 app.add_typer(bases.app, name="base")
 app.add_typer(classify.app, name="classify")
 demo.add_to(app)

@@ -59,13 +59,13 @@ class ImageMetadata:
         return ImageMetadata(
             prompt, seed, settings.guidance_scale, settings.num_inference_steps,
             public_base(base.name, base.family, base.fingerprint), settings.negative_prompt,
-            sampler=sampler_name(base), **others,
+            sampler=sampler_name(base, settings.scheduler), **others,
         )  # fmt: skip
 
 
-def sampler_name(base: Base) -> str:
+def sampler_name(base: Base, scheduler_name: str | None = None) -> str:
     """The sampler by the name that web interfaces use: "DDIM", or "Euler" for flows."""
-    scheduler = base.schedule.sampling_scheduler()
+    scheduler = base.schedule.sampling_scheduler(scheduler_name)
     if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
         return "Euler"
     return type(scheduler).__name__.removesuffix("Scheduler")

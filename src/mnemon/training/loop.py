@@ -48,7 +48,8 @@ def train(
         folder: for checkpoints; None keeps none. A run that was killed goes on from there to the same weights, bit for
             bit. One that cannot be written costs a warning. When the concepts are committed, call
             `discard_checkpoint(folder)`.
-        on_step, on_preview: progress and preview images; previews are for a single task.
+        on_step, on_preview: progress and preview images; previews are for a single task. What `on_step` raises ends the
+            run, with a checkpoint of the steps taken.
         stopping: may end the run before its last step.
 
     Raises:
@@ -74,7 +75,11 @@ def train(
             if on_preview and len(ordered) == 1 and settings.preview_every and done % settings.preview_every == 0:
                 _preview(run, partial(on_preview, done))
             if on_step:
-                on_step(done, run.steps, logs)
+                try:
+                    on_step(done, run.steps, logs)
+                except BaseException:  # whoever ends the run between two steps loses none of them
+                    run.checkpoints.save(done)
+                    raise
         if done < run.steps:
             run.checkpoints.save(done)
         run.on_train_end()

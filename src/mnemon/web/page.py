@@ -1,0 +1,66 @@
+"""The page: five tabs on one library."""
+
+from typing import Any
+
+import gradio as gr
+
+from mnemon.web.draw_tab import DrawTab
+from mnemon.web.exchange_tab import ExchangeTab
+from mnemon.web.forgetting_tab import ForgettingTab
+from mnemon.web.handlers import Tab, clear, markdown
+from mnemon.web.teach_tab import TeachTab
+from mnemon.web.timeline_tab import TimelineTab
+from mnemon.web.training import Trainings
+from mnemon.web.workspace import Workspace
+
+FONTS = ["system-ui", "sans-serif"]
+THEME = gr.themes.Soft(primary_hue="teal", neutral_hue="slate", font=FONTS, font_mono=["ui-monospace", "monospace"])
+STYLE = """
+.scroll { overflow-x: auto; }
+.scroll table { border-collapse: collapse; }
+.scroll th, .scroll td { padding: 4px 8px; text-align: center; white-space: nowrap; }
+.scroll td img { border-radius: 6px; image-rendering: auto; }
+.heat button { min-width: 56px; padding: 8px 4px; border: 0; border-radius: 4px; cursor: pointer; }
+.heat caption { text-align: left; padding: 4px 0; }
+#status progress { width: 100%; height: 12px; accent-color: var(--color-accent); }
+footer { display: none !important; }
+"""
+
+
+def build_page(workspace: Workspace) -> gr.Blocks:
+    """The page of a workspace; nothing is loaded before it is needed."""
+    trainings = Trainings(workspace)
+    teach, draw = TeachTab(workspace, trainings), DrawTab(workspace)
+    others: dict[str, Tab] = {
+        "Timeline": TimelineTab(workspace),
+        "Forgetting": ForgettingTab(workspace),
+        "Take along": ExchangeTab(workspace),
+    }
+    with gr.Blocks(title=f"mnemon · {workspace.library.name}", analytics_enabled=False) as page:
+        headline = gr.Markdown()
+        with gr.Tabs():
+            with gr.Tab("Teach"):
+                teach.build()
+            with gr.Tab("Draw") as draw_tab:
+                draw.build()
+            private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+            draw_tab.select(clear(draw.show), None, draw.outputs, **private)
+            for title, tab in others.items():
+                with gr.Tab(title) as shown:
+                    tab.build()
+                shown.select(clear(tab.show), None, tab.outputs, **private)
+        page.load(lambda: _headline(workspace), None, headline, **private)
+        page.load(clear(teach.show), None, teach.shown, **private)
+    page.queue(default_concurrency_limit=8, max_size=64)
+    return page
+
+
+def _headline(workspace: Workspace) -> str:
+    opened = workspace.opened()
+    if opened is None:
+        return f"## mnemon\n{markdown(workspace.library.name)}: a new library"
+    names = ", ".join(f"<{name}>" for name in opened.names()) or "no concept"
+    facts = (
+        f"{workspace.library.name}: {names} · {opened.method_name} on '{opened.base_name}', revision {opened.revision}"
+    )
+    return f"## mnemon\n{markdown(facts)}"
