@@ -270,3 +270,23 @@ def test_options_of_training_reach_it(
     assert (kept["seed"], kept["snr_gamma"], kept["gradient_accumulation_steps"], kept["steps"]) == (3, 5, 2, 2)
     previews = sorted(file.name for file in Path("mnemon-library/previews/sip").iterdir())
     assert previews == [f"step-{step:05d}-{seed}.png" for step in (1, 2) for seed in range(4)]
+
+
+def test_the_captions_of_a_whole_list_are_checked_before_the_first_step(
+    teach: Command, photos: Path, tmp_path: Path
+) -> None:
+    file = listing(photos, tmp_path / "concepts.json")
+    (next((photos / "tom").glob("*.txt"))).write_text(" ".join(["long"] * 100) + " <tom>")
+    result = teach("--no-score", "--together", 1, source=file)
+    assert result.code == 1 and "The caption in" in result.err and "shorten it" in result.err
+    assert not Path("mnemon-library").exists()
+
+
+def test_captions_are_checked_before_class_images_are_drawn(
+    teach: Command, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[int] = []
+    monkeypatch.setattr("mnemon.training.tasks.class_images", lambda *_, **__: drawn.append(1))
+    (next((photos / "sip").glob("*.txt"))).write_text(" ".join(["long"] * 100) + " <sip>")
+    result = teach("--noun", "mug", "--no-score", "--num-class-images", 2)
+    assert result.code == 1 and "shorten it" in result.err and not drawn

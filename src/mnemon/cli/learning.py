@@ -55,6 +55,7 @@ def learn(
     from mnemon import api
     from mnemon.library import Library, is_library
     from mnemon.training import TrainingSettings
+    from mnemon.training.prompt_check import check_training_prompts
     from mnemon.training.tasks import check_masks
 
     training = TrainingSettings(
@@ -98,6 +99,13 @@ def learn(
     groups = _groups(concepts, own or chosen, together)
     for group in groups if masked_loss else ():  # all of them, before the first one trains
         check_masks(group)
+    if len(groups) > 1:
+        found = api.open_base(base, library, weights)
+        call.keywords["base"] = found
+        method_of = own or chosen
+        method_of.check_base(found)
+        earlier = opened.learned() if opened else []
+        check_training_prompts(found, method_of, groups, earlier, with_class_images=num_class_images > 0)
     results = []
     if not groups and opened and not no_score and opened.revision not in opened.rows():
         note(f"Revision {opened.revision} has no scores yet: `mnemon evaluate -l {library}` measures them.")

@@ -25,6 +25,7 @@ from mnemon.training.identity import EARLY_STOPPING, run_identity
 from mnemon.training.learner_group import LearnerGroup
 from mnemon.training.loss import denoising_loss
 from mnemon.training.penalty_meter import PenaltyMeter
+from mnemon.training.prompt_check import check_prompts
 from mnemon.training.resume import Checkpoints
 from mnemon.training.settings import TrainingSettings
 from mnemon.training.tasks import ConceptTask
@@ -120,12 +121,7 @@ class Run:
         self.base.set_tokens({**self.earlier_tokens, **self.group.tokens()})
         for task in self.tasks:
             for examples in filter(None, (task.examples, task.prior)):
-                for prompt in dict.fromkeys(examples.prompts):
-                    try:
-                        self.base.check_prompt(prompt)
-                    except MnemonError as error:
-                        where = task.sources.get(prompt)
-                        raise MnemonError(f"{where[0].upper()}{where[1:]}: {error}" if where else str(error)) from error
+                check_prompts(self.base, examples.prompts, task.sources)
 
     def on_train_start(self) -> None:
         """Let the learners look at their images before the first step."""

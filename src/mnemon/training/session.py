@@ -17,6 +17,7 @@ from mnemon.sampling import ImageMetadata, SamplingSettings, sample, save_image
 from mnemon.training.committing import ScoredCommit
 from mnemon.training.early_stopping import EarlyStopping, IdentityMonitor
 from mnemon.training.loop import OnStep, train
+from mnemon.training.prompt_check import check_training_prompts
 from mnemon.training.prompts import preview_prompt
 from mnemon.training.resume import discard_checkpoint, kept_checkpoints, run_folder
 from mnemon.training.scoring import Policy
@@ -128,6 +129,7 @@ class TrainingSession:
     def _train(self, on_step: OnStep | None) -> list[TrainedConcept]:
         library, base, method = self.library, self.base, self.library.method
         earlier = library.learned()
+        check_training_prompts(base, method, [self.concepts], earlier, with_class_images=self.num_class_images > 0)
         tasks = make_tasks(
             base,
             method,
