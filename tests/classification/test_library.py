@@ -113,8 +113,6 @@ def test_a_library_refuses_what_does_not_belong(tmp_path: Path, course: Course) 
         learn_classes(library.path, task(5), backbone=Backbone(small_model(seed=1), "other"))
     with pytest.raises(MnemonError, match="learns with 'lora' and its settings"):
         learn_classes(library.path, task(5), backbone=backbone(), method="ewc")
-    with pytest.raises(MnemonError, match="needs a backbone"):
-        learn_classes(tmp_path / "new", task(5))
     for kind in (Library, History):
         with pytest.raises(MnemonError, match="is one of classes, not of concepts: use mnemon classify"):
             kind.open(library.path)
@@ -230,8 +228,6 @@ def test_the_command_learns_predicts_measures_shows_and_exports(run: Any, birds:
     assert not (birds / "guide/training").exists() or not list((birds / "guide/training").rglob("*.safetensors"))
     code, _, said = run("learn", birds / "fish", *library)
     assert code == 1 and "has a task 'fish' already" in said
-    code, _, said = run("learn", birds / "birds", "--library", birds / "new")
-    assert code == 1 and "needs a backbone" in said
     code, _, said = run("predict", birds / "unseen/gone.png", *library)
     assert code == 1 and "There is no file" in said
 

@@ -15,11 +15,10 @@ from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 
-from mnemon.benchmark.jobs import Job, OnProgress
 from mnemon.errors import MnemonError
 from mnemon.evaluation.run_folder import Progress, RunFolder
 
@@ -27,6 +26,18 @@ TRIES = 3  # of a job whose worker dies
 ENGINES = ("here", "processes", "ray")
 _EVERY = 1.0  # seconds between looks at the jobs
 
+
+class AnyJob(Protocol):
+    """What is known of every job: its folder, and what to call it."""
+
+    @property
+    def folder(self) -> Path: ...
+    @property
+    def title(self) -> str: ...
+
+
+Job = TypeVar("Job", bound=AnyJob)
+OnProgress = Callable[[Progress], None]
 RunJob = Callable[[Job, OnProgress], None]
 """Does a job; any function of a module that workers can import."""
 OnJobProgress = Callable[[Job, Progress | None], None]
@@ -34,14 +45,14 @@ OnJobProgress = Callable[[Job, Progress | None], None]
 
 
 class Engine(Protocol):
-    def run(self, jobs: Sequence[Job], run_job: RunJob, on_progress: OnJobProgress) -> None:
+    def run(self, jobs: Sequence[Job], run_job: RunJob[Job], on_progress: OnJobProgress[Job]) -> None:
         """Do all jobs. Returns when each has ended, well or not; the jobs' folders say how."""
 
 
 class SerialExecutor:
     """One job after another, in this process."""
 
-    def run(self, jobs: Sequence[Job], run_job: RunJob, on_progress: OnJobProgress) -> None:
+    def run(self, jobs: Sequence[Job], run_job: RunJob[Job], on_progress: OnJobProgress[Job]) -> None:
         for job in jobs:
             run_job(job, partial(on_progress, job))
             on_progress(job, None)
@@ -56,7 +67,7 @@ class ProcessExecutor:
         self.workers = workers
         self._context = _context()
 
-    def run(self, jobs: Sequence[Job], run_job: RunJob, on_progress: OnJobProgress) -> None:
+    def run(self, jobs: Sequence[Job], run_job: RunJob[Job], on_progress: OnJobProgress[Job]) -> None:
         waiting, running, tries = deque(jobs), dict[Path, tuple[Job, BaseProcess]](), Counter[Path]()
         try:
             while waiting or running:
@@ -80,7 +91,7 @@ class ProcessExecutor:
                 process.terminate()
                 process.join()
 
-    def _start(self, job: Job, run_job: RunJob) -> BaseProcess:
+    def _start(self, job: Job, run_job: RunJob[Job]) -> BaseProcess:
         threads = max(torch.get_num_threads() // self.workers, 1)
         process = self._context.Process(target=_in_worker, args=(job, run_job, threads), name=job.title)
         process.start()
@@ -98,7 +109,7 @@ class RayExecutor:
     def __init__(self, address: str | None = None, cores: int = 1) -> None:
         self.address, self.cores = address, cores
 
-    def run(self, jobs: Sequence[Job], run_job: RunJob, on_progress: OnJobProgress) -> None:
+    def run(self, jobs: Sequence[Job], run_job: RunJob[Job], on_progress: OnJobProgress[Job]) -> None:
         ray = _imported_ray()
         joined = not ray.is_initialized()
         if joined:
@@ -109,7 +120,7 @@ class RayExecutor:
             if joined:
                 ray.shutdown()
 
-    def _run(self, ray: Any, jobs: Sequence[Job], run_job: RunJob, on_progress: OnJobProgress) -> None:
+    def _run(self, ray: Any, jobs: Sequence[Job], run_job: RunJob[Job], on_progress: OnJobProgress[Job]) -> None:
         gpus = 1 if ray.cluster_resources().get("GPU") else 0
         task = ray.remote(num_cpus=self.cores, num_gpus=gpus, max_retries=TRIES - 1)(_in_task)
         pending = {task.remote(job, run_job, self.cores): job for job in jobs}
@@ -153,12 +164,12 @@ def _context() -> SpawnContext | ForkServerContext:
     return context
 
 
-def _in_task(job: Job, run_job: RunJob, cores: int) -> None:
+def _in_task(job: Job, run_job: RunJob[Job], cores: int) -> None:
     torch.set_num_threads(cores)
     run_job(job, _Written(job))
 
 
-def _in_worker(job: Job, run_job: RunJob, threads: int) -> None:
+def _in_worker(job: Job, run_job: RunJob[Job], threads: int) -> None:
     """The process of one job. It ends with the one that started it, however that ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the starting process ends its workers itself
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -176,7 +187,7 @@ def _end_with_parent() -> None:
 class _Written:
     """Progress for whoever looks into the job's folder, written at most once a second."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: AnyJob) -> None:
         self._folder, self._due = RunFolder(job.folder), threading.Event()
         self._due.set()
 
@@ -189,13 +200,13 @@ class _Written:
             timer.start()
 
 
-def _pass_on(job: Job, on_progress: OnJobProgress) -> None:
+def _pass_on(job: Job, on_progress: OnJobProgress[Job]) -> None:
     progress = RunFolder(job.folder).progress()
     if progress is not None:
         on_progress(job, progress)
 
 
-def _ended(job: Job, on_progress: OnJobProgress, error: str | None) -> None:
+def _ended(job: Job, on_progress: OnJobProgress[Job], error: str | None) -> None:
     """What becomes of a job whose worker is gone; `error` if it did not come to an end by itself."""
     folder = RunFolder(job.folder)
     if error is not None:

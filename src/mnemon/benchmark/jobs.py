@@ -58,6 +58,15 @@ class Job:
         return sorted({number for number in self.eval_at if number < count} | {count})
 
     @property
+    def count(self) -> int:
+        """Of concepts."""
+        return len(self.opened().concepts)
+
+    @property
+    def finished(self) -> bool:
+        return RunFolder(self.folder).finished(self.count, self.alone)
+
+    @property
     def title(self) -> str:
         return f"{self.method}, order {self.order}, seed {self.seed}"
 

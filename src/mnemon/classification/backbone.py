@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mnemon.errors import MnemonError
 from mnemon.models.fingerprint import fingerprint_of_modules
+from mnemon.world import backbone_folder
 
 Prefix = tuple[Tensor, Tensor]
 """P_K and P_V of one block, (images, length, width) each."""
@@ -20,6 +21,8 @@ Targets = Literal["qkv", "kv", "qv", "k"]
 ATTENTION = "mnemon_prefix"
 PROJECTIONS = {"q": ("q_proj", "query"), "k": ("k_proj", "key"), "v": ("v_proj", "value")}
 HALF = (0.5, 0.5, 0.5)
+BUILT_IN = "world"
+"""The name of the built-in backbone."""
 
 
 @dataclass(frozen=True)
@@ -161,8 +164,8 @@ class Backbone:
 
 
 def load_backbone(name: str, device: torch.device | str = "cpu") -> Backbone:
-    """A backbone from a `transformers` folder or hub id (safetensors only), in fp32. Of a classifier the head is left
-    out.
+    """A backbone from a `transformers` folder or hub id (safetensors only), in fp32, or the built-in one, "world". Of a
+    classifier the head is left out.
 
     Raises:
         MnemonError: there is none, it cannot be read, or it is of no known family.
@@ -171,10 +174,11 @@ def load_backbone(name: str, device: torch.device | str = "cpu") -> Backbone:
 
     from mnemon.models.pipeline_folder import first_line, without_bars
 
-    if Path(name).is_dir():
+    if name != BUILT_IN and Path(name).is_dir():
         name = str(Path(name).resolve())  # a library finds it from anywhere
+    source = str(backbone_folder()) if name == BUILT_IN else name
     try:
-        config = transformers.AutoConfig.from_pretrained(name)
+        config = transformers.AutoConfig.from_pretrained(source)
     except (OSError, ValueError) as error:
         raise MnemonError(
             f"There is no backbone '{name}': give a folder with a vision transformer of transformers, or its hub id."
@@ -188,7 +192,7 @@ def load_backbone(name: str, device: torch.device | str = "cpu") -> Backbone:
     try:
         with without_bars():
             model, info = getattr(transformers, family.model).from_pretrained(
-                name, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **family.options
+                source, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **family.options
             )
     except (OSError, ValueError, RuntimeError) as error:
         reason = first_line(error)
@@ -197,7 +201,7 @@ def load_backbone(name: str, device: torch.device | str = "cpu") -> Backbone:
         raise MnemonError(
             f"The weights of the backbone '{name}' lack {len(missing)} tensors, such as '{missing[0]}': fetch it again."
         )
-    mean, std = _image_statistics(name)
+    mean, std = _image_statistics(source)
     return Backbone(model.to(device), name, mean, std)
 
 

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from mnemon.classification.backbone import Backbone
 from mnemon.classification.library import ClassLibrary
+from mnemon.classification.methods import ClassifierMethod, TrainedTask
 from mnemon.classification.predicting import Classifier, frozen_features
 from mnemon.classification.reading import check_apart
 from mnemon.classification.tasks import Example
@@ -63,18 +65,33 @@ def evaluate_classes(library: Path | str, test: Sequence[Example], backbone: Bac
         queries = frozen_features(backbone, newest.method, [one.image for one in known])
     rows = {}
     for revision in range(1, newest.revision + 1):
-        rows[revision] = _row(ClassLibrary.open(library, revision), backbone, known, queries)
+        learned = ClassLibrary.open(library, revision).learned()
+        rows[revision] = accuracy_row(backbone, newest.method, learned, tasks, known, queries)
         newest.write_row(revision, rows[revision])
     return Evaluation(rows, accuracy_figures(rows), tuple(sorted(given - tasks.keys())))
 
 
-def _row(library: ClassLibrary, backbone: Backbone, test: Sequence[Example], queries: Any) -> dict[str, Any]:
-    tasks = library.classes()
-    places = [place for place, one in enumerate(test) if one.label in tasks]
+def accuracy_row(
+    backbone: Backbone,
+    method: ClassifierMethod,
+    learned: Sequence[TrainedTask],
+    tasks: Mapping[str, str],
+    test: Sequence[Example],
+    queries: Tensor | None,
+) -> dict[str, Any]:
+    """The row of what was `learned`.
+
+    Args:
+        tasks: class -> the task it counts for.
+        test: images; those of classes that were not learned are passed over.
+        queries: features of `test` in the frozen backbone, (images, width), for methods that use them.
+    """
+    known = {label for task in learned for label in task.classes}
+    places = [place for place, one in enumerate(test) if one.label in known]
     chosen = None if queries is None else queries[places]
-    with Classifier.opened(backbone, library.method, library.learned()) as classifier:
+    with Classifier.opened(backbone, method, learned) as classifier:
         best = classifier.predict([test[place].image for place in places], chosen).argmax(1).tolist()
-    counts = {name: [0, 0] for name in library.names()}
+    counts = {tasks[label]: [0, 0] for label in classifier.classes}
     for place, found in zip(places, best, strict=True):
         count = counts[tasks[test[place].label]]
         count[0] += classifier.classes[found] == test[place].label

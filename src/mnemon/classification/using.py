@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mnemon.classification.backbone import Backbone, load_backbone
+from mnemon.classification.backbone import BUILT_IN, Backbone, load_backbone
 from mnemon.classification.library import ClassLibrary
 from mnemon.classification.methods import ClassifierMethod, classifier_from
 from mnemon.classification.predicting import Classifier
@@ -35,7 +35,7 @@ def learn_classes(
         library: its folder; a new one is made.
         task: or a folder of class folders.
         name: the task's, if it is a folder; else the folder's.
-        backbone: or its folder or hub id; for an existing library its own by default.
+        backbone: or its folder or hub id; by default that of the library, for a new one the built-in one.
         method: or its name, for a new library; `stamina` by default.
 
     Raises:
@@ -82,16 +82,16 @@ def predict(
 
 
 def backbone_of(library: Path | str, backbone: Backbone | str | None) -> Backbone:
-    """The backbone that was given, or else the library's own.
+    """The backbone that was given, or else the library's own; the built-in one where there is no library yet.
 
     Raises:
-        MnemonError: neither is there.
+        MnemonError: it cannot be read.
     """
     if isinstance(backbone, Backbone):
         return backbone
-    if backbone is None and not is_library(library):
-        raise MnemonError("A new library of classes needs a backbone: a folder with a vision transformer, or a hub id.")
-    return load_backbone(backbone or ClassLibrary.open(library).base_name)
+    if backbone is None:
+        backbone = ClassLibrary.open(library).base_name if is_library(library) else BUILT_IN
+    return load_backbone(backbone)
 
 
 def method_of(method: str | None, settings: Mapping[str, Any]) -> ClassifierMethod:

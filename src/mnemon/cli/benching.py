@@ -1,6 +1,7 @@
 """`mnemon bench`: every method on the same concepts, in several orders, with the whole score matrix of each."""
 
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -86,25 +87,26 @@ def bench(
     from mnemon.benchmark import engine_named, plan, run_bench
     from mnemon.benchmark.sources import templates_from
     from mnemon.evaluation import EvalSettings
+    from mnemon.methods import METHODS
 
     templates = templates_from(eval_prompts) if eval_prompts else ()
     scores = EvalSettings(
         num_images, first_seed, guidance_scale, num_inference_steps, batch_size, scheduler, negative_prompt, templates
     )
-    settings, numbers = _settings(set_ or []), _eval_at(eval_at)
+    settings, numbers = settings_by_method(set_ or []), _eval_at(eval_at)
     jobs = plan(
-        to.resolve(), sequence, _methods(methods), orders, seeds, settings, base, scores, numbers,
+        to.resolve(), sequence, names_of(methods, METHODS), orders, seeds, settings, base, scores, numbers,
         protocol=protocol, alone=alone, hold_out=hold_out,
     )  # fmt: skip
     chosen = engine_named(engine, workers, address)
     with progress("starting") as bar:
-        ended = run_bench(jobs, chosen, _Watch(bar, len(jobs)))
-    _report(to, ended, json_output)
+        ended = run_bench(jobs, chosen, Watch(bar, len(jobs)))
+    say_result(to, ended, json_output)
     if ended.failed:
         raise typer.Exit(1)
 
 
-def _report(to: Path, ended: Any, json_output: bool) -> None:
+def say_result(to: Path, ended: Any, json_output: bool) -> None:
     page = to / ended.page.name
     if json_output:
         found = {"out": str(to), "jobs": ended.jobs, "done_before": ended.before, "failed": ended.failed}
@@ -113,10 +115,10 @@ def _report(to: Path, ended: Any, json_output: bool) -> None:
     say(f"{ended.jobs - len(ended.failed)} of {ended.jobs} jobs done in {to}.")
     for title, failure in ended.failed.items():
         say(f"Failed: {title}: {failure}")
-    say(f"Leaderboard, matrices, images: {page}")
+    say(f"The report: {page}")
 
 
-class _Watch:
+class Watch:
     """Shows how far all jobs are: on the bar in a terminal, else in a line now and then."""
 
     def __init__(self, bar: Any, jobs: int) -> None:
@@ -152,10 +154,9 @@ class _Watch:
             note(text)
 
 
-def _methods(text: str) -> list[str]:
-    from mnemon.methods import METHODS
-
-    return list(METHODS) if text == "all" else [name.strip() for name in text.split(",") if name.strip()]
+def names_of(text: str, known: Iterable[str]) -> list[str]:
+    """Names with commas between; all that are known for "all"."""
+    return list(known) if text == "all" else [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _eval_at(text: str) -> tuple[int, ...]:
@@ -167,7 +168,7 @@ def _eval_at(text: str) -> tuple[int, ...]:
         ) from None
 
 
-def _settings(pairs: list[str]) -> dict[str, dict[str, Any]]:
+def settings_by_method(pairs: list[str]) -> dict[str, dict[str, Any]]:
     """METHOD.KEY=VALUE by method."""
     found: dict[str, dict[str, Any]] = {}
     for pair in pairs:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from mnemon.cli.classify_bench import bench
 from mnemon.cli.options import At, Json, LibraryPath, Settings, setting_of
 from mnemon.cli.printing import out, print_json, progress, say, table
 
@@ -12,9 +13,15 @@ app = typer.Typer(
     help="Continual image classification: new classes, folder by folder, on a frozen vision transformer.",
     no_args_is_help=True,
 )
+app.command()(bench)
 LIBRARY = Path("field-guide")
 BackboneName = Annotated[
-    str | None, typer.Option("--backbone", "-b", help="A transformers folder or hub id; the library's own by default.")
+    str | None,
+    typer.Option(
+        "--backbone",
+        "-b",
+        help="A transformers folder or hub id; by default that of the library, for a new one world, the built-in one.",
+    ),
 ]
 
 
@@ -31,7 +38,7 @@ def learn(
 ) -> None:
     """Learn the classes of a folder, after those that the library has.
 
-    Example: mnemon classify learn birds/ --library field-guide --backbone google/vit-base-patch16-224-in21k
+    Example: mnemon classify learn birds/ --library field-guide
     """
     from mnemon import classification as c
 

@@ -20,14 +20,15 @@ class Figure:
         formula: with the symbols of the module's docstring.
         meaning: what it says, who uses it, what it needs and what it does not see.
         better: which values are better; "" where neither is.
-        unit: "" for a plain number, "share" for 0..1 shown in percent, else what it counts.
+        unit: "" for a plain number, "share" for 0..1 shown in whole percent, "percent" with a decimal, else what it
+            counts.
     """
 
     title: str
     formula: str
     meaning: str
     better: Better = "high"
-    unit: Literal["", "share", "bytes", "seconds", "count"] = ""
+    unit: Literal["", "share", "percent", "bytes", "seconds", "count"] = ""
 
 
 MATRIX_FIGURES: dict[str, Figure] = {

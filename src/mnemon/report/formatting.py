@@ -11,11 +11,13 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def shown(value: float | None, unit: str = "") -> str:
-    """A value in a figure's unit: 0.123, 12 %, 4.0 kB, 1.5 s, 540,672."""
+    """A value in a figure's unit: 0.123, 12 %, 12.3 (percent), 4.0 kB, 1.5 s, 540,672."""
     if value is None or math.isnan(value):
         return "–"
     if unit == "share":
         return f"{100 * value:.0f} %"
+    if unit == "percent":
+        return number(100 * value, 1)
     if unit == "bytes":
         return _bytes(value)
     if unit == "seconds":

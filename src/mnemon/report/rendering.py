@@ -9,7 +9,7 @@ from mnemon.report.formatting import number
 
 TEMPLATES = Environment(
     loader=PackageLoader("mnemon.report"),
-    autoescape=True,
+    autoescape=lambda name: name is not None and name.endswith(".html"),
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,

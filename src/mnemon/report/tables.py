@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from mnemon.evaluation.figures import FIGURES
+from mnemon.evaluation.figures import FIGURES, Figure
 from mnemon.evaluation.numbers import Numbers, interval_of
 from mnemon.report.formatting import shown
 
@@ -64,17 +64,22 @@ def sortable(
     return NumberTable(columns, rows, caption, True, not_sampled)
 
 
-def figure_columns(numbers: Mapping[str, Sequence[Numbers]], names: Sequence[str]) -> list[Column]:
+def figure_columns(
+    numbers: Mapping[str, Sequence[Numbers]], names: Sequence[str], figures: Mapping[str, Figure] = FIGURES
+) -> list[Column]:
     """A column for each of the figures, with confidence intervals; `numbers` by method."""
     return [
         Column(
-            FIGURES[name].title, [_interval_cell(runs, name) for runs in numbers.values()], name, FIGURES[name].better
+            figures[name].title,
+            [_interval_cell(runs, name, figures[name].unit) for runs in numbers.values()],
+            name,
+            figures[name].better,
         )
         for name in names
     ]
 
 
-def _interval_cell(runs: Sequence[Numbers], name: str) -> Cell:
-    mean, unit = interval_of(runs, name), FIGURES[name].unit
+def _interval_cell(runs: Sequence[Numbers], name: str, unit: str) -> Cell:
+    mean = interval_of(runs, name)
     between = "" if mean.low is None else f"{shown(mean.low, unit)} – {shown(mean.high, unit)}"
     return Cell(shown(mean.mean, unit), mean.mean, between)

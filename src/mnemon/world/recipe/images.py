@@ -59,6 +59,11 @@ def scenes(folder: Path, seed: int, count: int) -> Images:
     return _cached(folder / f"scenes-{seed}-{count}.safetensors", _scene_chunk, seed, count)
 
 
+def plain(folder: Path, seed: int, count: int) -> Images:
+    """`count` single things in named colours, none in a style; without captions."""
+    return _cached(folder / f"plain-{seed}-{count}.safetensors", _plain_chunk, seed, count)
+
+
 def pairs(folder: Path, seed: int, count: int) -> Images:
     """`count` looks, each rendered twice in other poses and places: rows 2i and 2i + 1 belong together."""
     return _cached(folder / f"pairs-{seed}-{count}.safetensors", _pair_chunk, seed, count)
@@ -72,6 +77,11 @@ def _scene_chunk(seed: int, start: int, stop: int) -> list[tuple[Scene, list[str
         scene = random_scene(rng, style=style)
         made.append((scene, [caption(scene, rng) for _ in range(CAPTIONS)]))
     return made
+
+
+def _plain_chunk(seed: int, start: int, stop: int) -> list[tuple[Scene, list[str]]]:
+    rngs = [np.random.default_rng((seed, 2, index)) for index in range(start, stop)]
+    return [(random_scene(rng, pair=0.0, free=0.0), []) for rng in rngs]
 
 
 def _pair_chunk(seed: int, start: int, stop: int) -> list[tuple[Scene, list[str]]]:
