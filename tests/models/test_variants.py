@@ -94,5 +94,24 @@ def test_tensors_that_a_file_lacks_are_named(tmp_path: Path, part: str) -> None:
 def test_a_shard_that_is_missing_is_named(tmp_path: Path) -> None:
     tiny_sd().save_pretrained(tmp_path, variant="fp16", max_shard_size="60KB")
     sorted((tmp_path / "unet").glob("*.safetensors"))[1].unlink()
-    with pytest.raises(MnemonError, match="cannot be opened: .*unet"):
+    with pytest.raises(MnemonError, match=r"unet' lacks 1 of the shards that its index names, such as 'diff"):
         load_base(str(tmp_path))
+
+
+@pytest.mark.parametrize("variant", [None, "fp16"])
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"metadata": {}, "weight_map": "x"}', '{"weight_map": {}}', None])
+def test_a_damaged_index_of_shards_is_named(tmp_path: Path, text: str | None, variant: str | None) -> None:
+    tiny_sd().save_pretrained(tmp_path, variant=variant, max_shard_size="200KB")
+    (index,) = (tmp_path / "unet").glob("*.index*.json")
+    if text is None:
+        index.unlink()
+    else:
+        index.write_text(text)
+    with pytest.raises(MnemonError, match="has shards .* no index" if text is None else f"'{index}'.* is damaged"):
+        load_base(str(tmp_path))
+
+
+def test_the_index_of_another_variant_is_not_asked(tmp_path: Path) -> None:
+    tiny_sd().save_pretrained(tmp_path, max_shard_size="200KB")
+    (tmp_path / "unet" / "diffusion_pytorch_model.safetensors.index.fp16.json").write_text("")
+    load_base(str(tmp_path))

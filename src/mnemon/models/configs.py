@@ -82,6 +82,39 @@ def check_scheduler_class(kinds: Sequence[str], base: str) -> None:
         )
 
 
+def check_noise(config: Mapping[str, Any], file: str) -> None:
+    """Refuse timesteps and betas that are no schedule, before diffusers computes with them.
+
+    Args:
+        config: of a scheduler; what it leaves out is its class's default.
+        file: the config's, for errors.
+
+    Raises:
+        MnemonError: the number of timesteps is no whole number above 0, betas are not in 0..1, or they do not agree.
+    """
+    count, betas = config.get("num_train_timesteps", 1000), config.get("trained_betas")
+    if type(count) is not int or count < 1:
+        raise MnemonError(f"'{file}' has num_train_timesteps = {count!r}: set it to a whole number, such as 1000.")
+    if betas is not None:
+        if not isinstance(betas, list | tuple) or not all(map(_is_beta, betas)) or not any(betas):
+            raise MnemonError(f"'{file}' has trained_betas that are no list of numbers from 0 to 1: mend it, or null.")
+        if len(betas) != count:
+            raise MnemonError(
+                f"'{file}' has {len(betas)} trained_betas for {count} num_train_timesteps: make them agree."
+            )
+    elif config.get("beta_schedule") in ("linear", "scaled_linear"):
+        for field in ("beta_start", "beta_end"):
+            if field in config and not (_is_beta(config[field]) and config[field]):
+                raise MnemonError(
+                    f"'{file}' has {field} = {config[field]!r}, where a number above 0, at most 1, is expected: Stable "
+                    "Diffusion has 0.00085 and 0.012."
+                )
+
+
+def _is_beta(value: Any) -> bool:
+    return isinstance(value, int | float) and 0 <= value <= 1
+
+
 def check_diffusion(scheduler: Any, base: str) -> None:
     """Refuse a scheduler whose noise is none that `Diffusion` knows; `base` is the base's name.
 
@@ -94,9 +127,8 @@ def check_diffusion(scheduler: Any, base: str) -> None:
     file, config = _file(base, "scheduler"), scheduler.config
     check_scheduler_class([kind.__name__ for kind in type(scheduler).__mro__], base)
     _check(config, type(scheduler), file, DIFFUSION_FIELDS, DIFFUSION_VALUES)
-    betas, count, offset = config.get("trained_betas"), config["num_train_timesteps"], config.get("steps_offset", 0)
-    if betas is not None and len(betas) != count:
-        raise MnemonError(f"'{file}' has {len(betas)} trained_betas for {count} num_train_timesteps: make them agree.")
+    check_noise(config, file)
+    offset = config.get("steps_offset", 0)
     if not isinstance(offset, int) or offset < 0:
         raise MnemonError(f"'{file}' has steps_offset = {offset!r}, which leads below timestep 0: set it to 0 or 1.")
     if config.get("rescale_betas_zero_snr") and config["prediction_type"] == "epsilon":

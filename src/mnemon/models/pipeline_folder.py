@@ -14,10 +14,10 @@ from transformers.utils import logging as transformers_logging
 
 from mnemon.errors import MnemonError
 from mnemon.models.base import Base
-from mnemon.models.configs import check_scheduler_class
+from mnemon.models.configs import FLOW, check_noise, check_scheduler_class
 from mnemon.models.dequantized import gguf_file, read_quantized
 from mnemon.models.fingerprint import fingerprint_of_files
-from mnemon.models.weight_files import check_whole, chosen_variants, variants
+from mnemon.models.weight_files import check_index, check_whole, chosen_variants, variants
 
 INDEX = "model_index.json"
 
@@ -31,10 +31,14 @@ def open_folder(folder: Path, family: type[Base], dtype: torch.dtype, variant: s
     index = read_config(folder / INDEX, str(folder))
     for kind in _scheduler_classes(folder, index):
         check_scheduler_class([kind], str(folder))
+        if kind != FLOW and (config := folder / "scheduler" / "scheduler_config.json").is_file():
+            check_noise(read_config(config, str(folder)), str(config))
     components = [part for part in family.components if part not in _absent(index)]
     ggufs = {part: path for part in components if (path := gguf_file(folder / part))}
     chosen = chosen_variants(folder, [part for part in components if part not in ggufs], variant)
     paths = {part: variants(folder, part)[own] for part, own in chosen.items()}
+    for part, own in paths.items():
+        check_index(folder / part, own, chosen[part])
     check_whole(path for own in paths.values() for path in own)
     paths |= {part: [path] for part, path in ggufs.items()}
     return _open(folder, family, dtype, index, chosen, paths), fingerprint_of_files(paths)

@@ -1,7 +1,8 @@
 """The weights of a diffusers folder: which files of a part are read, and what is said of those that cannot be."""
 
+import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -12,6 +13,7 @@ WEIGHTS = re.compile(
     r"(?:model|diffusion_pytorch_model)(?:\.([A-Za-z]\w*))?(?:-\d+-of-\d+)?(?:\.([A-Za-z]\w*))?\.safetensors"
 )
 """Weights, whole or a shard, perhaps with a variant such as `fp16`, `bf16`, `ema` or `non_ema` in their names."""
+SHARD = re.compile(r"-\d+-of-\d+\.")
 PICKLES = ("*.bin", "*.ckpt", "*.pt", "*.pth")
 PLAIN = ""
 
@@ -53,6 +55,35 @@ def check_whole(paths: Iterable[Path]) -> None:
             raise MnemonError(
                 f"'{path}' is damaged, cut short or a Git LFS pointer ({str(error).splitlines()[0]}): fetch it again."
             ) from error
+
+
+def check_index(part: Path, paths: Sequence[Path], variant: str = PLAIN) -> None:
+    """Refuse shards whose index, which says what is in each, is missing, damaged, or names others.
+
+    Args:
+        part: the folder of one part of a pipeline.
+        paths: its weights of the `variant`.
+
+    Raises:
+        MnemonError: as said.
+    """
+    if not all(SHARD.search(path.name) for path in paths):
+        return
+    named = {f"{stem}.safetensors.index.json" for stem in ("model", "diffusion_pytorch_model")}
+    found = part.glob("*.safetensors.index*.json")
+    own = [path for path in found if (f".{variant}." in path.name if variant else path.name in named)]
+    if not own:
+        raise MnemonError(f"'{part}' has shards of weights and no index of them, *.safetensors.index.json: fetch it.")
+    for index in own:
+        try:
+            content = json.loads(index.read_text(encoding="utf-8"))
+            names = set(content["weight_map"].values()) if content["metadata"] is not None else set()
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            raise MnemonError(f"'{index}', which says what is in each shard, is damaged: fetch it again.") from None
+        if missing := sorted(str(name) for name in names if not (part / str(name)).is_file()):
+            raise MnemonError(
+                f"'{part}' lacks {len(missing)} of the shards that its index names, such as '{missing[0]}': fetch them."
+            )
 
 
 def _chosen(part: Path, found: dict[str, list[Path]], asked: str) -> str:
