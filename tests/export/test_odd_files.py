@@ -10,8 +10,9 @@ from torch import Tensor
 
 from mnemon.api import import_concept
 from mnemon.errors import MnemonError
-from mnemon.export import read_adapter
+from mnemon.export import as_concept, read_adapter
 from mnemon.export.triggers import trigger_of
+from mnemon.methods import method_from
 from mnemon.models import Base
 from tests.tiny import tiny_sd_base
 
@@ -172,3 +173,25 @@ def test_a_lora_of_zeros_is_imported_with_a_word(base: Base, tmp_path: Path, zer
         tmp_path / "library", [tmp_path / "lora.safetensors"], "rex", base=base, method="lora", scored=False
     )
     assert any("changes are zero" in note for note in made.notes) == said
+
+
+@pytest.mark.parametrize("factor", [1e12, 1e30])
+def test_a_change_that_leaves_nothing_to_sample_is_refused_before_it_is_taken_in(
+    base: Base, tmp_path: Path, factor: float
+) -> None:
+    """By large factors, or by an alpha that is finite."""
+    by_factors = {key: factor**0.5 * tensor for key, tensor in factors(f"unet.{LAYER}").items()}
+    by_alpha = factors(f"unet.{LAYER}") | {f"unet.{LAYER}.alpha": torch.tensor(factor)}
+    for tensors in (by_factors, by_alpha):
+        save_file(tensors, tmp_path / "lora.safetensors")
+        adapter = read_adapter([tmp_path / "lora.safetensors"], base)
+        with pytest.raises(MnemonError, match=r"times as large as the weight|not finite"):
+            as_concept(adapter, base, method_from("lora"), "rex")
+
+
+@pytest.mark.parametrize("vectors", [80, 600, 6000])
+def test_a_token_that_fills_the_prompt_is_refused(base: Base, tmp_path: Path, vectors: int) -> None:
+    save_file({"emb_params": torch.randn(vectors, 32)}, tmp_path / "long.safetensors")
+    adapter = read_adapter([tmp_path / "long.safetensors"], base)
+    with pytest.raises(MnemonError, match=f"has {vectors} vectors, which leaves no room"):
+        as_concept(adapter, base, method_from("lora"), "rex")

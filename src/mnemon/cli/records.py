@@ -83,14 +83,23 @@ def show(
 def remove(
     name: Annotated[str, typer.Argument(help="The concept to take out.")],
     library: LibraryPath = DEFAULT_LIBRARY,
+    purge: Annotated[
+        bool, typer.Option("--purge", help="Delete all that is kept of it, for good; it cannot be undone.")
+    ] = False,
     json_output: Json = False,
 ) -> None:
-    """Take a concept out of the model, exactly. Its files stay, so past revisions still open."""
+    """Take a concept out of the model, exactly. Its files stay, so past revisions still open.
+
+    With --purge they are deleted: weights, features, checkpoints, and what the history says of its photos.
+    """
     from mnemon.library import History
 
-    revision = History.open(library).remove(name)
+    opened = History.open(library)
+    revision = opened.purge(name) if purge else opened.remove(name)
     if json_output:
         print_json({"removed": name, "state": revision})
+    elif purge:
+        say(f"<{name}> is removed and its files are deleted; the library is at revision {revision}.")
     else:
         before = revision - 1
         say(f"<{name}> is removed; the library is at revision {revision}. Revision {before} has it (--at {before}).")

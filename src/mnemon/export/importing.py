@@ -18,6 +18,7 @@ from mnemon.export.foreign_layers import read_deltas
 from mnemon.export.foreign_tokens import read_tokens
 from mnemon.export.selection import compose_branches
 from mnemon.export.triggers import Trigger, trigger_of
+from mnemon.export.usable import check_usable
 from mnemon.export.weight_file import read_weights
 from mnemon.files import file_sha256
 from mnemon.methods.base import Method, TrainedConcept
@@ -103,7 +104,7 @@ def as_concept(
     the file's header, or for the name's words. Methods that use the class noun add it.
 
     Raises:
-        MnemonError: the method's way of composing would alter or drop the adapter.
+        MnemonError: the method's way of composing would alter or drop the adapter, or nothing could be sampled with it.
     """
     tokens = adapter.tokens
     facts: dict[str, Any] = {"imported": True}
@@ -117,6 +118,7 @@ def as_concept(
         raise MnemonError("A trigger is for a LoRA without an embedding; here the embedding itself is the trigger.")
     learned = TrainedConcept(check_name(name), check_noun(class_noun), adapter.deltas, tokens, facts)
     _check_composed(base, method, learned)
+    check_usable(base, method, learned)
     return learned
 
 

@@ -93,9 +93,13 @@ def commit_all(library: Library, proposals: Sequence[Proposal]) -> None:
 
 
 def is_unfinished(library: Path) -> bool:
-    """Whether a commit of several concepts was interrupted. Reads no tensors."""
+    """Whether a commit of several concepts was interrupted. Reads no tensors. A damaged record says nothing; it stands
+    in the way of learning until it is dropped."""
     path = library / CANDIDATE / CANDIDATE_HEADER
-    return path.exists() and bool(read_hashed(path, REMEDY).get("accepted"))
+    try:
+        return path.exists() and bool(read_hashed(path, REMEDY).get("accepted"))
+    except MnemonError:
+        return False
 
 
 def put_aside(library: Library, candidate: Candidate, accepted: bool = False) -> None:

@@ -10,7 +10,7 @@ from mnemon.files import file_sha256
 from mnemon.library.hashed import CHECKSUM, RESTORE, read_hashed, write_hashed
 from mnemon.names import NAME
 
-LEARN, REMOVE = "learn", "remove"
+LEARN, REMOVE, PURGED = "learn", "remove", "purged"
 DELTAS, TOKENS, EXTRA = "deltas.safetensors", "tokens.safetensors", "extra.safetensors"
 HEAD = "head.safetensors"  # in place of the tokens, in a library of classes
 _KEYS = {"class_noun": "noun", "checksum": CHECKSUM}  # fields whose key on disk is another
@@ -35,7 +35,7 @@ class Entry:
 
     Attributes:
         number: 1 for the first commit; also the revision of the library after it.
-        action: "learn" or "remove".
+        action: "learn" or "remove"; "purged" for what brought a concept whose files were deleted for good.
         concept: the concept's name.
         time: when, in ISO 8601, UTC.
         parent: checksum of the entry before, of library.json for the first.
@@ -45,6 +45,7 @@ class Entry:
         settings: how it was trained.
         facts: metadata from the method, e.g. {"mask_density": 0.61}.
         checksum: sha256 of all of the above.
+        was: of a purged entry, its checksum before: the next entry names that one.
     """
 
     number: int
@@ -58,6 +59,7 @@ class Entry:
     settings: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     checksum: str = ""
+    was: str = ""
 
     @property
     def folder(self) -> str:
@@ -82,6 +84,8 @@ def write_entry(library: Path, entry: Entry) -> Entry:
     """Append `entry`: from here on it is part of the history. Returns it with its checksum."""
     body = {_KEYS.get(name, name): value for name, value in asdict(entry).items()}
     del body[CHECKSUM]
+    if not entry.was:
+        del body["was"]
     return _entry(write_hashed(entry_path(library, entry.number), body))
 
 
@@ -115,7 +119,7 @@ def chain(library: Path, root: str, last: int) -> Iterator[Entry]:
                 f"The file {path} does not belong to this history ({other}, where entry {number} follows "
                 f"{parent[:12]}): {RESTORE}."
             )
-        parent = entry.checksum
+        parent = entry.was or entry.checksum
         yield entry
 
 
@@ -141,7 +145,7 @@ def read_entry(path: Path) -> Entry:
     expected = ({DELTAS, TOKENS}, {DELTAS, HEAD}) if entry.action == LEARN else (set[str](),)
     brought = set(entry.files) - {EXTRA}
     # Names become paths: nothing in an entry may lead out of the library's folder.
-    if entry.action not in (LEARN, REMOVE):
+    if entry.action not in (LEARN, REMOVE, PURGED):
         raise _no_entry(path, f"its action is '{entry.action}'")
     if not NAME.fullmatch(entry.concept):
         raise _no_entry(path, f"no concept can be called '{entry.concept}'")
@@ -164,7 +168,14 @@ def _entry(content: Mapping[str, Any]) -> Entry:
 def _check_types(entry: Entry) -> None:
     """Raise a TypeError: a checksum says that an entry is as it was written, not that mnemon wrote it."""
     sizes = [file.bytes for file in entry.files.values()]
-    texts = [entry.action, entry.concept, entry.time, entry.parent, *(file.sha256 for file in entry.files.values())]
+    texts = [
+        entry.action,
+        entry.concept,
+        entry.time,
+        entry.parent,
+        entry.was,
+        *(file.sha256 for file in entry.files.values()),
+    ]
     texts += [one for photo in entry.photos for one in (*photo.keys(), *photo.values())]
     texts += [] if entry.class_noun is None else [entry.class_noun]
     right: dict[type, list[Any]] = {

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mnemon.errors import MnemonError
 from mnemon.files import remove_unfinished
-from mnemon.library.entry import DELTAS, TOKENS, Entry
+from mnemon.library.entry import DELTAS, PURGED, TOKENS, Entry
 from mnemon.library.hashed import RESTORE
 from mnemon.names import NAME
 
@@ -21,13 +21,14 @@ CANDIDATE, CANDIDATE_HEADER = "candidate", "candidate.json"
 _WRITTEN = ("history", "concepts", "references", "prompts", "scores", "fused")
 _OF_CONCEPTS = ("concepts", "references", "prompts")
 _OF_REVISIONS = ("scores", "fused")
-_NUMBERED = re.compile(rf"(\d{{6,}})(?:-{NAME.pattern})?")
+_NUMBERED = re.compile(rf"(\d{{6,}})(?:-({NAME.pattern}))?")
 
 
 def clear_garbage(library: Path, entries: Iterable[Entry]) -> None:
     """Take away what an interrupted commit left; for the one who holds the lock. `entries` are all commits.
 
-    Half-written files are deleted. A whole concept without a commit is moved to `lost/` with a warning.
+    Half-written files are deleted, and those of purged concepts. A whole concept without a commit is moved to `lost/`
+    with a warning.
 
     Raises:
         MnemonError: files of later commits than the last are there: a part of the history is missing.
@@ -41,11 +42,34 @@ def clear_garbage(library: Path, entries: Iterable[Entry]) -> None:
         )
     for folder in _own(library, _WRITTEN):
         remove_unfinished(folder)
+    for folder in _own(library, _OF_CONCEPTS):
+        for entry in commits:
+            if entry.action == PURGED:
+                _delete(folder / entry.folder)
+                _delete(folder / f"{entry.folder}.safetensors")
     for staged in _own(library, (CANDIDATE,)):
         if not (staged / CANDIDATE_HEADER).exists():
             shutil.rmtree(staged)
     for path in _without_commit(library, {entry.folder for entry in commits}):
         _take_away(library, path)
+
+
+def delete_traces(library: Path, name: str) -> None:
+    """Delete what is kept of a concept apart from its commit: checkpoints, previews, what was put into `lost/`, and
+    fusions that it may be in."""
+    lost = library / LOST
+    folders = [*_own(library, ("training", "previews", "fused")), *_own(lost, _OF_CONCEPTS)]
+    for path in [path for folder in folders for path in folder.iterdir()]:
+        owners = _NUMBERED.fullmatch(path.name.partition(".")[0])
+        if path.parent.name == "fused" or name in path.name.split("+") or (owners and owners[2] == name):
+            _delete(path)
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def later_files(library: Path, newest: int) -> list[str]:

@@ -24,8 +24,8 @@ from typing import Any, ClassVar, Self
 
 from mnemon.errors import MnemonError
 from mnemon.files import sync_folder
-from mnemon.library.entry import REMOVE, Entry, active_entries, history_until, newest_entry, write_entry
-from mnemon.library.garbage import CANDIDATE, clear_garbage
+from mnemon.library.entry import LEARN, PURGED, REMOVE, Entry, active_entries, history_until, newest_entry, write_entry
+from mnemon.library.garbage import CANDIDATE, clear_garbage, delete_traces
 from mnemon.library.hashed import CHECKSUM
 from mnemon.library.header import CONCEPTS, check_kind, read_header
 from mnemon.library.lock import exclusive
@@ -102,6 +102,29 @@ class History:
             self._entry(name)
             return self._append(self._next(REMOVE, name))
 
+    def purge(self, name: str) -> int:
+        """Take a concept out, and delete for good what it left: weights, features, checkpoints, previews, and in the
+        history photos, hashes and settings; returns the new revision. That there was one stays in the history. Past
+        revisions open without it. May be called again, also for a concept that was removed before.
+
+        Raises:
+            MnemonError: there was no such concept, or the method cannot take one out.
+        """
+        with self.lock():
+            if name in self.names():
+                self.remove(name)
+            self._check_writable()
+            past = [entry for entry in self._entries if entry.concept == name and entry.action in (LEARN, PURGED)]
+            if not past:
+                self._entry(name)
+            for entry in past:
+                if entry.action == LEARN:
+                    stone = Entry(entry.number, PURGED, name, entry.time, entry.parent, was=entry.checksum)
+                    self._entries[entry.number - 1] = write_entry(self.path, stone)
+            delete_traces(self.path, name)
+            clear_garbage(self.path, self._entries)
+            return self.revision
+
     def check_name(self, name: str) -> None:
         """Raises:
         MnemonError: the name is taken. Worth asking before training.
@@ -159,7 +182,10 @@ class History:
 
     def checksum_at(self, revision: int) -> str:
         """As `checksum`, of an earlier revision."""
-        return self._entries[revision - 1].checksum if revision else self._root
+        if not revision:
+            return self._root
+        last = self._entries[revision - 1]
+        return last.was or last.checksum
 
     @contextmanager
     def lock(self, finish: bool = True) -> Iterator[None]:
