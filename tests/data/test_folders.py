@@ -137,6 +137,14 @@ def test_tags_are_one_caption(folder):
     assert concept_from_folder(folder).photos[0].caption == "<rex>, red car, sunny"
 
 
+def test_a_mask_that_two_photos_share_is_said(folder):
+    save_image(folder / "a.png", BLUE)
+    save_image(folder / "a-masklabel.png", (255, 255, 255))
+    assert concept_from_folder(folder).report.notes == [
+        "a-masklabel.png is the mask of a.jpg and of a.png, which share a name."
+    ]
+
+
 @pytest.mark.parametrize("other", ["a.caption", "a.TXT", "a.jpg.txt", "a.json"])
 def test_two_captions_of_one_photo_must_agree(folder, other):
     write(folder / "a.txt", CAPTION)

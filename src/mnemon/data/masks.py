@@ -36,6 +36,8 @@ def split_masks(entries: Sequence[Path], report: ReadingReport) -> tuple[list[Pa
             report.skip("second mask of a photo", name)
         else:
             masks[stem] = file
+            if len(same := [photo.name for photo in photos if photo.stem == stem]) > 1:
+                report.note(f"{name} is the mask of {' and of '.join(same)}, which share a name.")
     return photos, {photo: masks[photo.stem] for photo in photos if photo.stem in masks}
 
 
