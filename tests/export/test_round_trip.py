@@ -81,6 +81,21 @@ def test_a_method_that_combines_per_prompt_goes_out_one_concept_at_a_time(
     assert not (tmp_path / "both").exists()
 
 
+def test_one_concept_of_a_change_that_all_share_has_the_change(
+    sd: Base, library_of: Libraries, plain: Plain, tmp_path: Path
+) -> None:
+    library = library_of(sd, concept(sd, "kiki", 1), replace(concept(sd, "rex", 2), deltas={}), method="joint")
+    out = export(library, sd, tmp_path / "out", ["rex"])
+    assert out.lora is not None and set(out.lora.ranks.values()) == {2}
+    assert "one change of the weights for all concepts" in out.notes[0] and out.notes[0] in (out.folder / "README.md").read_text()
+    expected = drawn(library, sd, PROMPT)
+    assert_same(plain.sample(sd, PROMPT, code=card_code(out.folder)), expected)
+    assert_unlike(expected, drawn(library, sd, PROMPT, ("rex",)))
+    assert not export(library, sd, tmp_path / "both").notes
+    alone = export(library, sd, tmp_path / "tokens", ["rex"], kind="embedding")
+    assert alone.notes == ("The tokens alone: the concepts' changes of the weights are not in these files.",)
+
+
 def test_layerwise_tokens_are_refused_with_the_reason(sd: Base, library_of: Libraries, tmp_path: Path) -> None:
     one = concept(sd, "rex", 1)
     tokens = {

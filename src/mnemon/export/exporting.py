@@ -91,6 +91,7 @@ def export(
     selection = select(library, base, names, kind)
     with new_folder(folder) as aside:
         lora, notes = _write(selection, aside, rank_selection or RankSelection(), dtype)
+        notes = _shared_change(selection) + notes
         files = sorted(str(path.relative_to(aside)) for path in aside.rglob("*") if path.is_file())
         gallery = sample_gallery(selection, aside, images)
         write_text(aside / "README.md", card_text(selection, files, gallery, notes))
@@ -123,6 +124,17 @@ def _write(
     write_safetensors(path, file.tensors, lora_header(selection, file.ranks, file.alpha))
     left = {COMFY: _left_by_comfyui, DIFFUSERS: _left_by_diffusers}.get(kind)
     return file, _notes(file, rank_selection) + (left(selection, file) if left else [])
+
+
+def _shared_change(selection: Selection) -> list[str]:
+    """A word where the change of the weights is also that of concepts that are not selected."""
+    others = [one.name for one in selection.composed if one.name not in selection.names]
+    if not others or selection.kind == EMBEDDING:
+        return []
+    return [
+        f"The method '{selection.library.method.name}' keeps one change of the weights for all concepts: the one here "
+        f"is that of {', '.join(others)} too."
+    ]
 
 
 def _embedding_tensors(selection: Selection, name: str) -> dict[str, Tensor]:

@@ -122,7 +122,7 @@ def _factors_by_target(selection: Selection, rank_selection: RankSelection) -> d
 
 def _factors(selection: Selection, target: str, matrix: Tensor, rank_selection: RankSelection) -> LowRank | None:
     """None where the whole change is to be stored."""
-    low_rank = low_rank_of(target, selection.deltas[target], [concept.deltas for concept in selection.learned])
+    low_rank = low_rank_of(target, selection.deltas[target], [concept.deltas for concept in selection.composed])
     if rank_selection.exact:
         return low_rank or (truncated_svd(matrix, rank_selection) if selection.kind == DIFFUSERS else None)
     if low_rank is not None and rank_selection.rank is not None and low_rank.rank <= rank_selection.rank:

@@ -19,6 +19,7 @@ class Selection:
 
     Attributes:
         naming: what other tools call the parts of the base.
+        composed: the concepts whose changes are composed: `learned`, or all where the method keeps one change for all.
         deltas: the composed change by target module.
         tokens: each concept's vectors (vectors, width) by text encoder.
     """
@@ -28,6 +29,7 @@ class Selection:
     naming: Naming
     kind: str
     learned: tuple[TrainedConcept, ...]
+    composed: tuple[TrainedConcept, ...]
     deltas: Mapping[str, Delta]
     tokens: Mapping[str, Tokens]
 
@@ -73,7 +75,8 @@ def select(library: Library, base: Base, names: Sequence[str] = (), kind: str = 
     for name in names:
         if name not in known:
             raise MnemonError(f"{library.path} has no concept '{name}'; it has: {', '.join(known) or 'none yet'}.")
-    learned = tuple(concept for concept in library.learned() if not names or concept.name in names)
+    everything = tuple(library.learned())
+    learned = tuple(concept for concept in everything if not names or concept.name in names)
     if not learned:
         raise MnemonError(f"{library.path} has no concept yet: there is nothing to export.")
     tokens = library.method.tokens(learned)
@@ -85,8 +88,9 @@ def select(library: Library, base: Base, names: Sequence[str] = (), kind: str = 
                 "or learned again by a method with ordinary tokens."
             )
     fused = kept_fusion(library) if len(learned) == len(known) else None
-    deltas = fused or _compose(library.method, base, learned)
-    return Selection(library, base, naming, kind, learned, deltas, tokens)
+    composed = learned if library.method.can_remove else everything
+    deltas = fused or _compose(library.method, base, composed)
+    return Selection(library, base, naming, kind, learned, composed, deltas, tokens)
 
 
 def _compose(method: Method, base: Base, concepts: Sequence[TrainedConcept]) -> dict[str, Delta]:
