@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 
 from mnemon.benchmark import SerialExecutor
-from mnemon.benchmark.classes import classifier_by, plan_classes, run_class_bench
+from mnemon.benchmark.classes import plan_classes, run_class_bench
 from mnemon.classification import CLASSIFIERS
 from mnemon.files import write_json
 
@@ -22,7 +22,7 @@ def trials(out: Path, methods: list[str]) -> dict[str, dict[str, float]]:
     """By method A_N by learning rate."""
     found: dict[str, dict[str, float]] = {}
     for factor in FACTORS:
-        rates = {name: float(f"{classifier_by('small', name).learning_rate * factor:.3g}") for name in methods}
+        rates = {name: float(f"{CLASSIFIERS[name]().learning_rate * factor:.3g}") for name in methods}
         settings = {name: {"learning_rate": rate} for name, rate in rates.items()}
         folder = out / f"times-{factor}"
         run_class_bench(plan_classes(folder, "classes-4-dev", methods, 1, settings=settings), SerialExecutor())

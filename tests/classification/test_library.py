@@ -24,9 +24,10 @@ from mnemon.classification import (
 )
 from mnemon.classification.training import normalised_for
 from mnemon.classification.views import test_view as view_of
-from mnemon.cli import main
+from mnemon.cli import main, records
 from mnemon.errors import MnemonError
 from mnemon.library import History, Library
+from mnemon.library.checking import problems
 from mnemon.training.resume import Checkpoints
 from tests.classification.conftest import Course
 from tests.classification.small import Backbone, backbone, backbone_folder, example, small, small_model, task
@@ -275,3 +276,19 @@ def test_five_lines_of_python(birds: Path) -> None:
     result = c.evaluate_classes(birds / "guide", c.read_examples(birds / "unseen"), load_backbone(str(birds / "vit")))
     right = sum(one == label for one, label in zip(found, ["carp", "eel", "robin", "wren"], strict=True))
     assert result.figures["a_n"] == right / 4
+
+
+@pytest.mark.parametrize(("file", "cost"), [("head.safetensors", "<task-2>"), ("deltas.safetensors", "<task-2>")])
+def test_check_reads_every_file_of_a_library_of_classes(
+    file: str, cost: str, course: Course, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    library = stored(tmp_path / "lib", "lora", course)
+    records.check(library.path)
+    assert "all 3 tasks are whole" in capsys.readouterr().out
+    (path,) = (tmp_path / "lib" / "concepts").glob(f"*-task-2/{file}")
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(SystemExit):
+        records.check(library.path)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "is damaged or was changed" in said and f"{cost}, learned as revision 2" in said
+    assert [problem.costs for problem in problems(library.path)] == [f"{cost}, learned as revision 2"]

@@ -116,7 +116,6 @@ def check(
 
     With --salvage the exit code is 0 if there is a new library.
     """
-    from mnemon.library import History
     from mnemon.library.checking import problems
 
     if out_folder is not None:
@@ -126,13 +125,23 @@ def check(
     if json_output:
         print_json([vars(problem) for problem in found])
     elif not found:
-        opened = History.open(library)
-        say(f"{library}: all {opened.revision} revisions and {len(opened.names())} concepts are whole.")
+        say(f"{library}: {_what_is_whole(library)} are whole.")
     else:
         for problem in found:
             say(f"{problem.what}\n  does not work until then: {problem.costs}")
     if found:
         raise SystemExit(1)
+
+
+def _what_is_whole(library: Path) -> str:
+    from mnemon.library import History
+    from mnemon.library.entry import newest_entry
+    from mnemon.library.header import CLASSES, read_header
+
+    if read_header(library).get("kind") == CLASSES:
+        return f"all {newest_entry(library)} tasks"
+    opened = History.open(library)
+    return f"all {opened.revision} revisions and {len(opened.names())} concepts"
 
 
 def _salvage(library: Path, to: Path, json_output: bool) -> None:

@@ -10,7 +10,7 @@ from mnemon.library.candidate import has_candidate, read_candidate
 from mnemon.library.entry import LEARN, Entry, chain, newest_entry
 from mnemon.library.garbage import later_files
 from mnemon.library.hashed import CHECKSUM, check_file
-from mnemon.library.header import read_header
+from mnemon.library.header import CONCEPTS, read_header
 from mnemon.library.library import Library
 from mnemon.library.recomputable import read_fused, read_prompt_features, read_references
 from mnemon.library.scores import read_row
@@ -30,14 +30,15 @@ class Problem:
 
 
 def problems(path: Path | str) -> list[Problem]:
-    """Everything that is damaged or missing in a library, also of removed concepts and past revisions. Reads all of
-    its files.
+    """Everything that is damaged or missing in a library of concepts or of classes, also of removed concepts and past
+    revisions. Reads all of its files.
 
     Raises:
         MnemonError: there is no library, or another version of mnemon wrote it.
     """
     path = Path(path)
-    root = read_header(path)[CHECKSUM]
+    header = read_header(path)
+    root = header[CHECKSUM]
     entries: list[Entry] = []
     found: list[Problem] = []
     newest = newest_entry(path)
@@ -52,7 +53,7 @@ def problems(path: Path | str) -> list[Problem]:
         for one in later_files(path, newest)
     ]
     checks = [*_concepts(path, entries), *_revisions(path, [root, *(entry.checksum for entry in entries)])]
-    if len(entries) == newest:
+    if len(entries) == newest and header.get("kind", CONCEPTS) == CONCEPTS:
         library = Library.open(path)
         checks += [(partial(read_candidate, library), "the candidate")] if has_candidate(library) else []
     return found + [Problem(what, costs) for check, costs in checks if (what := _failure(check))]
