@@ -5,15 +5,25 @@ from typing import Any
 
 import gradio as gr
 import numpy as np
-import pandas as pd
 
 from mnemon.evaluation import ScoreMatrix
+from mnemon.report.charts import line_chart
+from mnemon.report.rendering import TEMPLATES
 from mnemon.web import forgetting
 from mnemon.web.handlers import clear, markdown, text
 from mnemon.web.workspace import Workspace
 
 TELL = """element.addEventListener('click', event => { const cell = event.target.closest('button[data-revision]');
   if (cell) trigger('select', {revision: Number(cell.dataset.revision), name: cell.dataset.name}); });"""
+
+CHART = """
+figure { --series-0: #0f766e; --series-1: #b45309; --series-2: #6d5bd0; --series-3: #be3455; --series-4: #4b7bb5;
+  --series-5: #6b7d2a; margin: 1rem 0; }
+svg { display: block; width: 100%; max-width: 46rem; }
+svg text { fill: var(--body-text-color); font: 12px system-ui, sans-serif; }
+.grid { stroke: var(--border-color-primary); }
+.curve { fill: none; stroke-width: 2.5; stroke-linejoin: round; }
+"""
 
 
 @dataclass
@@ -26,10 +36,10 @@ class ForgettingTab:
         self.words = gr.Markdown(elem_id="verdict")
         self.heat = gr.HTML(js_on_load=TELL, elem_id="heat")
         self.images = gr.Gallery(
-            label="Choose a cell: its image beside the photos", columns=5, height="auto", interactive=False,
-            object_fit="contain", visible=False, elem_id="cell-images",
+            label="Choose a cell: its image beside the photos", columns=5, height=220, interactive=False,
+            allow_preview=False, object_fit="contain", visible=False, elem_id="cell-images",
         )  # fmt: skip
-        self.curves = gr.LinePlot(x="revision", y="identity", color="concept", title="Over time", height=280)
+        self.curves = gr.HTML(css_template=CHART)
         self.heat.select(clear(self._cell), None, self.images, api_visibility="private")
 
     @property
@@ -40,11 +50,10 @@ class ForgettingTab:
     def show(self) -> list[Any]:
         """The library's scores as they are now."""
         matrix = forgetting.matrix(self.workspace)
-        curves = _curves(matrix) if matrix else pd.DataFrame(columns=["revision", "identity", "concept"])
         return [
             markdown(forgetting.words(self.workspace)),
             _heat_map(matrix) if matrix else "",
-            gr.LinePlot(value=curves, visible=matrix is not None),
+            _curves(matrix) if matrix else "",
         ]
 
     def _cell(self, event: gr.EventData) -> Any:
@@ -57,10 +66,14 @@ class ForgettingTab:
         return gr.Gallery(value=[(str(file), what) for file, what in found], visible=bool(found))
 
 
-def _curves(matrix: ScoreMatrix) -> pd.DataFrame:
-    known = np.argwhere(~np.isnan(matrix.values))
-    rows = [(matrix.states[t], matrix.values[t, j], matrix.names[j]) for t, j in known]
-    return pd.DataFrame(rows, columns=["revision", "identity", "concept"])
+def _curves(matrix: ScoreMatrix) -> str:
+    """Each concept's score over the revisions, as the reports draw it."""
+    values = matrix.values.T.tolist()
+    series = {
+        name: list(zip(matrix.states, line, strict=True)) for name, line in zip(matrix.names, values, strict=True)
+    }
+    macros: Any = TEMPLATES.get_template("macros.html").module
+    return str(macros.line_chart(line_chart(series, "Identity alignment after each revision", percent=False)))
 
 
 def _heat_map(matrix: ScoreMatrix) -> str:
@@ -71,8 +84,8 @@ def _heat_map(matrix: ScoreMatrix) -> str:
         cells = "".join(f"<td>{_cell(matrix, t, j)}</td>" for j in range(len(matrix.names)))
         rows.append(f'<tr><th scope="row">after {state}</th>{cells}</tr>')
     return (
-        '<div class="scroll"><table class="heat"><caption>Identity alignment: how much a concept\'s images look like '
-        f"its photos, 1 is the same</caption><tr><td></td>{head}</tr>{''.join(rows)}</table></div>"
+        "<p>Identity alignment: how much a concept's images look like its photos; 1 is the same. Choose a cell to see "
+        f'them.</p><div class="scroll"><table class="heat"><tr><td></td>{head}</tr>{"".join(rows)}</table></div>'
     )
 
 

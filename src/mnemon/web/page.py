@@ -14,15 +14,36 @@ from mnemon.web.training import Trainings
 from mnemon.web.workspace import Workspace
 
 FONTS = ["system-ui", "sans-serif"]
-THEME = gr.themes.Soft(primary_hue="teal", neutral_hue="slate", font=FONTS, font_mono=["ui-monospace", "monospace"])
+THEME = gr.themes.Soft(
+    primary_hue="teal", neutral_hue="slate", font=FONTS, font_mono=["ui-monospace", "monospace"]
+).set(  # with a contrast of 4.5 or more
+    button_primary_background_fill="*primary_700",
+    button_primary_background_fill_hover="*primary_800",
+    button_primary_background_fill_dark="*primary_700",
+    block_label_text_color="*primary_800",
+    block_title_text_color="*primary_800",
+    block_label_text_color_dark="*primary_200",
+    block_title_text_color_dark="*primary_200",
+    checkbox_label_background_fill_selected="*primary_700",
+    checkbox_label_background_fill_selected_dark="*primary_700",
+    body_text_color_subdued="*neutral_600",
+    block_info_text_color="*neutral_600",
+    body_text_color_subdued_dark="*neutral_300",
+    block_info_text_color_dark="*neutral_300",
+)
 STYLE = """
 .scroll { overflow-x: auto; }
-.scroll table { border-collapse: collapse; }
-.scroll th, .scroll td { padding: 4px 8px; text-align: center; white-space: nowrap; }
-.scroll td img { border-radius: 6px; image-rendering: auto; }
+.scroll table { border-collapse: collapse; border: 0 !important; }
+.scroll th, .scroll td { padding: 4px 8px; text-align: center; white-space: nowrap; border: 0 !important; }
+.scroll tr { border-bottom: 1px solid var(--border-color-primary) !important; }
+.scroll td img { border-radius: 6px; margin: 0 !important; }
 .heat button { min-width: 56px; padding: 8px 4px; border: 0; border-radius: 4px; cursor: pointer; }
-.heat caption { text-align: left; padding: 4px 0; }
-#status progress { width: 100%; height: 12px; accent-color: var(--color-accent); }
+.heat button:focus-visible { outline: 3px solid var(--color-accent); }
+#status progress { width: 100%; height: 12px; appearance: none; border: 0; border-radius: 6px; overflow: hidden;
+  background: var(--neutral-200); }
+#status progress::-webkit-progress-bar { background: var(--neutral-200); }
+#status progress::-webkit-progress-value, #status progress::-moz-progress-bar { background: var(--primary-700); }
+#photo-gallery .grid-wrap, #samples .grid-wrap { min-height: 0 !important; }
 footer { display: none !important; }
 """
 

@@ -42,7 +42,13 @@ class TeachTab:
         )
         self.summary = gr.Markdown(uploads.summary([]))
         self.preview = gr.Gallery(
-            label="Photos", columns=6, height="auto", object_fit="cover", visible=False, interactive=False
+            label="Photos",
+            columns=6,
+            height=190,
+            object_fit="cover",
+            visible=False,
+            interactive=False,
+            elem_id="photo-gallery",
         )
         self.table = gr.Dataframe(
             headers=COLUMNS,
@@ -78,7 +84,7 @@ class TeachTab:
             self.resume = gr.Button("Resume", visible=False, variant="primary", elem_id="resume")
         with gr.Row():
             self.samples = gr.Gallery(
-                label="As it is learned", columns=4, height="auto", visible=False, interactive=False, elem_id="samples"
+                label="As it is learned", columns=4, height=300, visible=False, interactive=False, elem_id="samples"
             )
             self.losses = gr.LinePlot(x="step", y="loss", title="Loss", height=220, visible=False)
         self.timer = gr.Timer(1.0, active=False)

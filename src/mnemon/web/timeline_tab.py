@@ -28,10 +28,10 @@ class TimelineTab:
             self.before = gr.Dropdown([], label="Compare revision", type="value", elem_id="before")
             self.after = gr.Dropdown([], label="with revision", type="value", elem_id="after")
             self.concept = gr.Dropdown([], label="Concept", elem_id="compared")
-            self.compare = gr.Button("Compare", elem_id="compare")
+        self.compare = gr.Button("Compare", elem_id="compare")
         self.differences = gr.Markdown(elem_id="differences")
         self.slider = gr.ImageSlider(
-            label="Before and after", type="filepath", visible=False, interactive=False, height=320
+            label="Before and after", type="filepath", visible=False, interactive=False, height=320, max_height=320
         )
         with gr.Accordion("Remove or reorder", open=False):
             with gr.Row(equal_height=True):
