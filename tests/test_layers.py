@@ -22,7 +22,7 @@ LAYERS = [
     {"adapters"},
     {"models", "data", "world"},
     {"settings", "settings_docs"},
-    {"names"},
+    {"names", "verdict"},
     {"files", "tensor_files", "errors", "seeding"},
 ]
 HEIGHT = {room: -depth for depth, layer in enumerate(LAYERS) for room in layer}

@@ -1,5 +1,7 @@
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from mnemon.cli.printing import Bar, progress, stopping_between_steps
 from mnemon.library import Library
 from mnemon.sampling import SamplingSettings
 from mnemon.training import session
@@ -34,6 +37,41 @@ def test_the_first_call_makes_a_library_and_the_next_adds_to_it(teach: Command) 
     assert all(name in second.out for name in ("sip", "tom"))
     assert Library.open("lib").names() == ["sip", "tom"]
     assert max(map(len, second.out.splitlines())) <= 80
+
+
+def test_after_learning_it_says_what_was_kept_and_what_to_type_next(teach: Command) -> None:
+    first = teach("--noun", "mug").out
+    assert "Next: mnemon generate 'a photo of <sip> mug'\n" in first and "of what its photos reach" in first
+    second = teach("--noun", "cat", "--library", "mnemon-library", source="tom").out
+    then, now = (row["concepts"]["sip"]["identity_alignment"] for row in Library.open("mnemon-library").rows().values())
+    assert f"sip kept {max(now, 0) / then:.0%}".replace("%", " %") in second
+    (line,) = [line for line in second.splitlines() if line.startswith("sip  ")]
+    assert line.split()[1:4] == [f"{then:.3f}", f"{now:.3f}", f"{now - then:+.3f}"]
+
+
+def test_an_interrupt_between_steps_is_kept_for_the_end_of_the_step(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress("learning") as bar, pytest.raises(KeyboardInterrupt), stopping_between_steps(bar) as on_step:
+        on_step(1, 3, {})
+        os.kill(os.getpid(), signal.SIGINT)
+        assert "Stopping after this step" in capsys.readouterr().err
+        on_step(2, 3, {})
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_after_an_interrupt_the_same_command_goes_on(teach: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[int] = []
+
+    def interrupt(self: Bar, done: int, total: int, logs: object) -> None:
+        steps.append(done)
+        if len(steps) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Bar, "__call__", interrupt)
+    monkeypatch.setattr(Bar, "count", lambda *_: None)
+    result = teach("--noun", "mug", "--no-score")
+    assert result.code == 130 and "The steps taken are kept: the same command goes on" in result.err
+    assert teach("--noun", "mug", "--no-score").code == 0
+    assert steps == [1, 2]
 
 
 def test_json_is_the_one_thing_on_standard_output(teach: Command) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import mnemon as mnemon_package
+from mnemon.api import generating
 from mnemon.api.opening import opened_or_created
 from mnemon.library import Library
 from mnemon.methods import METHODS
@@ -36,6 +37,41 @@ def test_numbering_goes_on_and_json_lists_the_new_files(mnemon: Command, taught:
     second = mnemon("generate", "<sip>", *LIB, *FEW, "--out", "out", "--json").json
     assert (first, second) == (["out/00000.png"], ["out/00001.png"])
     assert Path(first[0]).read_bytes() == Path(second[0]).read_bytes()
+
+
+def test_images_are_saved_as_they_are_drawn(mnemon: Command, taught: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save = generating.save_image
+
+    def stop_at_the_third(path: Path, *more: object) -> None:
+        if path.name == "00002.png":
+            raise KeyboardInterrupt
+        save(path, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(generating, "save_image", stop_at_the_third)
+    result = mnemon("generate", "<sip>", *LIB, "--steps", 1, "-n", 4, "--batch", 2)
+    assert result.code == 130 and len(list(Path("pictures").iterdir())) == 2
+    assert "2 of 4 images are saved (pictures/00000.png to pictures/00001.png)" in result.err
+
+
+@pytest.mark.parametrize("out", ["file", "file/below", "/proc/nowhere"])
+def test_a_folder_that_cannot_be_written_is_found_before_anything_is_drawn(
+    mnemon: Command, taught: Path, monkeypatch: pytest.MonkeyPatch, out: str
+) -> None:
+    Path("file").touch()
+    monkeypatch.setattr(generating, "compose_library", lambda *_: pytest.fail("drawn for nothing"))
+    result = mnemon("generate", "<sip>", *LIB, *FEW, "--out", out)
+    assert result.code == 1 and out in result.err and "could not be written" in result.err
+
+
+def test_batches_change_nothing_but_when_an_image_is_there(taught: Path) -> None:
+    told: list[tuple[int, int]] = []
+    at_once = generating.generate("lib", "<sip>", num_images_per_prompt=3, num_inference_steps=2)
+    in_turn = generating.generate(
+        "lib", "<sip>", num_images_per_prompt=3, num_inference_steps=2, batch_size=2,
+        on_step=lambda done, of: told.append((done, of)),
+    )  # fmt: skip
+    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert (at_once - in_turn).abs().max() < 1e-3
 
 
 def test_an_unknown_concept_is_answered_with_the_known_ones(mnemon: Command, taught: Path) -> None:

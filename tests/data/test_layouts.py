@@ -96,11 +96,25 @@ def test_an_unsafe_name_is_refused(folder, name):
         Concept(name, (photo(np.zeros((2, 2, 3), np.uint8)),))
 
 
-def test_a_folder_whose_name_is_unsafe_needs_a_name(tmp_path):
-    save_image(tmp_path / "2 My Dog!" / "a.png")
-    with pytest.raises(MnemonError, match="My Dog!' cannot name a concept: give the concept a name.*'my_dog'"):
-        concept_from_folder(tmp_path / "2 My Dog!")
-    assert concept_from_folder(tmp_path / "2 My Dog!", "my_dog").name == "my_dog"
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("Rex", "rex"), ("Mein Hund", "mein_hund"), ("my.dog", "my_dog"), ("Größe", "grosse"), ("2 My Dog!", "my_dog"),
+        ("Ünï-Çødé", "uni-cde"), ("__Rex__", "rex"), ("R" * 60, "r" * 40),
+    ],
+)  # fmt: skip
+def test_a_folder_whose_name_is_unsafe_gives_a_safe_one_with_a_word(tmp_path, caplog, folder, name):
+    save_image(tmp_path / folder / "a.png")
+    assert concept_from_folder(tmp_path / folder).name == name
+    assert f"its concept is <{name}>" in caplog.text
+    assert concept_from_folder(tmp_path / folder, "other").name == "other"
+
+
+@pytest.mark.parametrize("folder", ["123", "!!!", "写真"])
+def test_a_folder_without_a_letter_for_a_name_needs_one(tmp_path, folder):
+    save_image(tmp_path / folder / "a.png")
+    with pytest.raises(MnemonError, match="cannot name a concept: give the concept a name of its own .--name."):
+        concept_from_folder(tmp_path / folder)
 
 
 def test_the_current_folder_has_a_name_too(folder, monkeypatch):

@@ -69,7 +69,7 @@ def main() -> None:
         raise SystemExit(1) from None
     except SystemExit as end:
         if end.code == INTERRUPTED:
-            note("Interrupted. What was started can be taken up again with the same command.")
+            note("Interrupted. Training, a benchmark and the demo go on with the same command.")
         raise
 
 

@@ -1,5 +1,6 @@
 """`mnemon learn`: one more concept, or several from a list."""
 
+import shlex
 from collections.abc import Collection
 from functools import partial
 from pathlib import Path
@@ -7,9 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 from mnemon.cli import options
 from mnemon.cli.options import DEFAULT_LIBRARY, opened_base, scoring, setting_of, share_of
-from mnemon.cli.printing import Bar, note, out, print_json, progress, row_table, say
+from mnemon.cli.printing import (
+    Bar,
+    earlier_scores,
+    note,
+    out,
+    print_json,
+    progress,
+    row_table,
+    say,
+    stopping_between_steps,
+)
 from mnemon.errors import MnemonError
 from mnemon.settings import DEFAULT_METHOD
+from mnemon.verdict import in_words, weak
 
 if TYPE_CHECKING:
     from mnemon.api import LearnResult
@@ -165,12 +177,16 @@ def _learn(
 ) -> "LearnResult":
     """Learn the group with a progress bar, and print the result unless `quiet`."""
     from mnemon import api
-    from mnemon.library import Library
+    from mnemon.library import Library, is_library
 
     names = " ".join(f"<{concept.name}>" for concept in group)
-    with progress(f"learning {names}") as bar:
+    with progress(f"learning {names}") as bar, stopping_between_steps(bar) as on_step:
+        bar.to_score = (len(Library.open(library).names()) if is_library(library) else 0) + len(group) + 1
         try:
-            result = call(group, on_step=bar, on_images=bar.scored)
+            result = call(group, on_step=on_step, on_images=bar.scored)
+        except KeyboardInterrupt:
+            _say_what_is_kept(library, group)
+            raise
         except api.BudgetExceeded as exceeded:
             if not quiet:
                 out.print(row_table(exceeded.row, Library.open(library)))
@@ -180,7 +196,24 @@ def _learn(
             api.preview(library, page, base=call.keywords["base"])
     if not quiet:
         _report(names, result, library)
+        _say_next(group, result, library)
     return result
+
+
+def _say_what_is_kept(library: Path, group: list[Any]) -> None:
+    """After Ctrl-C: what of the training is there to go on from."""
+    from mnemon.library import Library, is_library
+    from mnemon.training.resume import kept_checkpoints, run_folder
+
+    names = [concept.name for concept in group]
+    if is_library(library) and all(name in Library.open(library).names() for name in names):
+        note(
+            f"What was learned is in the library: `mnemon evaluate -l {library}` measures the scores that are missing."
+        )
+    elif kept_checkpoints(run_folder(library, names)):
+        note("The steps taken are kept: the same command goes on from there.")
+    else:
+        note("No step was taken yet: the same command begins anew.")
 
 
 def _report(names: str, result: "LearnResult", library: Path) -> None:
@@ -195,4 +228,19 @@ def _report(names: str, result: "LearnResult", library: Path) -> None:
             f"{stopped['seconds']:.0f} s of the time."
         )
     if result.row is not None:
-        out.print(row_table(result.row, Library.open(library)))
+        opened = Library.open(library)
+        out.print(row_table(result.row, opened))
+        say(in_words(result.row, earlier_scores(result.row, opened)))
+
+
+def _say_next(group: list[Any], result: "LearnResult", library: Path) -> None:
+    """What to type next: draw it, or make it better first."""
+    called = f"<{group[0].name}> {group[0].class_noun or ''}".strip()
+    where = "" if library == DEFAULT_LIBRARY else f" -l {shlex.quote(str(library))}"
+    say(f"Next: mnemon generate {shlex.quote(f'a photo of {called}')}{where}")
+    poor = [name for name in weak(result.row) if name in [one.name for one in group]] if result.row else []
+    if poor:
+        say(
+            f"A better <{poor[0]}>: remove it, and learn it with more photos or other --steps, or stop at its best "
+            "with --references and --until."
+        )

@@ -1,5 +1,7 @@
 """The commands that work on a library: learn, generate, evaluate, methods."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,7 +10,7 @@ from rich.padding import Padding
 
 from mnemon.cli.learning import learn
 from mnemon.cli.options import DEFAULT_LIBRARY, At, BaseAt, Json, LibraryPath, WeightsOption, opened_base
-from mnemon.cli.printing import number, out, print_json, progress, row_table, say, table
+from mnemon.cli.printing import note, number, out, print_json, progress, row_table, say, table
 from mnemon.cli.records import check, list_, remove, show
 from mnemon.errors import MnemonError
 from mnemon.settings import DEFAULT_METHOD
@@ -77,20 +79,30 @@ def generate(
     opened = None if base else Library.open(library, at)
     regions = [region_from_text(text) for text in region or []]
     where = opened_base(base or (str(base_at) if base_at else None), library, weights, offload_text)
-    before = set(to.glob("*.png"))
-    with progress("sampling") as bar:
+    files: list[str] = []
+    with progress("sampling") as bar, _saying_what_is_saved(files, len(prompt) * num_images_per_prompt):
         api.generate(
             opened, prompt, base=where, negative_prompt=negative_prompt, seed=seed,
             num_images_per_prompt=num_images_per_prompt, guidance_scale=guidance_scale,
             num_inference_steps=num_inference_steps, batch_size=batch_size, regions=regions,
             auto_layout=auto_layout, feather=feather, per_region=per_region, out=to,
-            on_step=lambda done, total: bar(done, total, {}),
+            on_step=lambda done, total: bar(done, total, {}), on_file=lambda file: files.append(str(file)),
         )  # fmt: skip
-    files = sorted(str(file) for file in set(to.glob("*.png")) - before)
     if json_output:
         print_json(files)
     else:
         say(f"{len(files)} images: {files[0]} to {files[-1]}" if len(files) > 1 else f"1 image: {files[0]}")
+
+
+@contextmanager
+def _saying_what_is_saved(files: list[str], total: int) -> Iterator[None]:
+    """After Ctrl-C: what there is, and how to have the rest."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        saved = f" ({files[0]} to {files[-1]})" if files else ""
+        note(f"{len(files)} of {total} images are saved{saved}: for the rest, ask again with a later --seed.")
+        raise
 
 
 def evaluate(

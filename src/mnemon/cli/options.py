@@ -9,6 +9,9 @@ import typer
 from mnemon.errors import MnemonError
 from mnemon.settings import DEFAULT_METHOD
 
+PHOTOS, TRAINING, MEMORY = "Photos", "Training", "Memory and speed"
+SCORES, WATCHING = "Scores", "Looking on"
+"""The groups in which `--help` shows options."""
 DEFAULT_LIBRARY = Path("mnemon-library")
 LibraryPath = Annotated[Path, typer.Option("--library", "-l", envvar="MNEMON_LIBRARY", help="The library's folder.")]
 At = Annotated[int | None, typer.Option("--at", help="A past revision instead of the newest.")]
@@ -31,62 +34,97 @@ Name = Annotated[str | None, typer.Option(help="What to call it; the folder's na
 ClassNoun = Annotated[
     str | None, typer.Option("--class-noun", "--noun", help="Its class, such as dog. Leave out for a style.")
 ]
-References = Annotated[Path | None, typer.Option(help="Other photos of it, kept out of training, to score on.")]
-Steps = Annotated[int | None, typer.Option(help="Training steps; the method's default without.")]
-BatchSize = Annotated[int | None, typer.Option("--batch-size", "--batch", help="Images per step.")]
-Seed = Annotated[int, typer.Option(help="Of all random numbers.")]
-Fit = Annotated[Literal["crop", "pad"], typer.Option(help="Crop or pad photos to squares.")]
-Flip = Annotated[bool, typer.Option("--flip", help="Train on mirrored photos too.")]
-RandomCrop = Annotated[bool, typer.Option("--random-crop", help="Train on crops at random places.")]
+References = Annotated[
+    Path | None, typer.Option(help="Other photos of it, kept out of training, to score on.", rich_help_panel=SCORES)
+]
+Steps = Annotated[
+    int | None, typer.Option(help="Training steps; the method's default without.", rich_help_panel=TRAINING)
+]
+BatchSize = Annotated[
+    int | None, typer.Option("--batch-size", "--batch", help="Images per step.", rich_help_panel=TRAINING)
+]
+Seed = Annotated[int, typer.Option(help="Of all random numbers.", rich_help_panel=TRAINING)]
+Fit = Annotated[Literal["crop", "pad"], typer.Option(help="Crop or pad photos to squares.", rich_help_panel=PHOTOS)]
+Flip = Annotated[bool, typer.Option("--flip", help="Train on mirrored photos too.", rich_help_panel=PHOTOS)]
+RandomCrop = Annotated[
+    bool, typer.Option("--random-crop", help="Train on crops at random places.", rich_help_panel=PHOTOS)
+]
 NumClassImages = Annotated[
     int,
     typer.Option(
-        "--num-class-images", "--prior", min=0, help="Class images to generate and train on too (prior preservation)."
+        "--num-class-images",
+        "--prior",
+        min=0,
+        help="Class images to generate and train on too (prior preservation).",
+        rich_help_panel=TRAINING,
     ),
 ]
 MixedPrecision = Annotated[
     Literal["no", "bf16", "fp16"],
-    typer.Option("--mixed-precision", "--precision", help="Mixed precision; fp16 needs a GPU."),
+    typer.Option("--mixed-precision", "--precision", help="Mixed precision; fp16 needs a GPU.", rich_help_panel=MEMORY),
 ]
 GradientAccumulationSteps = Annotated[
     int,
     typer.Option(
-        "--gradient-accumulation-steps", "--accumulate", help="Compute each step's batch in so many parts: less memory."
+        "--gradient-accumulation-steps",
+        "--accumulate",
+        help="Compute each step's batch in so many parts: less memory.",
+        rich_help_panel=MEMORY,
     ),
 ]
 GradientCheckpointing = Annotated[
     bool,
-    typer.Option("--gradient-checkpointing", "--checkpointing", help="Recompute activations: less memory, more time."),
+    typer.Option(
+        "--gradient-checkpointing",
+        "--checkpointing",
+        help="Recompute activations: less memory, more time.",
+        rich_help_panel=MEMORY,
+    ),
 ]
 SnrGamma = Annotated[
-    float | None, typer.Option("--snr-gamma", "--min-snr", help="Gamma of min-SNR weighting, usually 5.")
+    float | None,
+    typer.Option("--snr-gamma", "--min-snr", help="Gamma of min-SNR weighting, usually 5.", rich_help_panel=TRAINING),
 ]
 MaskedLoss = Annotated[
     bool,
-    typer.Option("--masked-loss", help="Train where the photos' masks are white only (a-masklabel.png beside a.jpg)."),
+    typer.Option(
+        "--masked-loss",
+        help="Train where the photos' masks are white only (a-masklabel.png beside a.jpg).",
+        rich_help_panel=TRAINING,
+    ),
 ]
 Together = Annotated[
-    int, typer.Option(min=1, help="Of a list: concepts trained in the same steps, if the method allows it.")
+    int,
+    typer.Option(
+        min=1, help="Of a list: concepts trained in the same steps, if the method allows it.", rich_help_panel=TRAINING
+    ),
 ]
-PreviewEvery = Annotated[int, typer.Option(help="Steps between preview images; 0 for none.")]
+PreviewEvery = Annotated[int, typer.Option(help="Steps between preview images; 0 for none.", rich_help_panel=WATCHING)]
 PreviewPage = Annotated[
-    Path | None, typer.Option("--preview-page", help="After each commit, generate all concepts on this HTML page.")
+    Path | None,
+    typer.Option(
+        "--preview-page", help="After each commit, generate all concepts on this HTML page.", rich_help_panel=WATCHING
+    ),
 ]
-TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Log losses for TensorBoard (extra: track).")]
+TensorBoard = Annotated[
+    bool, typer.Option("--tensorboard", help="Log losses for TensorBoard (extra: track).", rich_help_panel=WATCHING)
+]
 Score = Annotated[
     Literal["all", "forecast", "new", "none"],
     typer.Option(
         help="Which concepts are sampled for scores: all; the new, those that moved by the forecast of forgetting, "
-        "and two in turn; new ones only; or none, and then there are no scores."
+        "and two in turn; new ones only; or none, and then there are no scores.",
+        rich_help_panel=SCORES,
     ),
 ]
-NoScore = Annotated[bool, typer.Option("--no-score", help="The same as --score none.")]
+NoScore = Annotated[bool, typer.Option("--no-score", help="The same as --score none.", rich_help_panel=SCORES)]
 Until = Annotated[
     str | None,
     typer.Option(
         metavar="identity:SHARE",
         help="Early stopping: when identity alignment with --references reaches this share of its ceiling, such as "
         "identity:0.95.",
+        rich_help_panel=SCORES,
     ),
 ]
 CheckEvery = Annotated[
@@ -95,6 +133,7 @@ CheckEvery = Annotated[
         min=1,
         help="Steps from one check of --until to the next. Each generates 8 images (16 on bases for photographs) in "
         "20 denoising steps.",
+        rich_help_panel=SCORES,
     ),
 ]
 MaxForgetting = Annotated[
@@ -103,6 +142,7 @@ MaxForgetting = Annotated[
         min=0,
         help="Stage the concept instead of committing it if the identity score of an earlier one falls by more than "
         "this below its best, such as 0.1; decide with commit or discard.",
+        rich_help_panel=SCORES,
     ),
 ]
 

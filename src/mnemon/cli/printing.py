@@ -2,9 +2,12 @@
 
 import json
 import logging
+import signal
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -12,8 +15,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from mnemon.names import printable
+from mnemon.verdict import KEPT, identity_before
 
 err = Console(stderr=True)
 out = Console()
@@ -55,6 +60,8 @@ class Bar:
     def __init__(self, shown: Progress, title: str, after: float) -> None:
         self._shown, self._start = shown, time.monotonic() + after
         self._task = shown.add_task(title, total=None, logs="")
+        self._scored = 0
+        self.to_score: int | None = None
 
     def __call__(self, done: int, total: int, logs: Mapping[str, float]) -> None:
         if time.monotonic() >= self._start:
@@ -69,8 +76,13 @@ class Bar:
         self._shown.update(self._task, description=title, logs="")
 
     def scored(self, concept: str | None, images: object) -> None:
-        """For `on_images`: scoring takes its time too."""
-        self.rename("scoring general prompts" if concept is None else f"scoring <{concept}>")
+        """For `on_images`: scoring takes its time too, and has a bar of its own; at most `to_score` sets of images."""
+        if not self._scored:
+            self._shown.update(self._task, visible=False)
+            self._task = self._shown.add_task("scoring", total=self.to_score, logs="")
+        self._scored += 1
+        what = "general prompts" if concept is None else f"<{concept}>"
+        self._shown.update(self._task, completed=self._scored, description=f"scoring, {what} done")
 
 
 @contextmanager
@@ -94,6 +106,36 @@ def progress(title: str, after: float = 0.0) -> Iterator[Bar]:
         shown.stop()
 
 
+@contextmanager
+def stopping_between_steps(bar: Bar) -> Iterator[Callable[[int, int, Mapping[str, float]], None]]:
+    """Yields what is to be called after each step: between the first step and the last Ctrl-C waits for the end of the
+    step, so that the checkpoint has all of it. A second Ctrl-C does not wait."""
+    asked = training = False
+
+    def ask(signum: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked or not training:
+            raise KeyboardInterrupt
+        asked = True
+        note("Stopping after this step; Ctrl-C again does not wait.")
+
+    def on_step(done: int, total: int, logs: Mapping[str, float]) -> None:
+        nonlocal training
+        training = done < total
+        bar(done, total, logs)
+        if asked:
+            raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield on_step
+        return
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield on_step
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
     made = Table(*columns, box=SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
     for row in rows:
@@ -102,21 +144,22 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
 
 
 def row_table(row: Mapping[str, Any], library: Any) -> Table:
-    """One row of the score matrix: every concept so far, how its identity changed since it was last scored, and what
-    photos of it reach against one another."""
-    entries, before = library.concepts(), _identity_before(row, library)
+    """One row of the score matrix: every concept so far, its identity when it was last scored, now, and the change."""
+    entries, before = library.concepts(), earlier_scores(row, library)
     lines = []
     for name, scores in row["concepts"].items():
         identity, image = scores["identity_alignment"], scores["image_alignment"]
-        change = None if identity is None or name not in before else identity - before[name]
+        was = None if identity is None else before.get(name)
         lines.append(
-            (name, number(identity), "–" if change is None else f"{change:+.3f}",
-             share(identity, scores["identity_ceiling"]), number(image), share(image, scores["image_ceiling"]),
-             number(scores["text_alignment"]), _against(scores, entries.get(name)))
+            (name, number(was), number(identity), _change(was, identity), share(identity, scores["identity_ceiling"]),
+             number(image), share(image, scores["image_ceiling"]), number(scores["text_alignment"]),
+             _against(scores, entries.get(name)))
         )  # fmt: skip
-    columns = ("concept", "identity", "change", "of ceiling", "image", "of ceiling", "text", "scored against")
-    made = table(columns, lines)
-    made.caption = f"text alignment of general prompts: {number(row['general']['text_alignment'])}"
+    made = table(("concept", "was", "now", "change", "share", "image", "share", "text", "scored against"), lines)
+    made.caption = (
+        "was, now: identity alignment; share: of what the photos reach among themselves\n"
+        f"text alignment of general prompts: {number(row['general']['text_alignment'])}"
+    )
     if kept := [scores["movement"] for scores in row["concepts"].values() if "sampled" in scores]:
         made.caption += (
             f"\n{len(kept)} keep earlier scores: what their prompts read gives keys and values that moved by "
@@ -125,14 +168,17 @@ def row_table(row: Mapping[str, Any], library: Any) -> Table:
     return made
 
 
-def _identity_before(row: Mapping[str, Any], library: Any) -> dict[str, float]:
-    """Each concept's identity alignment in the newest other row with the same encoders and settings that has it."""
-    found: dict[str, float] = {}
-    for other in library.rows().values():
-        if other != row and (other["encoders"], other["settings"]) == (row["encoders"], row["settings"]):
-            identities = {name: scores["identity_alignment"] for name, scores in other["concepts"].items()}
-            found |= {name: value for name, value in identities.items() if value is not None}
-    return found
+def earlier_scores(row: Mapping[str, Any], library: Any) -> dict[str, float]:
+    """Each concept's identity alignment when it was last scored before this row."""
+    return identity_before(row, list(library.rows().values()))
+
+
+def _change(was: float | None, now: float | None) -> Text | str:
+    """The change, red where something was forgotten."""
+    if was is None or now is None:
+        return "–"
+    style = "red" if now < KEPT * was else "green" if now > was else ""
+    return Text(f"{now - was:+.3f}", style)
 
 
 def _against(scores: Mapping[str, Any], entry: Any) -> str:

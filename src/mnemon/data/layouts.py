@@ -1,6 +1,6 @@
 """A concept from a folder: photos with captions and masks beside them, an imagefolder, or kohya's folders."""
 
-import re
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +16,9 @@ from mnemon.data.metadata import metadata_in, note_metadata_above, photo_inside,
 from mnemon.data.reading import HEIC, MAX_PIXELS, NEEDS_HEIC, is_image
 from mnemon.data.report import ReadingReport
 from mnemon.errors import MnemonError
-from mnemon.names import NAME, check_name
+from mnemon.names import NAME, check_name, safe_name
+
+log = logging.getLogger("mnemon")
 
 
 def concept_from_folder(
@@ -116,19 +118,21 @@ def existing_folder(path: str | Path) -> Path:
 
 
 def name_of_folder(folder: Path) -> str:
-    """The folder's own name, for a concept without one.
+    """The folder's own name, for a concept without one; made a safe identifier, with a word, if it is none.
 
     Raises:
-        MnemonError: it is no safe identifier.
+        MnemonError: no letter of it is left then.
     """
     name = folder.resolve().name
     if NAME.fullmatch(name):
         return name
-    safe = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_0123456789") or "rex"
-    raise MnemonError(
-        f"The name of the folder '{folder}' cannot name a concept: give the concept a name of its own, "
-        f"for example '{safe[:40]}'."
-    )
+    if (safe := safe_name(name)) is None:
+        raise MnemonError(
+            f"The name of the folder '{folder}' cannot name a concept: give the concept a name of its own "
+            "(--name), for example 'rex'."
+        )
+    log.warning("The folder '%s' cannot be named in a prompt as it is: its concept is <%s>.", name, safe)
+    return safe
 
 
 def _named(folder: Path, name: str | None, words: FolderWords | None) -> str:

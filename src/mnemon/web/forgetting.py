@@ -4,7 +4,7 @@ from pathlib import Path
 
 from mnemon.data.reading import is_image
 from mnemon.evaluation import ScoreMatrix, matrix_from_rows
-from mnemon.evaluation.verdict import in_words
+from mnemon.verdict import in_words
 from mnemon.web.timeline import image_of, revisions
 from mnemon.web.workspace import Workspace
 

@@ -36,7 +36,7 @@ class ForgettingTab:
         self.words = gr.Markdown(elem_id="verdict")
         self.heat = gr.HTML(js_on_load=TELL, elem_id="heat")
         self.images = gr.Gallery(
-            label="Choose a cell: its image beside the photos", columns=5, height=220, interactive=False,
+            label="Choose a cell: its image beside the photos", columns=5, height=280, interactive=False,
             allow_preview=False, object_fit="contain", visible=False, elem_id="cell-images",
         )  # fmt: skip
         self.curves = gr.HTML(css_template=CHART)

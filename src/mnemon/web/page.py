@@ -1,5 +1,6 @@
 """The page: five tabs on one library."""
 
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -16,7 +17,8 @@ from mnemon.web.workspace import Workspace
 FONTS = ["system-ui", "sans-serif"]
 THEME = gr.themes.Soft(
     primary_hue="teal", neutral_hue="slate", font=FONTS, font_mono=["ui-monospace", "monospace"]
-).set(  # with a contrast of 4.5 or more
+).set(  # text with a contrast of 4.5 or more
+    background_fill_primary="*neutral_50",
     button_primary_background_fill="*primary_700",
     button_primary_background_fill_hover="*primary_800",
     button_primary_background_fill_dark="*primary_700",
@@ -35,7 +37,7 @@ STYLE = """
 .scroll { overflow-x: auto; }
 .scroll table { border-collapse: collapse; border: 0 !important; }
 .scroll th, .scroll td { padding: 4px 8px; text-align: center; white-space: nowrap; border: 0 !important; }
-.scroll tr { border-bottom: 1px solid var(--border-color-primary) !important; }
+.scroll tr { border: 0 !important; border-bottom: 1px solid var(--border-color-primary) !important; }
 .scroll td img { border-radius: 6px; margin: 0 !important; }
 .heat button { min-width: 56px; padding: 8px 4px; border: 0; border-radius: 4px; cursor: pointer; }
 .heat button:focus-visible { outline: 3px solid var(--color-accent); }
@@ -60,17 +62,21 @@ def build_page(workspace: Workspace) -> gr.Blocks:
     with gr.Blocks(title=f"mnemon · {workspace.library.name}", analytics_enabled=False) as page:
         headline = gr.Markdown()
         with gr.Tabs():
-            with gr.Tab("Teach"):
+            with gr.Tab("Teach") as teach_tab:
                 teach.build()
             with gr.Tab("Draw") as draw_tab:
                 draw.build()
             private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
             draw_tab.select(clear(draw.show), None, draw.outputs, **private)
+            tabs = [teach_tab, draw_tab]
             for title, tab in others.items():
                 with gr.Tab(title) as shown:
                     tab.build()
                 shown.select(clear(tab.show), None, tab.outputs, **private)
-        page.load(lambda: _headline(workspace), None, headline, **private)
+                tabs.append(shown)
+        for event in (page.load, *(tab.select for tab in tabs)):
+            event(lambda: _headline(workspace), None, headline, **private)
+        teach.ended.change(lambda: _headline(workspace), None, headline, **private)
         page.load(clear(teach.show), None, teach.shown, **private)
     page.queue(default_concurrency_limit=8, max_size=64)
     return page
@@ -81,7 +87,6 @@ def _headline(workspace: Workspace) -> str:
     if opened is None:
         return f"## mnemon\n{markdown(workspace.library.name)}: a new library"
     names = ", ".join(f"<{name}>" for name in opened.names()) or "no concept"
-    facts = (
-        f"{workspace.library.name}: {names} · {opened.method_name} on '{opened.base_name}', revision {opened.revision}"
-    )
-    return f"## mnemon\n{markdown(facts)}"
+    base = opened.base_name if opened.base_name == "world" else Path(opened.base_name).name
+    what = f"{opened.method_name} on '{base}', revision {opened.revision}"
+    return f"## mnemon\n{markdown(f'{workspace.library.name}: {names} · {what}')}"

@@ -88,11 +88,12 @@ class TeachTab:
             )
             self.losses = gr.LinePlot(x="step", y="loss", title="Loss", height=220, visible=False)
         self.timer = gr.Timer(1.0, active=False)
+        self.ended = gr.State("")
 
     @property
     def shown(self) -> list[Any]:
         """What `show` fills."""
-        return [self.status, self.stop, self.resume, self.samples, self.losses, self.timer]
+        return [self.status, self.stop, self.resume, self.samples, self.losses, self.timer, self.ended]
 
     def _wire(self) -> None:
         private = {"api_visibility": "private"}
@@ -178,6 +179,7 @@ class TeachTab:
             gr.Gallery(value=samples, visible=bool(samples)),
             gr.LinePlot(value=smoothed(losses), visible=len(losses) > 2),
             gr.Timer(active=running),
+            "" if running or progress is None else progress.message,
         ]
 
 

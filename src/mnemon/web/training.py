@@ -14,6 +14,7 @@ from mnemon.data import Concept, concept_from_folder
 from mnemon.errors import MnemonError
 from mnemon.files import write_json
 from mnemon.training import PhotoSettings, TrainingSettings
+from mnemon.verdict import identity_before, in_words
 from mnemon.web.records import read_record
 from mnemon.web.workspace import Workspace
 
@@ -117,7 +118,8 @@ class Training:
         else:
             (self._workspace.photos / self.request.name / UNFINISHED).unlink(missing_ok=True)
             self.progress = replace(self.progress, row=result.row)
-            self._end("done", f"learned in {result.training_seconds:.0f} s; the library is at {result.revision}.")
+            said = f"learned in {result.training_seconds:.0f} s; the library is at revision {result.revision}."
+            self._end("done", f"{said} {self._verdict(result.row)}".strip())
 
     def _learn(self) -> api.LearnResult:
         workspace, request = self._workspace, self.request
@@ -160,6 +162,11 @@ class Training:
     def _on_images(self, name: str | None, images: Tensor) -> None:
         done, total = self.progress.scoring
         self.progress = replace(self.progress, scoring=(min(done + 1, total), total))
+
+    def _verdict(self, row: Mapping[str, Any] | None) -> str:
+        """The scores in words."""
+        opened = self._workspace.opened()
+        return in_words(row, identity_before(row, list(opened.rows().values()))) if row and opened else ""
 
     def _end(self, phase: Literal["done", "stopped", "failed"], message: str) -> None:
         self.progress = replace(self.progress, phase=phase, message=f"<{self.request.name}>: {message}")
