@@ -87,7 +87,8 @@ def test_one_concept_of_a_change_that_all_share_has_the_change(
     library = library_of(sd, concept(sd, "kiki", 1), replace(concept(sd, "rex", 2), deltas={}), method="joint")
     out = export(library, sd, tmp_path / "out", ["rex"])
     assert out.lora is not None and set(out.lora.ranks.values()) == {2}
-    assert "one change of the weights for all concepts" in out.notes[0] and out.notes[0] in (out.folder / "README.md").read_text()
+    assert "one change of the weights for all concepts" in out.notes[0]
+    assert out.notes[0] in (out.folder / "README.md").read_text()
     expected = drawn(library, sd, PROMPT)
     assert_same(plain.sample(sd, PROMPT, code=card_code(out.folder)), expected)
     assert_unlike(expected, drawn(library, sd, PROMPT, ("rex",)))
