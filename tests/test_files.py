@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from mnemon.errors import WriteError
 from mnemon.files import file_sha256, new_folder, write_bytes, write_json, write_png, write_text
 from mnemon.tensor_files import tensors_sha256, write_safetensors
 
@@ -74,9 +75,30 @@ def test_a_folder_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
 
 def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
     write_text(tmp_path / "out" / "mine", "")
-    with pytest.raises(OSError), new_folder(tmp_path / "out"):
+    with pytest.raises(WriteError, match="out' could not be written"), new_folder(tmp_path / "out"):
         pass
     assert [path.name for path in tmp_path.rglob("*")] == ["out", "mine"]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (".", "the folder that you are in"),
+        ("../here", "the folder that you are in"),
+        ("file/out", "could not be written"),
+        ("x" * 300, "could not be written"),
+        ("/proc/out", "could not be written"),
+    ],
+)
+def test_where_no_folder_can_be_made_one_sentence_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, said: str
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    Path("file").touch()
+    with pytest.raises(WriteError, match=said), new_folder(Path(name)):
+        pass
+    assert [path.name for path in Path().iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o027, 0o077, 0o002])

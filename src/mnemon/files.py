@@ -78,17 +78,25 @@ def check_writable(folder: Path) -> None:
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """A folder beside `path` to fill: renamed to `path`, which may be an empty folder, when the block ends without an
-    error, else removed. Its files get the mode of new files."""
-    make_folder(path.parent)
-    aside = path.with_name(f".{path.name}.part")
-    shutil.rmtree(aside, ignore_errors=True)  # of a call that was cut short
-    aside.mkdir()
+    error, else removed. Its files get the mode of new files.
+
+    Raises:
+        WriteError: it cannot be made there, or be put in the place of the current folder.
+    """
+    with writing(path):
+        if path.exists() and path.samefile(Path.cwd()):
+            raise WriteError(f"'{path}' is the folder that you are in, which cannot be replaced: name one inside.")
+        aside = path.with_name(f".{path.name}.part")
+        make_folder(path.parent)
+        shutil.rmtree(aside, ignore_errors=True)  # of a call that was cut short
+        aside.mkdir()
     try:
         yield aside
-        set_default_modes(aside)
-        if path.exists():
-            path.rmdir()
-        os.replace(aside, path)
+        with writing(path):
+            set_default_modes(aside)
+            if path.exists():
+                path.rmdir()
+            os.replace(aside, path)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise

@@ -30,7 +30,7 @@ from mnemon.export.naming import (
 )
 from mnemon.export.pipeline_folder import write_pipeline
 from mnemon.export.selection import Selection, select
-from mnemon.files import new_folder, write_text
+from mnemon.files import new_folder, write_text, writing
 from mnemon.library import Library
 from mnemon.models import Base
 from mnemon.tensor_files import write_safetensors
@@ -86,8 +86,9 @@ def export(
         raise MnemonError(f"There is no export '{kind}'; there are: {', '.join(KINDS)}.")
     if rank_selection is not None and not rank_selection.exact and kind not in (DIFFUSERS, KOHYA, COMFY):
         raise MnemonError(f"A rank or a share of the energy is for LoRA files; an export as '{kind}' needs neither.")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise MnemonError(f"{folder} is not an empty folder: choose another place for the export.")
+    with writing(folder):
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise MnemonError(f"{folder} is not an empty folder: choose another place for the export.")
     selection = select(library, base, names, kind)
     with new_folder(folder) as aside:
         lora, notes = _write(selection, aside, rank_selection or RankSelection(), dtype)
