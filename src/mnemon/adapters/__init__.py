@@ -11,13 +11,14 @@
 
 from mnemon.adapters.attach import Attached, attach
 from mnemon.adapters.delta import Delta
-from mnemon.adapters.dense import Dense, mean_deltas, sum_deltas, zeros
+from mnemon.adapters.dense import Dense, SummedDeltas, mean_deltas, sum_deltas, zeros
 from mnemon.adapters.files import KINDS, load_deltas, save_deltas
 from mnemon.adapters.low_rank import LowRank
 from mnemon.adapters.masked_low_rank import MaskedLowRank
 from mnemon.adapters.merging import Merged, merge
 from mnemon.adapters.per_sample import NO_ADAPTER, PerSampleAdapters
 from mnemon.adapters.sparse import Sparse
+from mnemon.adapters.stored import StoredDeltas
 
 __all__ = [
     "KINDS",
@@ -30,6 +31,8 @@ __all__ = [
     "Merged",
     "PerSampleAdapters",
     "Sparse",
+    "StoredDeltas",
+    "SummedDeltas",
     "attach",
     "load_deltas",
     "mean_deltas",

@@ -1,6 +1,6 @@
 """A dense change of a weight matrix."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -44,12 +44,30 @@ def sum_deltas(deltas: list[Mapping[str, Delta]]) -> dict[str, Dense]:
 
     Sums of products, not products of sums: each delta's matrix is formed first, in fp32.
     """
-    totals: dict[str, Tensor] = {}
-    for change in deltas:
-        for target, delta in change.items():
-            matrix = delta.matrix().detach()
-            totals[target] = totals[target] + matrix.to(totals[target].device) if target in totals else matrix
-    return {target: Dense(total.clone()) for target, total in totals.items()}
+    return dict(SummedDeltas(deltas))
+
+
+class SummedDeltas(Mapping[str, Dense]):
+    """As `sum_deltas`, bit for bit, but each layer is summed when it is asked for, and kept nowhere."""
+
+    def __init__(self, deltas: Sequence[Mapping[str, Delta]]) -> None:
+        self._deltas = deltas
+        self._targets = dict.fromkeys(target for change in deltas for target in change)
+
+    def __getitem__(self, target: str) -> Dense:
+        if target not in self._targets:
+            raise KeyError(target)
+        parts = (change[target].matrix().detach() for change in self._deltas if target in change)
+        total = next(parts).clone()  # not the memory of a stored change
+        for part in parts:
+            total = total + part.to(total.device)
+        return Dense(total)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._targets)
+
+    def __len__(self) -> int:
+        return len(self._targets)
 
 
 def mean_deltas(deltas: list[Mapping[str, Delta]]) -> dict[str, Dense]:

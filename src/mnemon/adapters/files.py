@@ -36,7 +36,7 @@ def load_deltas(tensors: Mapping[str, Tensor]) -> dict[str, Delta]:
     """
     states: dict[tuple[str, str], dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
-        target, kind, name = _parts(key)
+        target, kind, name = split_key(key)
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise MnemonError(f"The tensor '{key}' holds values that are not finite.")
         states.setdefault((target, kind), {})[name] = tensor
@@ -50,7 +50,12 @@ def load_deltas(tensors: Mapping[str, Tensor]) -> dict[str, Delta]:
     return deltas
 
 
-def _parts(key: str) -> tuple[str, str, str]:
+def split_key(key: str) -> tuple[str, str, str]:
+    """Target module, kind and name of a stored tensor.
+
+    Raises:
+        MnemonError: it is none of a delta.
+    """
     parts = key.rsplit(".", 2)
     if len(parts) != 3 or parts[1] not in KINDS:
         raise MnemonError(f"The tensor '{key}' is not '<layer>.<kind>.<name>' with a kind of {', '.join(KINDS)}.")

@@ -43,8 +43,10 @@ def merge(target_modules: Mapping[str, nn.Module], deltas: Mapping[str, Delta]) 
         MnemonError: a target module is unknown, a shape does not fit, the weight is quantised, or W0 + Δ is not finite.
             Nothing is merged then.
     """
-    check_fit(target_modules, deltas)
-    merged = {target: _merged_weight(target, target_modules[target], delta) for target, delta in deltas.items()}
+    merged: dict[str, Tensor] = {}
+    for target, delta in deltas.items():  # each is looked at once: it may be summed, or read, only now
+        check_fit(target_modules, {target: delta})
+        merged[target] = _merged_weight(target, target_modules[target], delta)
     originals = [(target_modules[target], _weight(target_modules[target])) for target in merged]
     for target, weight in merged.items():
         _set_weight(target_modules[target], weight)

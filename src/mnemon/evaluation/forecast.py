@@ -59,7 +59,7 @@ def movements(
 ) -> dict[str, float]:
     """m_j of every concept of `before`, by name; `features` gives what its prompts read (`prompt_features`)."""
     concepts = before.concepts
-    if type(after.method).compose is Method.compose and not after.method.per_prompt:
+    if after.method.is_sum and not after.method.per_prompt:
         # W_t is a sum: what the new concepts add is the whole difference.
         known = {concept.name for concept in concepts}
         after = replace(after, concepts=[one for one in after.concepts if one.name not in known])

@@ -9,7 +9,7 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
-from mnemon.adapters import load_deltas, save_deltas
+from mnemon.adapters import Delta, StoredDeltas, load_deltas, save_deltas
 from mnemon.files import make_folder, sync_folder
 from mnemon.library.entry import DELTAS, EXTRA, TOKENS, File
 from mnemon.library.hashed import RESTORE, check_file
@@ -40,14 +40,16 @@ def read_concept(
     files: Mapping[str, File],
     facts: Mapping[str, Any],
     remedy: str = RESTORE,
+    stored: bool = False,
 ) -> TrainedConcept:
-    """The concept that `write_concept` wrote as `files`, freshly read from disk.
+    """The concept that `write_concept` wrote as `files`, freshly read from disk; `stored` leaves its deltas there.
 
     Raises:
         MnemonError: a file is missing or was changed; the message ends in `remedy`.
     """
     for file_name, file in files.items():
         check_file(folder / file_name, file.sha256, file.bytes, remedy)
-    deltas, tokens = load_deltas(load_file(folder / DELTAS)), load_file(folder / TOKENS)
+    deltas: Mapping[str, Delta] = StoredDeltas(folder / DELTAS) if stored else load_deltas(load_file(folder / DELTAS))
+    tokens = load_file(folder / TOKENS)
     extra = load_file(folder / EXTRA) if EXTRA in files else {}
     return TrainedConcept(name, class_noun, deltas, tokens, dict(facts), extra)

@@ -63,13 +63,16 @@ class Library(History):
                 f"not on '{base.name}' ({base.fingerprint[:12]}): open it with the base it was made on."
             )
 
-    def learned(self) -> list[TrainedConcept]:
+    def learned(self, stored: bool = False) -> list[TrainedConcept]:
         """The concepts of this revision in order of learning, freshly read from disk.
+
+        Args:
+            stored: their deltas stay in their files, and are read whenever they are asked for.
 
         Raises:
             MnemonError: a file of a concept is missing or was changed; the message names it.
         """
-        return [self._read_learned(entry) for entry in self.concepts().values()]
+        return [self._read_learned(entry, stored) for entry in self.concepts().values()]
 
     def commit(
         self,
@@ -145,6 +148,6 @@ class Library(History):
         """
         return recomputable.read_fused(self.path, self.revision, self.checksum)
 
-    def _read_learned(self, entry: Entry) -> TrainedConcept:
+    def _read_learned(self, entry: Entry, stored: bool) -> TrainedConcept:
         folder = self.path / "concepts" / entry.folder
-        return read_concept(folder, entry.concept, entry.class_noun, entry.files, entry.facts, entry.remedy)
+        return read_concept(folder, entry.concept, entry.class_noun, entry.files, entry.facts, entry.remedy, stored)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from mnemon.adapters import Delta, sum_deltas
+from mnemon.adapters import Delta, SummedDeltas, sum_deltas
 from mnemon.errors import MnemonError
 from mnemon.methods import parts
 from mnemon.models.base import Base, Tokens
@@ -265,6 +265,17 @@ class Method(ABC):
         Where a method `fuses`, this is the fusion: it may take its time, and its result is stored.
         """
         return dict(sum_deltas([concept.deltas for concept in learned]))
+
+    @property
+    def is_sum(self) -> bool:
+        """Whether `compose` is the sum of the concepts' deltas, layer by layer."""
+        return type(self).compose is Method.compose
+
+    def merged_changes(self, base: Base, learned: Sequence[TrainedConcept]) -> Mapping[str, Delta]:
+        """As `compose`, for one who looks at every layer once, as `merge` does: a sum is formed layer by layer then."""
+        if self.is_sum:
+            return SummedDeltas([concept.deltas for concept in learned])
+        return self.compose(base, learned)
 
     def branches(self, base: Base, learned: Sequence[TrainedConcept], prompt: str) -> list[dict[str, Delta]]:
         """For methods that compose `per_prompt`: the adapter sets under which the prompt is denoised. With several, the

@@ -121,7 +121,7 @@ class Composed:
             self._merge(self.learned)
 
     def _merge(self, learned: Sequence[TrainedConcept]) -> None:
-        fused = self._fused if self._fused is not None else self.method.compose(self.base, learned)
+        fused = self._fused if self._fused is not None else self.method.merged_changes(self.base, learned)
         self._merged = merge(every_layer(self.base), fused)
 
     def _adapters_of(self, prompt: str) -> list[dict[str, Delta]]:
@@ -149,4 +149,4 @@ def _tell(on_step: OnStep, before: int, own: int, batches: int, done: int, of: i
 def compose_library(library: Library, base: Base) -> Composed:
     """The base with a library's concepts in it; a fusion is read, or computed and kept."""
     fused = fused_changes(library, base) if library.method.fuses else None
-    return Composed(base, library.method, library.learned(), fused)
+    return Composed(base, library.method, library.learned(stored=library.method.is_sum), fused)

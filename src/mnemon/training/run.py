@@ -104,7 +104,7 @@ class Run:
             }
             undo.enter_context(base.using_tokens(self.earlier_tokens))
             if not method.on_bare_base:
-                undo.enter_context(merge(every_layer(base), method.compose(base, self.earlier)))
+                undo.enter_context(merge(every_layer(base), method.merged_changes(base, self.earlier)))
             self.group.attach(base)
             undo.callback(self.group.detach)
             if self.settings.gradient_checkpointing:
