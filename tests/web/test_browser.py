@@ -3,12 +3,18 @@
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mnemon import api
 from mnemon.library import Library
+from mnemon.methods.lora import Lora
+from mnemon.models import load_base
+from mnemon.training import TrainingSettings
+from mnemon.world import thing_concept
 from tests.web.conftest import photo
 from tests.web.serving import Server, serving
 
@@ -144,16 +150,41 @@ def test_a_killed_server_loses_no_training(browser: Any, tmp_path: Path, world_f
         tab.page.get_by_text("step 5").first.wait_for()
         tab.page.reload()  # the training is the server's
         tab.page.get_by_text("of 5000").first.wait_for()
-        tab.page.locator("#stop").click()
-        tab.page.get_by_text("Stopped after").wait_for()
+        second = Tab(browser, server)
+        teach(second, photos, "tom", "cat", 1)
+        second.page.get_by_text("The model is busy learning <rex>").wait_for()
+        second.close()
         tab.close()
     with serving(library, *new) as server:
         tab = Tab(browser, server)
-        tab.page.get_by_text("is not finished").wait_for()
+        tab.page.get_by_text("<rex> is not finished").wait_for()
         tab.page.locator("#resume").click()
         tab.page.get_by_text("of 5000").first.wait_for()
         tab.page.locator("#stop").click()
         tab.page.get_by_text("Stopped after").wait_for()
+        tab.close()
+
+
+def test_names_with_markup_are_text(browser: Any, tmp_path: Path, world_folder: Path) -> None:
+    markup = "<img src=x onerror=alert(1)>"
+    library = tmp_path / "lib"
+    base, training = load_base(str(world_folder)), TrainingSettings(steps=1, batch_size=1)
+    concept = replace(thing_concept("sip", 201, "mug").photos(2, seed=1), class_noun=markup)
+    concept = replace(concept, photos=tuple(replace(one, caption=None) for one in concept.photos))
+    api.learn(library, concept, base=base, method=Lora(rank=2), training=training, scored=False)
+    dropped = photo(tmp_path / "dropped" / f"{markup}.png")
+    with serving(library) as server:
+        tab = Tab(browser, server)
+        tab.page.on("dialog", lambda dialog: tab.errors.append(dialog.message))
+        tab.page.locator("#photos input[type=file]").set_input_files([str(dropped)])
+        tab.page.get_by_text("photos to learn from").wait_for()
+        tab.page.locator("#name input, #name textarea").fill(f"!{'<>' * 3}!")
+        tab.page.locator("#learn").click()
+        tab.page.get_by_text("has no letter that a name could have").wait_for()
+        for name in ("Draw", "Timeline", "Forgetting", "Take along"):
+            tab.open(name)
+            tab.page.wait_for_timeout(500)
+        assert tab.page.locator("img[src='x']").count() == 0
         tab.close()
 
 

@@ -14,7 +14,7 @@ from mnemon.web.handlers import clear, markdown, number
 from mnemon.web.region_rows import RegionRows
 from mnemon.web.workspace import Workspace
 
-NEWEST = "the newest"
+NEWEST, DEFAULT = "the newest", "the default"
 
 
 @dataclass
@@ -53,7 +53,9 @@ class DrawTab:
             self.seed = gr.Number(label="Seed of the first image", value=0, precision=0, elem_id="seed")
             self.steps = gr.Slider(1, MOST_STEPS // 10, value=30, step=1, label="Denoising steps")
             self.guidance = gr.Slider(1, 15, value=4, step=0.5, label="Guidance: how closely the prompt is followed")
-            self.sampler = gr.Dropdown(["default"], value="default", label="Sampler")
+            self.sampler = gr.Dropdown(
+                [DEFAULT], value=DEFAULT, label="Sampler", info="More to choose from after the first image"
+            )
             self.at = gr.Dropdown([NEWEST], value=NEWEST, label="Revision of the library")
 
     def _images(self) -> None:
@@ -96,7 +98,7 @@ class DrawTab:
     @property
     def outputs(self) -> list[Any]:
         """What `show` fills."""
-        return [self.chips, self.at, self.gallery, *self.regions.prompts]
+        return [self.chips, self.at, self.sampler, self.gallery, *self.regions.prompts]
 
     def show(self) -> list[Any]:
         """The library and the gallery as they are now."""
@@ -106,6 +108,7 @@ class DrawTab:
         return [
             gr.Dataset(samples=[[name] for name in called.values()], visible=bool(called)),
             gr.Dropdown(choices=revisions, value=NEWEST),
+            gr.Dropdown(choices=[DEFAULT, *self.workspace.samplers]),
             self._gallery(),
             *(gr.Dropdown(choices=self.regions.choices()) for _ in self.regions.prompts),
         ]
@@ -119,7 +122,7 @@ class DrawTab:
         wish = Wish(
             prompt.strip(), negative.strip(), number(seed, "the seed", 0) or 0, number(count, "the images", 4) or 4,
             number(steps, "the steps", 30) or 30, float(guidance), self.regions.texts(*regions), bool(per_region),
-            None if sampler == "default" else sampler, None if at == NEWEST else int(at),
+            None if sampler == DEFAULT else sampler, None if at == NEWEST else int(at),
         )  # fmt: skip
         yield [gr.skip(), gr.Button("Drawing ...", interactive=False), gr.Button(visible=True)]
         try:

@@ -4,6 +4,7 @@ import queue
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -135,11 +136,12 @@ def region_texts(boxes: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
 def gallery(workspace: Workspace) -> list[tuple[Path, str]]:
     """The images, the newest first, and what each shows."""
     files = sorted(workspace.images.glob("[0-9]*.png"), reverse=True)[:SHOWN]
-    return [(file, caption(file)) for file in files]
+    return [(file, _caption(file, file.stat().st_mtime_ns)) for file in files]
 
 
-def caption(file: Path) -> str:
-    """A line of the image's settings."""
+@lru_cache(maxsize=2 * SHOWN)
+def _caption(file: Path, changed: int) -> str:
+    """A line of the image's settings, read once for as long as the file is not `changed`."""
     try:
         metadata = read_metadata(file)
     except MnemonError:

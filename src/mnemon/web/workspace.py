@@ -83,6 +83,11 @@ class Workspace:
         return self._base.resolution if self._base is not None else 64
 
     @property
+    def samplers(self) -> tuple[str, ...]:
+        """What the base can be sampled with, by diffusers' names; none while no base is loaded."""
+        return self._base.schedule.samplers if self._base is not None else ()
+
+    @property
     def doing(self) -> str:
         """What the model is busy with; "" if it is free."""
         return self._doing if self._model.locked() else ""
