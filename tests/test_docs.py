@@ -97,3 +97,12 @@ def test_options_of_shown_commands_exist(page):
         }
         unknown += [f"{name} {option}" for option in options if option not in known]
     assert not unknown
+
+
+def test_the_guide_walks_through_libraries_that_it_names():
+    """Its indented commands are run one after another; without a library they would look for `mnemon-library`."""
+    guide = next(page for page in PAGES if page.name == "guide.md").read_text(encoding="utf-8")
+    known = known_commands()
+    for shown in re.findall(r"^    mnemon (?:[^\n]*\\\n)*[^\n]*", guide, re.MULTILINE):
+        options = {option for one in known[shown.split()[1]].params for option in one.opts}
+        assert "--library" not in options or "--library" in shown, shown

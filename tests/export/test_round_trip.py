@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from mnemon.adapters import LowRank
 from mnemon.errors import MnemonError
 from mnemon.export import RankSelection, export
 from mnemon.library import Library
@@ -119,6 +120,20 @@ def test_half_precision_is_half_the_bytes_and_nearly_the_image(
     lora = export(library, sd, tmp_path / "lora", dtype=torch.float16)
     image = plain.sample(sd, PROMPT, code=card_code(lora.folder))
     assert_same(image, drawn(library, sd, PROMPT), within=0.02)
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-6])
+def test_what_16_bits_do_not_hold_is_said(sd: Base, library_of: Libraries, tmp_path: Path, size: float) -> None:
+    one = concept(sd, "rex", 1)
+    deltas = {
+        target: LowRank(size * delta.up.data, delta.down.data)
+        for target, delta in one.deltas.items()
+        if isinstance(delta, LowRank)
+    }
+    library = library_of(sd, replace(one, deltas=deltas))
+    made = export(library, sd, tmp_path / "half", dtype=torch.float16)
+    assert any("16 bits hold" in note for note in made.notes) == (size < 1)
+    assert not export(library, sd, tmp_path / "whole").notes
 
 
 def test_the_error_of_fewer_ranks_is_told_and_true(

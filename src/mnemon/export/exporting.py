@@ -35,6 +35,8 @@ from mnemon.library import Library
 from mnemon.models import Base
 from mnemon.tensor_files import write_safetensors
 
+ROUNDED = 0.01
+"""A relative error beyond is more than rounding."""
 LORA_NAME = "pytorch_lora_weights"
 """The file name that diffusers and the hub look for."""
 
@@ -189,6 +191,11 @@ def _notes(file: LoraFile, rank_selection: RankSelection) -> list[str]:
         notes.append(
             f"{len(file.whole)} layers are stored whole, under `.diff`: ComfyUI reads that, and A1111's kin; kohya's "
             "scripts pass over it. Give a rank or a share of the energy for these; diffusers has a format of its own."
+        )
+    if rank_selection.exact and file.error > ROUNDED:
+        notes.append(
+            f"16 bits hold these changes with a relative error of {file.error:.2e} (Frobenius norm) only, since they "
+            "are small: export without --half."
         )
     if not rank_selection.exact:
         notes.append(
