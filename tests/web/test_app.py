@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
 
@@ -12,7 +13,8 @@ from tests.web.conftest import photo
 from tests.web.serving import Answer, Server, serving
 
 pytestmark = pytest.mark.browser
-pytest.importorskip("gradio", reason="the page needs the extra web (gradio)")
+if find_spec("gradio") is None:  # not imported here: it is large, and this process does without
+    pytest.skip("the page needs the extra web (gradio)", allow_module_level=True)
 
 
 @pytest.fixture(scope="module")

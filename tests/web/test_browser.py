@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +20,22 @@ from tests.web.conftest import photo
 from tests.web.serving import Server, serving
 
 pytestmark = pytest.mark.browser
-pytest.importorskip("gradio", reason="the page needs the extra web (gradio)")
-sync_api = pytest.importorskip("playwright.sync_api", reason="a browser is driven by playwright")
+if find_spec("gradio") is None or find_spec("playwright") is None:
+    pytest.skip("the page needs the extra web (gradio), and a browser is driven by playwright", allow_module_level=True)
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 if CHROMIUM is None:
     pytest.skip("there is no Chromium to drive", allow_module_level=True)
 SHOTS = os.environ.get("MNEMON_SCREENSHOTS")
 """A folder for screenshots, to look at."""
-HARMLESS = ("Vega-Lite",)
-"""What Gradio's own parts say."""
+REFUSED = ("AbortError", "errored out")
+"""What Gradio's own parts say where a page is loaded anew, or the server refuses something."""
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
         browser.close()
@@ -70,8 +73,8 @@ class Tab:
         self.page.mouse.move(box["x"] + right * box["width"], box["y"] + bottom * box["height"], steps=4)
         self.page.mouse.up()
 
-    def close(self) -> None:
-        assert [error for error in self.errors if not any(known in error for known in HARMLESS)] == []
+    def close(self, *expected: str) -> None:
+        assert [error for error in self.errors if not any(known in error for known in expected)] == []
         foreign = [url for url in self.requests if not url.startswith((self.server.address, "data:", "blob:"))]
         assert foreign == []
         self.page.close()
@@ -90,6 +93,8 @@ def teach(tab: Tab, photos: list[Path], name: str, noun: str, steps: int) -> Non
 
 
 def test_from_photos_to_an_export(browser: Any, tmp_path: Path, taught: Path) -> None:
+    from playwright.sync_api import expect
+
     library = tmp_path / "lib"
     shutil.copytree(taught, library)
     photos = [photo(tmp_path / "dropped" / f"{number}.png", number) for number in range(5)]
@@ -104,7 +109,7 @@ def test_from_photos_to_an_export(browser: Any, tmp_path: Path, taught: Path) ->
 
         tab.open("Draw")
         page.get_by_text("<mein_hund> dog", exact=True).click()
-        sync_api.expect(page.locator("#prompt textarea")).to_have_value("a photo of <mein_hund> dog", timeout=60_000)
+        expect(page.locator("#prompt textarea")).to_have_value("a photo of <mein_hund> dog", timeout=60_000)
         page.get_by_role("button", name="Regions").click()
         for number, box in enumerate([(0.02, 0.05, 0.48, 0.95), (0.52, 0.05, 0.98, 0.95)], start=1):
             tab.drag(*box)
@@ -153,8 +158,8 @@ def test_a_killed_server_loses_no_training(browser: Any, tmp_path: Path, world_f
         second = Tab(browser, server)
         teach(second, photos, "tom", "cat", 1)
         second.page.get_by_text("The model is busy learning <rex>").wait_for()
-        second.close()
-        tab.close()
+        second.close(*REFUSED)
+        tab.close(*REFUSED)
     with serving(library, *new) as server:
         tab = Tab(browser, server)
         tab.page.get_by_text("<rex> is not finished").wait_for()
@@ -166,7 +171,7 @@ def test_a_killed_server_loses_no_training(browser: Any, tmp_path: Path, world_f
 
 
 def test_names_with_markup_are_text(browser: Any, tmp_path: Path, world_folder: Path) -> None:
-    markup = "<img src=x onerror=alert(1)>"
+    markup = "<u id=x>"
     library = tmp_path / "lib"
     base, training = load_base(str(world_folder)), TrainingSettings(steps=1, batch_size=1)
     concept = replace(thing_concept("sip", 201, "mug").photos(2, seed=1), class_noun=markup)
@@ -184,8 +189,8 @@ def test_names_with_markup_are_text(browser: Any, tmp_path: Path, world_folder: 
         for name in ("Draw", "Timeline", "Forgetting", "Take along"):
             tab.open(name)
             tab.page.wait_for_timeout(500)
-        assert tab.page.locator("img[src='x']").count() == 0
-        tab.close()
+        assert tab.page.locator("#x").count() == 0
+        tab.close(*REFUSED)
 
 
 def test_a_narrow_screen_has_no_sideways_scrolling(browser: Any, tmp_path: Path, taught: Path) -> None:

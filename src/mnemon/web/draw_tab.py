@@ -10,7 +10,7 @@ from mnemon.errors import MnemonError
 from mnemon.sampling import read_metadata
 from mnemon.web import drawing
 from mnemon.web.drawing import MOST_IMAGES, MOST_STEPS, Wish
-from mnemon.web.handlers import clear, markdown, number
+from mnemon.web.handlers import BUTTONS, clear, markdown, number
 from mnemon.web.region_rows import RegionRows
 from mnemon.web.workspace import Workspace
 
@@ -60,8 +60,8 @@ class DrawTab:
 
     def _images(self) -> None:
         self.gallery = gr.Gallery(
-            label="Images, the newest first", columns=4, height="auto", object_fit="contain", interactive=False,
-            elem_id="gallery",
+            buttons=BUTTONS, label="Images, the newest first", columns=4, height="auto", object_fit="contain",
+            interactive=False, elem_id="gallery",
         )  # fmt: skip
         self.chosen = gr.Markdown("Choose an image to see how it was made.")
         self.again = gr.Button("Again with these settings", visible=False, size="sm", elem_id="again")

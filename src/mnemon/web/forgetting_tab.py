@@ -10,7 +10,7 @@ from mnemon.evaluation import ScoreMatrix
 from mnemon.report.charts import line_chart
 from mnemon.report.rendering import TEMPLATES
 from mnemon.web import forgetting
-from mnemon.web.handlers import clear, markdown, text
+from mnemon.web.handlers import BUTTONS, clear, markdown, text
 from mnemon.web.workspace import Workspace
 
 TELL = """element.addEventListener('click', event => { const cell = event.target.closest('button[data-revision]');
@@ -36,8 +36,8 @@ class ForgettingTab:
         self.words = gr.Markdown(elem_id="verdict")
         self.heat = gr.HTML(js_on_load=TELL, elem_id="heat")
         self.images = gr.Gallery(
-            label="Choose a cell: its image beside the photos", columns=5, height=280, interactive=False,
-            allow_preview=False, object_fit="contain", visible=False, elem_id="cell-images",
+            buttons=BUTTONS, label="Choose a cell: its image beside the photos", columns=5, height=280,
+            interactive=False, allow_preview=False, object_fit="contain", visible=False, elem_id="cell-images",
         )  # fmt: skip
         self.curves = gr.HTML(css_template=CHART)
         self.heat.select(clear(self._cell), None, self.images, api_visibility="private")

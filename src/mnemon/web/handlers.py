@@ -15,6 +15,8 @@ from mnemon.errors import MnemonError
 
 F = TypeVar("F", bound=Callable[..., Any])
 MARKUP = set("\\`*_{}[]()#+!|$~<>&\"'")
+BUTTONS = ["download", "fullscreen"]
+"""Of images: without Gradio's button that sends them elsewhere."""
 log = logging.getLogger("mnemon")
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 from mnemon.errors import MnemonError
 from mnemon.names import safe_name
 from mnemon.web import estimate, uploads
-from mnemon.web.handlers import clear, markdown, number, text
+from mnemon.web.handlers import BUTTONS, clear, markdown, number, text
 from mnemon.web.training import Progress, Request, Trainings
 from mnemon.web.uploads import Dropped, Use
 from mnemon.web.workspace import Workspace
@@ -42,6 +42,7 @@ class TeachTab:
         )
         self.summary = gr.Markdown(uploads.summary([]))
         self.preview = gr.Gallery(
+            buttons=BUTTONS,
             label="Photos",
             columns=6,
             height=190,
@@ -84,7 +85,13 @@ class TeachTab:
             self.resume = gr.Button("Resume", visible=False, variant="primary", elem_id="resume")
         with gr.Row():
             self.samples = gr.Gallery(
-                label="As it is learned", columns=4, height=300, visible=False, interactive=False, elem_id="samples"
+                buttons=BUTTONS,
+                label="As it is learned",
+                columns=4,
+                height=300,
+                visible=False,
+                interactive=False,
+                elem_id="samples",
             )
             self.losses = gr.LinePlot(x="step", y="loss", title="Loss", height=220, visible=False)
         self.timer = gr.Timer(1.0, active=False)

@@ -10,7 +10,7 @@ from mnemon import api
 from mnemon.errors import MnemonError
 from mnemon.names import safe_file_name
 from mnemon.web import timeline
-from mnemon.web.handlers import clear, image, markdown, number, text
+from mnemon.web.handlers import BUTTONS, clear, image, markdown, number, text
 from mnemon.web.workspace import Workspace
 
 
@@ -31,7 +31,13 @@ class TimelineTab:
         self.compare = gr.Button("Compare", elem_id="compare")
         self.differences = gr.Markdown(elem_id="differences")
         self.slider = gr.ImageSlider(
-            label="Before and after", type="filepath", visible=False, interactive=False, height=320, max_height=320
+            buttons=BUTTONS,
+            label="Before and after",
+            type="filepath",
+            visible=False,
+            interactive=False,
+            height=320,
+            max_height=320,
         )
         with gr.Accordion("Remove or reorder", open=False):
             with gr.Row(equal_height=True):

@@ -101,9 +101,10 @@ class Training:
         self._thread.join(timeout)
 
     def previews(self) -> list[Path]:
-        """Images sampled so far, the newest first."""
+        """Images sampled so far, the newest first; those of an earlier training under this name are overtaken."""
         folder = self._workspace.library / "previews" / self.request.name
-        return sorted(folder.glob("step-*.png"), reverse=True)
+        files = sorted(folder.glob("step-*.png"), reverse=True)
+        return [file for file in files if int(file.stem.split("-")[1]) <= self.progress.step]
 
     def _run(self) -> None:
         try:
