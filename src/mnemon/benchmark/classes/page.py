@@ -8,6 +8,7 @@ from typing import Any
 
 from mnemon.benchmark.classes.figures import ACCURACY, COST, FIGURES, OTHERWISE, numbers_of
 from mnemon.benchmark.classes.protocols import PROTOCOLS
+from mnemon.classification import CLASSIFIERS
 from mnemon.evaluation.numbers import Numbers, interval_of
 from mnemon.evaluation.results import Results
 from mnemon.evaluation.run_record import RunRecord
@@ -67,13 +68,18 @@ def write(out: Path) -> Path:
 
 def summary(numbers: Mapping[str, Sequence[Numbers]], trials: int | None) -> dict[str, Any]:
     """{"methods": {method: {figure: {"mean", "low", "high", "runs"}, "trials"}}}; low and high bound the mean with 95 %
-    confidence. trials: settings that were tried on development classes, as many for every method."""
+    confidence. trials: settings that were tried on development classes, as many for every method that trains."""
     return {
         "methods": {
-            method: {name: asdict(interval_of(runs, name)) for name in FIGURES} | {"trials": trials}
+            method: {name: asdict(interval_of(runs, name)) for name in FIGURES} | {"trials": _tried(method, trials)}
             for method, runs in numbers.items()
         }
     }
+
+
+def _tried(method: str, trials: int | None) -> int | None:
+    trains = method not in CLASSIFIERS or CLASSIFIERS[method].trains_head
+    return trials if trains else 0
 
 
 def _ranked(numbers: Mapping[str, list[Numbers]]) -> dict[str, list[Numbers]]:
