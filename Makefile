@@ -18,6 +18,9 @@ test: $(INSTALLED) ## run the tests on all cores (those marked slow or gpu apart
 browser: $(INSTALLED) ## run the tests that start the page of `mnemon web`, and a browser if there is one
 	$(VENV)/bin/python -m pytest -m browser
 
+faults: $(INSTALLED) ## kill, fail and damage a library at every place; minutes
+	$(VENV)/bin/python -m pytest tests/faults -m "faults or not faults"
+
 lint: $(INSTALLED) ## check style and types
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check

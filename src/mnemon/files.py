@@ -150,7 +150,8 @@ def make_folder(folder: Path) -> None:
     """Make a folder with those above it, so that they survive a power cut."""
     if not folder.is_dir():
         make_folder(folder.parent)
-        folder.mkdir(exist_ok=True)
+        with writing(folder):
+            folder.mkdir(exist_ok=True)
         sync_folder(folder.parent)
 
 
@@ -166,11 +167,12 @@ def sync_folder(folder: Path) -> None:
     """Make renames in `folder` survive a power cut; Windows opens no folders."""
     if os.name == "nt":
         return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with writing(folder):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def file_sha256(path: Path) -> str:

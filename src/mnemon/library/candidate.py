@@ -20,7 +20,7 @@ from typing import Any
 from torch import Tensor
 
 from mnemon.errors import MnemonError
-from mnemon.files import sync_folder
+from mnemon.files import sync_folder, writing
 from mnemon.library.concepts import read_concept, write_concept
 from mnemon.library.entry import DELTAS, EXTRA, LEARN, TOKENS, Entry, File
 from mnemon.library.garbage import CANDIDATE, CANDIDATE_HEADER
@@ -238,6 +238,7 @@ def _references(library: Library, number: int) -> Path:
 def _clear(library: Library) -> None:
     """The header goes first: what is left without it is no candidate."""
     if _folder(library).exists():
-        _header(library).unlink(missing_ok=True)
-        sync_folder(_folder(library))
-        shutil.rmtree(_folder(library))
+        with writing(_folder(library)):
+            _header(library).unlink(missing_ok=True)
+            sync_folder(_folder(library))
+            shutil.rmtree(_folder(library))

@@ -7,11 +7,11 @@ manager's files, a sync tool's copies, a backup) stays where it is.
 import re
 import shutil
 import warnings
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from mnemon.errors import MnemonError
-from mnemon.files import remove_unfinished
+from mnemon.files import remove_unfinished, writing
 from mnemon.library.entry import DELTAS, PURGED, TOKENS, Entry
 from mnemon.library.hashed import RESTORE
 from mnemon.names import NAME
@@ -40,6 +40,11 @@ def clear_garbage(library: Path, entries: Iterable[Entry]) -> None:
             f"missing, and a new commit would take their place. {RESTORE[0].upper()}{RESTORE[1:]}, or move what is "
             "left of the later revisions elsewhere."
         )
+    with writing(library):
+        _clear(library, commits)
+
+
+def _clear(library: Path, commits: Sequence[Entry]) -> None:
     for folder in _own(library, _WRITTEN):
         remove_unfinished(folder)
     for folder in _own(library, _OF_CONCEPTS):
@@ -59,10 +64,11 @@ def delete_traces(library: Path, name: str) -> None:
     fusions that it may be in."""
     lost = library / LOST
     folders = [*_own(library, ("training", "previews", "fused")), *_own(lost, _OF_CONCEPTS)]
-    for path in [path for folder in folders for path in folder.iterdir()]:
-        owners = _NUMBERED.fullmatch(path.name.partition(".")[0])
-        if path.parent.name == "fused" or name in path.name.split("+") or (owners and owners[2] == name):
-            _delete(path)
+    with writing(library):
+        for path in [path for folder in folders for path in folder.iterdir()]:
+            owners = _NUMBERED.fullmatch(path.name.partition(".")[0])
+            if path.parent.name == "fused" or name in path.name.split("+") or (owners and owners[2] == name):
+                _delete(path)
 
 
 def _delete(path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from mnemon.adapters import Delta, load_deltas, save_deltas
+from mnemon.files import writing
 from mnemon.library.entry import Entry
 from mnemon.library.hashed_tensors import read_hashed_tensors, write_hashed_tensors
 
@@ -38,9 +39,10 @@ def write_fused(library: Path, revision: int, checksum: str, deltas: Mapping[str
     """Keep the changes fused at a revision, whose last commit has this `checksum`, in place of those of others."""
     path = _fused(library, revision)
     write_hashed_tensors(path, save_deltas(deltas), _revision(revision, checksum))
-    for other in path.parent.glob("[0-9]*.safetensors"):
-        if other != path:
-            other.unlink()
+    with writing(path):
+        for other in path.parent.glob("[0-9]*.safetensors"):
+            if other != path:
+                other.unlink()
 
 
 def read_fused(library: Path, revision: int, checksum: str) -> dict[str, Delta] | None:
