@@ -21,9 +21,10 @@ from mnemon.classification.methods import CLASSIFIERS, ClassifierMethod
 from mnemon.evaluation.figures import FIGURES, MATRIX_FIGURES, Figure
 from mnemon.methods import Method
 from mnemon.methods.aggregation import Elastic
+from mnemon.models.profiles import PROFILES
 from mnemon.report.trials import trials_of
 from mnemon.settings_docs import attribute_docs
-from scripts import reader_matrix
+from scripts import cards, reader_matrix
 
 ROOT = Path(__file__).parents[1]
 PART = re.compile(r"(<!-- generated: (?P<name>.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -136,6 +137,20 @@ def trials_table() -> str:
     return table(("method", "settings tried", "listed in"), rows)
 
 
+def profiles_table() -> str:
+    """One row a kind of base."""
+    rows = [
+        (
+            name, one.weights, str(one.batch_size), _value(one.gradient_checkpointing), str(one.steps),
+            f"× {one.lr_factor:g}", f"× {one.token_lr_factor:g}", str(one.lr_warmup_steps), _value(one.max_grad_norm),
+            f"{one.guidance_scale:g}", str(one.num_inference_steps), str(one.images_at_once),
+        )
+        for name, one in PROFILES.items()
+    ]  # fmt: skip
+    head = ("base", "weights", "batch", "checkpointing", "steps", "rates", "token's rate", "warm-up", "clipping")
+    return table((*head, "guidance", "sampling steps", "images at once"), rows)
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "methods": methods_table,
     **{f"method {name}": partial(method_part, cls) for name, cls in METHODS.items()},
@@ -146,6 +161,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "training settings": lambda: settings_table(settings_rows(TrainingSettings)),
     "trials": trials_table,
     "readers": lambda: table(reader_matrix.HEAD, reader_matrix.rows()),
+    "profiles": profiles_table,
+    "cards": lambda: table(cards.HEAD, cards.rows()),
     "figures": partial(figures_table, FIGURES),
     "figures of a matrix": partial(figures_table, MATRIX_FIGURES),
 }

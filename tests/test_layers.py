@@ -11,9 +11,9 @@ import mnemon
 LAYERS = [
     {"cli"},
     {"web"},
-    {"benchmark", "planning"},
+    {"benchmark"},
     {"api"},
-    {"classification"},
+    {"classification", "planning"},
     {"training", "report"},
     {"evaluation", "export"},
     {"sampling"},

@@ -9,11 +9,17 @@ KEPT = 0.9
 """An earlier concept below this share of its score before is called partly forgotten."""
 
 
+def measured_as(row: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """What two of a library's rows must share for their scores to be compared: encoders and settings but the batch,
+    which follows from a GPU's memory and changes rounding only."""
+    return row["encoders"], {key: value for key, value in row["settings"].items() if key != "batch"}
+
+
 def identity_before(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Concept -> identity alignment in the newest other of `rows` that has it, by the same encoders and settings."""
     found: dict[str, float] = {}
     for other in rows:
-        if other != row and (other["encoders"], other["settings"]) == (row["encoders"], row["settings"]):
+        if other != row and measured_as(other) == measured_as(row):
             identities = {name: scores["identity_alignment"] for name, scores in other["concepts"].items()}
             found |= {name: value for name, value in identities.items() if value is not None}
     return found

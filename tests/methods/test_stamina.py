@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from mnemon.adapters import Dense, LowRank, MaskedLowRank, merge
-from mnemon.methods import Method, Start, TrainedConcept
+from mnemon.adapters import Dense, LowRank, MaskedLowRank, Product, merge
+from mnemon.methods import Method, Start, TrainedConcept, masked_stack
 from mnemon.methods.lora import Lora
 from mnemon.methods.stamina import Stamina, StaminaLearner
 from mnemon.models import Base
@@ -234,3 +234,29 @@ def test_what_it_learned_depends_on_the_earlier_concepts_only_through_the_model(
     for target, delta in alone.deltas.items():
         assert torch.equal(delta.matrix(), after.deltas[target].matrix())
     assert predict(base, ["a dog"]).isfinite().all()
+
+
+@pytest.mark.parametrize("settings", [{}, {"forget": "factors"}, {"mask": "none"}, {"mask": "soft"}], ids=str)
+def test_large_modules_stay_in_factors_and_learn_the_same(
+    base: Base, monkeypatch: pytest.MonkeyPatch, settings: dict[str, str]
+) -> None:
+    method = Stamina(rank=2, mask_rank=2, token_hidden=8, **settings)  # type: ignore[arg-type]
+
+    def computed(large: int) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        # 0.25 is exact in bf16, in which large modules keep it
+        monkeypatch.setattr(masked_stack, "LARGE", large)
+        learner = begin(base, method, [past(base, 0.25)])
+        learner.progress.fill_(0.4)
+        learner.before_step(generator())
+        loss = 100 * learner.regularization_loss()
+        for delta in learner.deltas().values():
+            assert isinstance(delta, Product) == (large == 0)
+            inputs = torch.randn(3, delta.shape[1], generator=generator())
+            loss = loss + delta(inputs).square().sum()
+        parameters = [one for group in learner.parameter_groups()[::2] for one in group["params"]]
+        return loss, list(torch.autograd.grad(loss, parameters))
+
+    (loss, gradients), (expected, others) = computed(0), computed(2**24)
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=0)
+    for gradient, other in zip(gradients, others, strict=True):
+        torch.testing.assert_close(gradient, other, rtol=1e-4, atol=1e-5)

@@ -4,6 +4,7 @@ from contextlib import ExitStack
 
 import pytest
 import torch
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from mnemon.adapters import LowRank, attach
 from mnemon.models.base import Base
@@ -54,3 +55,29 @@ def test_each_layers_own_prompt_is_in_the_gradient(family: str) -> None:
     layerwise = Conditioning(condition.prompt_embeds[:, None] * scales, condition.pooled_prompt_embeds)
     plain, checkpointed = (gradient(base, layerwise, on) for on in (False, True))
     torch.testing.assert_close(plain, checkpointed, atol=1e-7, rtol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["sd", "sdxl", "z-image", "sd3"])
+def test_a_tokens_gradient_is_the_same_where_text_encoders_compute_again(family: str) -> None:
+    base = UNETS[family]() if family in UNETS else tiny_base(family)
+
+    def token_gradients(checkpointing: bool) -> tuple[list[torch.Tensor], int]:
+        generator = torch.Generator().manual_seed(1)
+        vectors = {one.name: torch.randn(1, one.width, generator=generator).requires_grad_() for one in base.encoders}
+        layer = next(m for m in base.encoders[0].model.modules() if isinstance(m, GradientCheckpointingLayer))
+        calls: list[int] = []
+        base.gradient_checkpointing(checkpointing)
+        handle = next(m for m in layer.modules() if isinstance(m, torch.nn.Linear)).register_forward_hook(
+            lambda *_: calls.append(1)
+        )
+        with base.using_tokens({"rex": vectors}):
+            base.encode_prompts(["a photo of <rex> dog"]).prompt_embeds.square().mean().backward()
+        base.gradient_checkpointing(False)
+        handle.remove()
+        assert not any(module.training for encoder in base.encoders for module in encoder.model.modules())
+        return [one.grad for one in vectors.values() if one.grad is not None], len(calls)
+
+    (plain, once), (again, twice) = token_gradients(False), token_gradients(True)
+    assert (once, twice) == (1, 2) and plain
+    for left, right in zip(plain, again, strict=True):
+        torch.testing.assert_close(left, right)

@@ -145,3 +145,14 @@ def test_tensorboard_gets_the_losses(base: Base, tmp_path: Path) -> None:
         learn(base, settings={"tensorboard": True})
     learn(base, settings={"tensorboard": True}, folder=tmp_path)
     assert list(tmp_path.rglob("events.out.tfevents*"))
+
+
+def test_gradients_are_clipped_all_together(base: Base) -> None:
+    plain, clipped, loose = (
+        learn(base, settings={"max_grad_norm": norm, "steps": 2, "batch_size": 1, "gradient_accumulation_steps": 1})
+        for norm in (None, 1e-12, 1e6)
+    )
+    assert_same_learned(plain, loose)  # nothing is so large
+    # AdamW's steps are of one size whatever the gradients, but for its epsilon of 1e-8.
+    sizes = [sum(float(delta.matrix().abs().max()) for delta in one.deltas.values()) for one in (plain, clipped)]
+    assert sizes[1] < 1e-2 * sizes[0]

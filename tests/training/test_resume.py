@@ -46,6 +46,31 @@ def test_a_run_goes_on_from_its_snapshot_bit_for_bit(base: Base, tmp_path: Path,
     assert_same_learned(resumed, learn(base, method, settings))
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"optimizer": "adafactor", "caption_dropout": 0.5},
+        {"optimizer": "adamw", "ema_decay": 0.9, "max_grad_norm": 0.1, "lr_scheduler": "linear"},
+        {"optimizer": "prodigy", "ema_decay": 0.9},
+    ],
+    ids=["adafactor", "ema", "prodigy"],
+)
+def test_a_run_with_other_steps_goes_on_bit_for_bit(base: Base, tmp_path: Path, settings: dict[str, object]) -> None:
+    if settings["optimizer"] == "prodigy":
+        pytest.importorskip("prodigyopt")
+    settings = {**settings, "checkpoint_seconds": 0}
+    with pytest.raises(Killed):
+        learn(base, STAMINA, settings, folder=tmp_path, on_step=dying_at(3))
+    seen: list[int] = []
+    resumed = learn(base, STAMINA, settings, folder=tmp_path, on_step=lambda step, *_: seen.append(step))
+    assert seen == [4, 5, 6]
+    whole = learn(base, STAMINA, settings)
+    assert_same_learned(resumed, whole)
+    plain = learn(base, STAMINA, {"checkpoint_seconds": 0})
+    with pytest.raises(AssertionError):
+        assert_same_learned(whole, plain)
+
+
 def test_a_finished_run_is_found_finished_until_its_snapshot_is_discarded(base: Base, tmp_path: Path) -> None:
     seen: list[int] = []
     first = learn(base, folder=tmp_path)

@@ -13,7 +13,7 @@ from mnemon.adapters.attach import Attached, attach
 from mnemon.adapters.delta import Delta
 from mnemon.adapters.dense import Dense, SummedDeltas, mean_deltas, sum_deltas, zeros
 from mnemon.adapters.files import KINDS, load_deltas, save_deltas
-from mnemon.adapters.low_rank import LowRank
+from mnemon.adapters.low_rank import LowRank, Product
 from mnemon.adapters.masked_low_rank import MaskedLowRank
 from mnemon.adapters.merging import Merged, merge
 from mnemon.adapters.per_sample import NO_ADAPTER, PerSampleAdapters
@@ -33,6 +33,7 @@ __all__ = [
     "Sparse",
     "StoredDeltas",
     "SummedDeltas",
+    "Product",
     "attach",
     "load_deltas",
     "mean_deltas",

@@ -17,6 +17,8 @@ class LowRank(Delta):
     """
 
     kind: ClassVar[str] = "low_rank"
+    up: Tensor
+    down: Tensor
 
     def __init__(self, up: Tensor, down: Tensor, scale: float = 1.0, trainable: bool = False) -> None:
         super().__init__()
@@ -54,6 +56,17 @@ class LowRank(Delta):
     @classmethod
     def from_state(cls, state: Mapping[str, Tensor]) -> "LowRank":
         return cls(state["up"], state["down"], state["scale"].item())
+
+
+class Product(LowRank):
+    """A low-rank change whose factors a learner assigns at every step, in the graph of its parameters."""
+
+    def __init__(self, up: Tensor, down: Tensor) -> None:
+        Delta.__init__(self)
+        check_factors(up, down)
+        self.register_buffer("up", up)
+        self.register_buffer("down", down)
+        self.scale = 1.0
 
 
 def check_factors(up: Tensor, down: Tensor) -> None:

@@ -8,6 +8,7 @@ from mnemon.api.learning import finish_commit, learn
 from mnemon.api.opening import open_base
 from mnemon.api.previewing import preview
 from mnemon.api.reordering import reorder
+from mnemon.api.setting_up import Setup, set_up
 from mnemon.training import OnStep, PhotoSettings
 from mnemon.training.early_stopping import EarlyStopping
 from mnemon.training.forgetting_budget import BudgetExceeded
@@ -21,6 +22,7 @@ __all__ = [
     "LearnResult",
     "OnStep",
     "PhotoSettings",
+    "Setup",
     "diff",
     "evaluate",
     "export_concepts",
@@ -31,5 +33,6 @@ __all__ = [
     "open_base",
     "preview",
     "reorder",
+    "set_up",
     "single_lora_identity_ratio",
 ]

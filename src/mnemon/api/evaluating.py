@@ -5,6 +5,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from mnemon.api.memory import gpu_errors
 from mnemon.api.opening import base_named, base_of, encoders_of
 from mnemon.data import photos_tensor
 from mnemon.evaluation import (
@@ -46,7 +47,7 @@ def evaluate(
     newest = Library.open(library)
     found = base_of(newest, base)
     encoders = encoders or encoders_of(found)
-    with newest.lock():
+    with newest.lock(), gpu_errors(found):
         rows = newest.rows()
         for revision in range(1, newest.revision + 1):
             if on_revision is not None:

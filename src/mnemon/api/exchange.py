@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from mnemon.adapters import Delta
+from mnemon.api.memory import gpu_errors
 from mnemon.api.opening import base_of, encoders_of, opened_or_created
 from mnemon.data import Concept
 from mnemon.errors import MnemonError
@@ -18,6 +19,7 @@ from mnemon.export import ExportResult, RankSelection, as_concept, export, push,
 from mnemon.library import Library, Proposal, check_no_candidate
 from mnemon.methods.base import Method
 from mnemon.models import Base
+from mnemon.models.quantization import weights_of
 from mnemon.names import NAME
 from mnemon.training.committing import ScoredCommit
 from mnemon.training.scoring import Policy
@@ -67,16 +69,11 @@ def export_concepts(
     """
     opened = Library.open(library) if isinstance(library, str | Path) else library
     dtype = torch.float16 if half else torch.float32
-    made = export(
-        opened,
-        base_of(opened, base),
-        Path(out),
-        names,
-        kind=kind,
-        rank_selection=rank_selection,
-        dtype=dtype,
-        images=images,
-    )
+    found = base_of(opened, base)
+    with gpu_errors(found):
+        made = export(
+            opened, found, Path(out), names, kind=kind, rank_selection=rank_selection, dtype=dtype, images=images
+        )
     if repository:
         push(made.folder, repository)
     return made
@@ -132,7 +129,8 @@ def import_concept(
         learned = as_concept(adapter, found, opened.method, concept_name, class_noun, trigger)
         sources = adapter.sources
         known = _known_files(opened, sources)
-        record = {"imported": {"files": sources, "left": list(adapter.skipped)}}
+        imported = {"files": sources, "left": list(adapter.skipped)}
+        record = {"imported": imported, "weights": weights_of(found)}
         committing = ScoredCommit(
             library=opened,
             base=found,
@@ -142,8 +140,9 @@ def import_concept(
             max_forgetting=max_forgetting,
         )
         features = committing.reference_features(references)
-        committing.commit([Proposal(learned, (), record, features)], on_images)
-        row = committing.finish(on_images)
+        with gpu_errors(found):
+            committing.commit([Proposal(learned, (), record, features)], on_images)
+            row = committing.finish(on_images)
     left = [f"Left out: {reason}." for account in adapter.accounts for reason in account.reasons()]
     return ImportResult(
         concept_name,

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mnemon.api.memory import gpu_errors
 from mnemon.api.opening import base_named, base_of
 from mnemon.errors import MnemonError
 from mnemon.files import check_writable
@@ -18,7 +19,7 @@ from mnemon.models import Base
 from mnemon.models.prompt_syntax import escape, parse_prompt, without_concepts
 from mnemon.models.tokens import TOKEN, concepts_in
 from mnemon.models.weighted_prompt import strengths_in
-from mnemon.sampling import ImageMetadata, SamplingSettings, sample, save_image
+from mnemon.sampling import ImageMetadata, SamplingSettings, fitted, sample, save_image
 from mnemon.sampling.composing import compose_library
 from mnemon.sampling.per_region import sample_per_region
 from mnemon.sampling.regions import Region, layout_boxes, region_to_text, scene_of
@@ -32,9 +33,9 @@ def generate(
     negative_prompt: str = "",
     seed: int = 0,
     num_images_per_prompt: int = 1,
-    guidance_scale: float = 4.0,
-    num_inference_steps: int = 30,
-    batch_size: int = 8,
+    guidance_scale: float | None = None,
+    num_inference_steps: int | None = None,
+    batch_size: int | None = None,
     regions: Sequence[Region] = (),
     auto_layout: bool = False,
     feather: float = 0.0,
@@ -51,7 +52,8 @@ def generate(
 
     Args:
         library: a library or its folder; None samples from the bare base.
-        guidance_scale: of classifier-free guidance; 1 switches it off.
+        guidance_scale: of classifier-free guidance; 1 switches it off. Like the steps and the images at once by default
+            as the base's profile says.
         regions: parts of every image with a prompt of their own; a prompt that is nothing but a concept's token is
             completed by its class noun and the scene of the image's prompt ("<rex> dog on the beach").
         auto_layout: give each concept of the prompt a region of its own, spread over the image.
@@ -74,8 +76,7 @@ def generate(
         raise MnemonError("Only regions can be sampled one by one (per_region): give regions, or use auto_layout.")
     opened = Library.open(library) if isinstance(library, str | Path) else library
     read = cache(partial(parse_prompt, known=opened.names() if opened is not None else ()))
-    typed = SamplingSettings(guidance_scale, num_inference_steps, negative_prompt, batch_size, scheduler)
-    settings = replace(typed, negative_prompt=read(negative_prompt))
+    read_negative = read(negative_prompt)
     prompts = [text for text in ([prompt] if isinstance(prompt, str) else prompt) for _ in range(num_images_per_prompt)]
     seeds = [seed + index % num_images_per_prompt for index in range(len(prompts))]
     layouts = [_layout(opened, read(text), regions, auto_layout, read) for text in prompts]
@@ -96,11 +97,18 @@ def generate(
             "concepts": tuple(opened.names()),
         }
     images: list[Tensor] = []
-    with ExitStack() as stack:
+    given = {
+        "guidance_scale": guidance_scale, "num_inference_steps": num_inference_steps, "batch_size": batch_size,
+    }  # fmt: skip
+    chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    typed = replace(fitted(SamplingSettings(), model), negative_prompt=negative_prompt, scheduler=scheduler, **chosen)
+    settings = replace(typed, negative_prompt=read_negative)
+    with gpu_errors(model, batch_size=typed.batch_size), ExitStack() as stack:
         plain = (
             stack.enter_context(compose_library(opened, model)).sample if opened is not None else partial(sample, model)
         )
-        batches = [slice(start, start + batch_size) for start in range(0, len(prompts), batch_size)]
+        at_once = settings.batch_size
+        batches = [slice(start, start + at_once) for start in range(0, len(prompts), at_once)]
         tell = on_step and _Counted(on_step, len(batches))
         for batch in batches:
             if per_region:

@@ -1,11 +1,14 @@
 """Learning: one more concept, or several in the same steps."""
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from mnemon.api.memory import gpu_errors
 from mnemon.api.opening import encoders_of, opened_or_created
+from mnemon.api.setting_up import set_up
 from mnemon.data import Concept
 from mnemon.data.report import few_of
 from mnemon.errors import MnemonError
@@ -13,7 +16,7 @@ from mnemon.evaluation import Encoders, EvalSettings
 from mnemon.evaluation.evaluate import OnImages
 from mnemon.library import Library, check_no_candidate, is_unfinished, read_candidate
 from mnemon.methods.base import Method
-from mnemon.models import Base
+from mnemon.models import Base, Weights
 from mnemon.training import OnStep, PhotoSettings, TrainingSettings
 from mnemon.training.early_stopping import EarlyStopping
 from mnemon.training.resume import discard_checkpoint, run_folder
@@ -30,9 +33,12 @@ def learn(
     *,
     base: str | Base | None = None,
     method: str | Method | None = None,
+    method_settings: Mapping[str, Any] | None = None,
+    weights: Weights | None = None,
+    memory: float | None = None,
     references: Concept | Sequence[Concept | None] | None = None,
     photos: PhotoSettings | None = None,
-    training: TrainingSettings | None = None,
+    training: TrainingSettings | Mapping[str, Any] | None = None,
     num_class_images: int = 0,
     score: EvalSettings | None = None,
     scored: bool = True,
@@ -52,10 +58,15 @@ def learn(
         library: the library's folder.
         concept: name, photos and class noun; several only for methods that are `concurrent`, with a commit for each.
         base: a base, or the name of one: "world" (the default), a diffusers folder or a hub id.
-        method: a method or its name; `DEFAULT_METHOD` of `mnemon.settings` without.
+        method: a method or its name; `DEFAULT_METHOD` of `mnemon.settings` without. By its name its learning rates are
+            those of the base's profile.
+        method_settings: of a method by its name.
+        weights: precision of a base that is opened here; without, as the library was learned last, or by the profile.
+        memory: of the GPU in GB, that the training is planned for; by default that of this machine's.
         references: other photos of the concept, or of each of several, never trained on, to score against; the
             training photos without them. Files that are trained on too are left out, with a warning.
-        photos, training, score: settings; defaults are the method's and the base's own.
+        photos, training, score: settings; defaults are the method's and the base's own. Of training settings in a
+            mapping those not given are the profile's; a `TrainingSettings` is taken as it is.
         num_class_images: class images to generate with the bare base and to train on as well (prior preservation).
         scored: whether to score, and to keep features of the references for later rows.
         resample: which concepts are sampled again for the new row: "all"; "forecast": the new ones, those that the
@@ -76,10 +87,18 @@ def learn(
         references = [None] * len(concepts)
     given = [references] if isinstance(references, Concept) else references
     held_out = _held_out(concepts, given)
-    if training is not None and training.masked_loss:
+    masked = vars(training) if isinstance(training, TrainingSettings) else training or {}
+    if masked.get("masked_loss"):
         check_masks(concepts)
     _check_options(held_out, scored, max_forgetting, early_stopping)
-    with opened_or_created(Path(library), base, method) as (opened, found), opened.lock():
+    setup = set_up(
+        library, base, method=method, method_settings=method_settings, training=training, weights=weights, memory=memory
+    )
+    with (
+        opened_or_created(Path(library), setup.base, setup.method) as (opened, found),
+        opened.lock(),
+        gpu_errors(found, setup.training),
+    ):
         check_no_candidate(opened)
         for one in concepts:
             opened.check_name(one.name)
@@ -88,7 +107,7 @@ def learn(
             base=found,
             concepts=concepts,
             references=held_out,
-            training=training or TrainingSettings(),
+            training=setup.training,
             photos=photos,
             num_class_images=num_class_images,
             # Before the training, since encoders may have to be fetched from the hub, and that may fail.

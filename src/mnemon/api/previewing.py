@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from mnemon.api.memory import gpu_errors
 from mnemon.api.opening import base_of
 from mnemon.errors import MnemonError
 from mnemon.library import Library
@@ -10,7 +11,7 @@ from mnemon.models import Base
 from mnemon.models.prompt_syntax import escape, parse_prompt
 from mnemon.report.images import ImageCell, ImageGrid, Thumbnail, thumbnail
 from mnemon.report.rendering import write_page
-from mnemon.sampling import SamplingSettings, to_image
+from mnemon.sampling import SamplingSettings, fitted, to_image
 from mnemon.sampling.composing import compose_library
 
 PROMPTS = ("a photo of {}", "a photo of {} in the snow", "a photo of {} on the beach")
@@ -98,13 +99,13 @@ def write_preview(
 def _sample(library: Library, base: Base, prompts: Sequence[str], number: int) -> dict[str, Images]:
     """Concept -> its images of each prompt."""
     sampled: dict[str, Images] = {}
-    with compose_library(library, base) as composed:
+    with compose_library(library, base) as composed, gpu_errors(base):
         for concept in composed.learned:
             noun = escape(concept.class_noun) if concept.class_noun else None
             token = composed.method.prompt_name(concept.name, noun)
             for text in (prompt.replace("{}", token) for prompt in prompts):
                 parsed = parse_prompt(text, library.names())
-                images = composed.sample([parsed] * number, range(number), SAMPLING)
+                images = composed.sample([parsed] * number, range(number), fitted(SAMPLING, base))
                 sampled.setdefault(concept.name, {})[text] = [thumbnail(to_image(image)) for image in images]
     return sampled
 

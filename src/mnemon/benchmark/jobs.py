@@ -13,6 +13,7 @@ from mnemon.evaluation import EvalSettings
 from mnemon.evaluation.run_folder import Progress, RunFolder
 from mnemon.methods import method_settings, method_with
 from mnemon.methods.base import Method
+from mnemon.models import Weights
 
 EVAL_SETTINGS, EVAL_AT = EvalSettings(batch_size=32), (1, 10, 25, 50)
 
@@ -31,6 +32,7 @@ class Job:
         protocol: one of `PROTOCOLS`; the same for every job, as the base and the scores are.
         alone: whether each concept is also scored alone, `mnemon.benchmark.alone`.
         hold_out: whether some photos of each concept are kept for the scores, where it has enough.
+        weights: precision of the base; by default as its profile says on a GPU, else fp32.
     """
 
     out: Path
@@ -45,6 +47,7 @@ class Job:
     protocol: str = PAPER
     alone: bool = False
     hold_out: bool = True
+    weights: Weights | None = None
 
     def opened(self) -> ConceptSequence:
         return open_sequence(self.sequence, self.hold_out)
@@ -82,6 +85,7 @@ class Job:
         """What all jobs of a results folder have in common, so that their numbers compare."""
         score = {**self.eval_settings.to_json(), "points": self.full_evaluations(len(sequence.concepts))}
         shared = {"sequence": sequence.name, "base": self.base, "protocol": self.protocol, "score": score}
+        shared |= {} if self.weights is None else {"weights": self.weights}
         return shared if self.hold_out else {**shared, "hold_out": False}
 
     def to_json(self, sequence: ConceptSequence) -> dict[str, Any]:
@@ -115,6 +119,7 @@ def plan(
     protocol: str = PAPER,
     alone: bool | None = None,
     hold_out: bool = True,
+    weights: Weights | None = None,
 ) -> list[Job]:
     """The jobs for every method, order and seed; `settings` are by method, and go before those of the protocol.
     `alone` is so by default with the protocol "level".
@@ -149,6 +154,7 @@ def plan(
             protocol=protocol,
             alone=alone,
             hold_out=hold_out,
+            weights=weights,
         )  # fmt: skip
         for seed in range(seeds)
         for order in range(orders)

@@ -31,7 +31,7 @@ from mnemon.evaluation.run_folder import Progress, RunFolder
 from mnemon.library import Library
 from mnemon.methods import Start
 from mnemon.methods.base import Method, TrainedConcept
-from mnemon.models import Base
+from mnemon.models import Base, Weights
 from mnemon.sampling import Composed, image_strip
 from mnemon.training import TrainingSettings, discard_checkpoint, make_tasks, train
 
@@ -56,7 +56,7 @@ class _Run:
 
     def __init__(self, job: Job, folder: RunFolder, on_progress: OnProgress) -> None:
         self.job, self.folder, self.on_progress, self.doing = job, folder, on_progress, "beginning"
-        self.base, self.encoders = _opened(job.base)
+        self.base, self.encoders = _opened(job.base, job.weights)
         self.sequence = job.opened()
         self.members = self.sequence.ordered(job.order).concepts
         self.method = job.made_method()
@@ -121,7 +121,7 @@ class _Run:
             clock.tick(steps)
             self._now(self.doing, len(group) * done / steps)
 
-        settings = TrainingSettings(seed=seed)
+        settings = TrainingSettings(seed=seed, gradient_checkpointing=self.base.profile.gradient_checkpointing)
         trained = train(self.base, self.method, tasks, earlier, settings, self._training, on_step=on_step)
         return trained, time.monotonic() - began + clock.missed
 
@@ -239,7 +239,7 @@ def groups(method: Method, members: Sequence[ConceptSpec]) -> list[tuple[int, Se
 
 
 @lru_cache(maxsize=1)
-def _opened(base: str) -> tuple[Base, Encoders]:
+def _opened(base: str, weights: Weights | None) -> tuple[Base, Encoders]:
     """Jobs of one process share the base."""
-    opened = base_named(base)
+    opened = base_named(base, weights)
     return opened, encoders_of(opened)

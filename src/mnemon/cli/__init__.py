@@ -9,7 +9,7 @@ import typer
 
 import mnemon
 import mnemon.cli.demo as demo
-from mnemon.cli import bases, benching, classify, exchange, history, libraries, planning, web
+from mnemon.cli import bases, benching, classify, exchange, history, init, libraries, planning, web
 from mnemon.cli.printing import note, say, show_log
 from mnemon.errors import MnemonError
 
@@ -22,6 +22,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 libraries.add_to(app)
+init.add_to(app)
 history.add_to(app)
 exchange.add_to(app)
 planning.add_to(app)

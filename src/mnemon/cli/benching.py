@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mnemon.cli.options import setting_of
+from mnemon.cli.options import WeightsOption, setting_of
 from mnemon.cli.printing import err, note, print_json, progress, say
 from mnemon.errors import MnemonError
 
@@ -29,6 +29,7 @@ def bench(
         "benchmark"
     ),
     base: Annotated[str, typer.Option(help="world, a diffusers folder or a hub id.")] = "world",
+    weights: WeightsOption = None,
     protocol: Annotated[
         str,
         typer.Option(help="paper: each method's own settings; level: the same token, steps, batch and rank for all."),
@@ -96,7 +97,7 @@ def bench(
     settings, numbers = settings_by_method(set_ or []), _eval_at(eval_at)
     jobs = plan(
         to.resolve(), sequence, names_of(methods, METHODS), orders, seeds, settings, base, scores, numbers,
-        protocol=protocol, alone=alone, hold_out=hold_out,
+        protocol=protocol, alone=alone, hold_out=hold_out, weights=weights,
     )  # fmt: skip
     chosen = engine_named(engine, workers, address)
     with progress("starting") as bar:

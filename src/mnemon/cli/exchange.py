@@ -5,7 +5,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from mnemon.cli.options import DEFAULT_LIBRARY, At, Json, LibraryPath, MaxForgetting, NoScore, Score, scoring
+from mnemon.cli.options import (
+    DEFAULT_LIBRARY,
+    At,
+    BaseAt,
+    Json,
+    LibraryPath,
+    MaxForgetting,
+    NoScore,
+    Score,
+    WeightsOption,
+    opened_base,
+    scoring,
+)
 from mnemon.cli.printing import note, out, print_json, progress, row_table, say
 from mnemon.settings import DEFAULT_METHOD
 
@@ -43,6 +55,8 @@ def export(
     ] = 0,
     push: Annotated[str | None, typer.Option(metavar="OWNER/NAME", help="Upload to the Hugging Face hub too.")] = None,
     at: At = None,
+    base_at: BaseAt = None,
+    weights: WeightsOption = None,
     json_output: Json = False,
 ) -> None:
     """Write concepts as files that other tools read, with a model card that shows how to use them.
@@ -57,8 +71,9 @@ def export(
     from mnemon.library import Library
 
     opened, ranks = Library.open(library, at), RankSelection(rank, energy)
+    where = opened_base(str(base_at) if base_at else None, library, weights)
     made = api.export_concepts(
-        opened, to, names or (), kind=kind, rank_selection=ranks, half=half, images=images, repository=push
+        opened, to, names or (), kind=kind, base=where, rank_selection=ranks, half=half, images=images, repository=push
     )
     lora = made.lora
     if json_output:
@@ -86,6 +101,7 @@ def import_(
     ] = None,
     partial: Annotated[bool, typer.Option("--partial", help="Skip what cannot be imported.")] = False,
     base: Annotated[str | None, typer.Option(help="world, a diffusers folder or a hub id, for a new library.")] = None,
+    weights: WeightsOption = None,
     method: Annotated[str | None, typer.Option(help=f"For a new library; {DEFAULT_METHOD} by default.")] = None,
     references: Annotated[
         Path | None, typer.Option(help="A folder of photos of it to score against; without, only others are scored.")
@@ -108,10 +124,11 @@ def import_(
 
     with progress("reading photos", after=2.0) as bar:
         given = concept_from_folder(references, name, class_noun, on_photo=bar.count) if references else None
+    where = opened_base(base, library, weights)
     with progress("importing") as bar:
         try:
             made = api.import_concept(
-                library, files, name, class_noun, trigger=trigger, partial=partial, base=base, method=method,
+                library, files, name, class_noun, trigger=trigger, partial=partial, base=where, method=method,
                 references=given, **scoring(score, no_score), max_forgetting=max_forgetting, on_images=bar.scored,
             )  # fmt: skip
         except api.BudgetExceeded as exceeded:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from mnemon.cli.options import DEFAULT_LIBRARY, At, BaseAt, Json, LibraryPath
+from mnemon.cli.options import DEFAULT_LIBRARY, At, BaseAt, Json, LibraryPath, WeightsOption, opened_base
 from mnemon.cli.printing import number, out, print_json, progress, row_table, say, table
 
 LAYERS_SHOWN = 10
@@ -30,6 +30,7 @@ def preview(
     ] = 2,
     at: At = None,
     base_at: BaseAt = None,
+    weights: WeightsOption = None,
     json_output: Json = False,
 ) -> None:
     """Generate all concepts on one HTML page, with the same prompts and seeds every time.
@@ -40,9 +41,10 @@ def preview(
     from mnemon.api.previewing import PROMPTS
     from mnemon.library import Library
 
+    where = opened_base(str(base_at) if base_at else None, library, weights)
     with progress("generating revisions") as bar:
         page = api.preview(
-            Library.open(library, at), to, base=str(base_at) if base_at else None, every=every,
+            Library.open(library, at), to, base=where, every=every,
             prompts=prompt or PROMPTS, number=num_images_per_prompt, on_state=lambda done, total: bar(done, total, {}),
         )  # fmt: skip
     if json_output:
@@ -56,6 +58,7 @@ def diff(
     after: Annotated[int, typer.Argument(metavar="B", min=0, help="Another one.")],
     library: LibraryPath = DEFAULT_LIBRARY,
     base_at: BaseAt = None,
+    weights: WeightsOption = None,
     json_output: Json = False,
 ) -> None:
     """What changed from revision A to revision B: concepts, their scores, and how far the weights moved.
@@ -66,7 +69,8 @@ def diff(
     """
     from mnemon import api
 
-    difference = api.diff(library, before, after, base=str(base_at) if base_at else None)
+    where = opened_base(str(base_at) if base_at else None, library, weights)
+    difference = api.diff(library, before, after, base=where)
     if json_output:
         print_json(vars(difference))
         return

@@ -1,13 +1,15 @@
 """`mnemon learn`: one more concept, or several from a list."""
 
 import shlex
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnemon.cli import options
-from mnemon.cli.options import DEFAULT_LIBRARY, opened_base, scoring, setting_of, share_of
+from mnemon.cli.config import ConceptConfig, Config, read_config
+from mnemon.cli.grouping import Wanted, grouped
+from mnemon.cli.options import DEFAULT_LIBRARY, memory_of, scoring, setting_of, share_of
 from mnemon.cli.printing import (
     Bar,
     earlier_scores,
@@ -28,29 +30,33 @@ if TYPE_CHECKING:
 
 
 def learn(
-    photos: options.Photos,
+    photos: options.Photos = None,
+    config: options.ConfigFile = None,
     library: options.LibraryPath = DEFAULT_LIBRARY,
     name: options.Name = None,
     class_noun: options.ClassNoun = None,
     base: options.NewBase = None,
-    weights: options.WeightsOption = "fp32",
+    weights: options.WeightsOption = None,
+    memory: options.Memory = None,
     method: options.NewMethod = None,
     set_: options.Settings = None,
     references: options.References = None,
     steps: options.Steps = None,
     batch_size: options.BatchSize = None,
-    seed: options.Seed = 0,
+    seed: options.Seed = None,
     fit: options.Fit = "crop",
     flip: options.Flip = False,
     random_crop: options.RandomCrop = False,
     num_class_images: options.NumClassImages = 0,
-    mixed_precision: options.MixedPrecision = "no",
-    gradient_accumulation_steps: options.GradientAccumulationSteps = 1,
-    gradient_checkpointing: options.GradientCheckpointing = False,
+    mixed_precision: options.MixedPrecision = None,
+    gradient_accumulation_steps: options.GradientAccumulationSteps = None,
+    gradient_checkpointing: options.GradientCheckpointing = None,
+    max_grad_norm: options.MaxGradNorm = None,
     snr_gamma: options.SnrGamma = None,
     masked_loss: options.MaskedLoss = False,
+    training: options.Training = None,
     together: options.Together = 6,
-    preview_every: options.PreviewEvery = 0,
+    preview_every: options.PreviewEvery = None,
     preview_page: options.PreviewPage = None,
     tensorboard: options.TensorBoard = False,
     score: options.Score = "all",
@@ -66,126 +72,133 @@ def learn(
     """
     from mnemon import api
     from mnemon.library import Library, is_library
+    from mnemon.methods import method_from
+    from mnemon.settings import settings_from_json
     from mnemon.training import TrainingSettings
     from mnemon.training.prompt_check import check_training_prompts
     from mnemon.training.tasks import check_masks
 
-    training = TrainingSettings(
-        steps=steps,
-        batch_size=batch_size,
-        seed=seed,
-        mixed_precision=mixed_precision,
-        gradient_accumulation_steps=gradient_accumulation_steps,
-        gradient_checkpointing=gradient_checkpointing,
-        snr_gamma=snr_gamma,
-        masked_loss=masked_loss,
-        preview_every=preview_every,
-        tensorboard=tensorboard,
-    )
-    several = photos.is_file() and photos.suffix.lower() == ".json"
-    if several and (name or class_noun or references):
-        raise MnemonError("A list file names its concepts itself: leave out --name, --class-noun and --references.")
-    if until and not references:
-        raise MnemonError("--until needs photos that are not trained on: give some with --references.")
-    early_stopping = api.EarlyStopping(share_of(until), check_every) if until else None
+    file = Config() if config is None else read_config(config)
+    given = {
+        "steps": steps, "batch_size": batch_size, "seed": seed, "mixed_precision": mixed_precision,
+        "gradient_accumulation_steps": gradient_accumulation_steps, "gradient_checkpointing": gradient_checkpointing,
+        "max_grad_norm": max_grad_norm, "snr_gamma": snr_gamma, "masked_loss": masked_loss or None,
+        "preview_every": preview_every, "tensorboard": tensorboard or None,
+    }  # fmt: skip
+    said = {key: value for key, value in given.items() if value is not None}
+    chosen = {**file.training, **_training(training), **said}
+    masked_loss = settings_from_json(TrainingSettings, chosen, "The training").masked_loss  # before anything is read
+    settings = {**file.settings, **dict(map(setting_of, set_ or []))}
     opened = Library.open(library) if is_library(library) else None
     if opened and api.finish_commit(opened):
         note(f"An interrupted commit was finished; the library is at revision {opened.revision}.")
-    known, own = (opened.names(), opened.method) if opened else ((), None)
+    known, used = (opened.names(), opened.method) if opened else ((), None)
+    like = used if used and method in (None, used.name) else method_from(method or DEFAULT_METHOD, settings)
+    own = ConceptConfig(photos, name, class_noun, references, num_class_images) if photos else None
+    wanted = _wanted(own, file, config)
+    if until and not all(one.references for one in wanted):
+        raise MnemonError("--until needs photos that are not trained on: give some with --references.")
+    early_stopping = api.EarlyStopping(share_of(until), check_every) if until else None
     with progress("reading photos", after=2.0) as bar:
-        concepts, held_out = _listed(photos, known, bar) if several else _one(photos, name, class_noun, references, bar)
-    chosen = _method(method, set_ or [], own)
+        concepts = [one for each in wanted for one in _concepts(each, known, photos is None, bar)]
+    if not concepts:
+        if opened and not no_score and score != "none" and opened.revision not in opened.rows():
+            note(f"Revision {opened.revision} has no scores yet: `mnemon evaluate -l {library}` measures them.")
+        return print_json([]) if json_output else None
+    setup = api.set_up(
+        library, base, method=method, method_settings=settings, training=chosen, weights=weights,
+        memory=memory_of(memory) if memory else None,
+    )  # fmt: skip
     call = partial(
         api.learn,
         library,
-        base=opened_base(base, library, weights),
-        method=chosen,
-        references=held_out,
+        base=setup.base,
+        method=setup.method,
         photos=api.PhotoSettings(fit, flip, random_crop),
-        training=training,
-        num_class_images=num_class_images,
         **scoring(score, no_score),
         max_forgetting=max_forgetting,
         early_stopping=early_stopping,
     )
-    groups = _groups(concepts, own or chosen, together)
-    for group in groups if masked_loss else ():  # all of them, before the first one trains
-        check_masks(group)
+    groups = [(group, group[0].training_of(setup.training)) for group in grouped(concepts, like, together)]
+    for group, loop in groups:  # all of them, before the first one trains
+        if masked_loss or loop.masked_loss:
+            check_masks([one.concept for one in group])
     if len(groups) > 1:
-        found = api.open_base(base, library, weights)
-        call.keywords["base"] = found
-        method_of = own or chosen
-        method_of.check_base(found)
+        like.check_base(setup.base)
         earlier = opened.learned() if opened else []
-        check_training_prompts(found, method_of, groups, earlier, with_class_images=num_class_images > 0)
+        parts = [[one.concept for one in group] for group, _ in groups]
+        with_class = any(one.wanted.num_class_images for one in concepts)
+        check_training_prompts(setup.base, like, parts, earlier, with_class_images=with_class)
     results = []
-    if not groups and opened and not no_score and opened.revision not in opened.rows():
-        note(f"Revision {opened.revision} has no scores yet: `mnemon evaluate -l {library}` measures them.")
-    for group in groups:
-        result = _learn(call, library, group, preview_page, json_output)
-        results += [{"concept": concept.name, **result.to_json(), **_read(concept, held_out)} for concept in group]
+    for group, loop in groups:
+        result = _learn(partial(call, training=loop), library, group, preview_page, json_output)
+        results += [{"concept": one.concept.name, **result.to_json(), **_read(one)} for one in group]
     if json_output:
-        print_json(results if several else results[0])
+        print_json(results if photos is None or _is_list(photos) else results[0])
 
 
-def _one(
-    photos: Path, name: str | None, class_noun: str | None, references: Path | None, bar: Bar
-) -> tuple[list[Any], Any]:
-    """The concept of a folder, and its photos to score on."""
-    from mnemon.data import concept_from_folder
+def _training(pairs: list[str] | None) -> dict[str, Any]:
+    return dict(setting_of(pair, "--training steps=300") for pair in pairs or [])
+
+
+def _wanted(own: ConceptConfig | None, file: Config, path: Path | None) -> list[ConceptConfig]:
+    """What is to be learned: what the command line names, or else the file's concepts."""
+    if own is not None:
+        if _is_list(own.photos) and (own.name or own.class_noun or own.references):
+            raise MnemonError("A list file names its concepts itself: leave out --name, --class-noun and --references.")
+        return [own]
+    if not file.concepts:
+        where = f"the config '{path}' has none" if path else "a folder of photos, or a file with --config"
+        raise MnemonError(f"There is no concept to learn: {where}" + (": add [[concepts]]." if path else "."))
+    return list(file.concepts)
+
+
+def _is_list(photos: Path) -> bool:
+    return photos.is_file() and photos.suffix.lower() == ".json"
+
+
+def _concepts(wanted: ConceptConfig, known: Collection[str], skip: bool, bar: Bar) -> Iterator[Wanted]:
+    """The concept of a folder, or those of a list; with `skip`, and of lists, only those that are not `known`."""
+    from mnemon.data import concept_from_folder, concepts_from_list
 
     read = partial(concept_from_folder, on_photo=bar.count)
-    concept = read(photos, name, class_noun)
-    return [concept], read(references, concept.name, concept.class_noun) if references else None
+    several = _is_list(wanted.photos)
+    concepts = (
+        concepts_from_list(wanted.photos, on_photo=bar.count)
+        if several
+        else [read(wanted.photos, wanted.name, wanted.class_noun)]
+    )
+    for concept in concepts:
+        if (several or skip) and concept.name in known:
+            note(f"'{concept.name}' is in the library already: passed over.")
+            continue
+        held_out = read(wanted.references, concept.name, concept.class_noun) if wanted.references else None
+        yield Wanted(concept, held_out, wanted)
 
 
-def _read(concept: Any, references: Any) -> dict[str, Any]:
+def _read(one: Wanted) -> dict[str, Any]:
     """What was read and passed over, for JSON."""
-    reports = {"photos": concept.report, "references": references and references.report}
+    reports = {"photos": one.concept.report, "references": one.references and one.references.report}
     return {what: report and report.to_json() for what, report in reports.items()}
 
 
-def _listed(photos: Path, known: Collection[str], bar: Bar) -> tuple[list[Any], None]:
-    """Those concepts of a list that are not `known`."""
-    from mnemon.data import concepts_from_list
-
-    concepts = concepts_from_list(photos, on_photo=bar.count)
-    for concept in concepts:
-        if concept.name in known:
-            note(f"'{concept.name}' is in the library already: passed over.")
-    return [one for one in concepts if one.name not in known], None
-
-
-def _method(name: str | None, pairs: list[str], own: Any) -> Any:
-    """None keeps `own`, the library's. Settings are those of a new library, or have to agree with those of `own`."""
-    from mnemon.methods import method_from, method_with
-
-    settings = dict(setting_of(pair) for pair in pairs)
-    if own is not None and name in (None, own.name):
-        return method_with(own, settings) if settings else name
-    return method_from(name or DEFAULT_METHOD, settings)
-
-
-def _groups(concepts: list[Any], method: Any, together: int) -> list[list[Any]]:
-    """The concepts that are trained in the same steps."""
-    size = len(concepts) if method.trains_jointly else together if method.concurrent else 1
-    return [concepts[start : start + size] for start in range(0, len(concepts), max(size, 1))]
-
-
 def _learn(
-    call: "partial[LearnResult]", library: Path, group: list[Any], page: Path | None, quiet: bool
+    call: "partial[LearnResult]", library: Path, group: list[Wanted], page: Path | None, quiet: bool
 ) -> "LearnResult":
     """Learn the group with a progress bar, and print the result unless `quiet`."""
     from mnemon import api
     from mnemon.library import Library, is_library
 
-    names = " ".join(f"<{concept.name}>" for concept in group)
+    concepts, references = [one.concept for one in group], [one.references for one in group]
+    count = group[0].wanted.num_class_images
+    names = " ".join(f"<{concept.name}>" for concept in concepts)
     with progress(f"learning {names}") as bar, stopping_between_steps(bar) as on_step:
         bar.to_score = (len(Library.open(library).names()) if is_library(library) else 0) + len(group) + 1
+        own = {"references": references, "num_class_images": count}
         try:
-            result = call(group, on_step=on_step, on_images=bar.scored)
+            result = call(concepts, **own, on_step=on_step, on_images=bar.scored)
         except KeyboardInterrupt:
-            _say_what_is_kept(library, group)
+            _say_what_is_kept(library, concepts)
             raise
         except api.BudgetExceeded as exceeded:
             if not quiet:
@@ -196,7 +209,7 @@ def _learn(
             api.preview(library, page, base=call.keywords["base"])
     if not quiet:
         _report(names, result, library)
-        _say_next(group, result, library)
+        _say_next(concepts, result, library)
     return result
 
 

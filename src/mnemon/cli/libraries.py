@@ -34,13 +34,22 @@ def generate(
         str, typer.Option("--negative-prompt", "--negative", help="What should not be in the image.")
     ] = "",
     guidance_scale: Annotated[
-        float,
-        typer.Option("--guidance-scale", "--guidance", help="Of classifier-free guidance; 1 switches it off."),
-    ] = 4.0,
+        float | None,
+        typer.Option(
+            "--guidance-scale",
+            "--guidance",
+            help="Of classifier-free guidance; 1 switches it off. By default what suits the base, as below.",
+        ),
+    ] = None,
     num_inference_steps: Annotated[
-        int, typer.Option("--num-inference-steps", "--steps", min=1, help="Denoising steps.")
-    ] = 30,
-    batch_size: Annotated[int, typer.Option("--batch-size", "--batch", min=1, help="Images sampled at once.")] = 8,
+        int | None, typer.Option("--num-inference-steps", "--steps", min=1, help="Denoising steps.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", "--batch", min=1, help="Images sampled at once.")
+    ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="DDIM or DPMSolverMultistep; Euler for flows. The base's default without.")
+    ] = None,
     region: Annotated[
         list[str] | None,
         typer.Option(
@@ -60,7 +69,7 @@ def generate(
     at: At = None,
     base: Annotated[str | None, typer.Option(help="Draw from a bare base instead of a library.")] = None,
     base_at: BaseAt = None,
-    weights: WeightsOption = "fp32",
+    weights: WeightsOption = None,
     offload_text: Annotated[
         bool, typer.Option("--offload-text", help="Large text encoders stay in main memory while images are sampled.")
     ] = False,
@@ -85,7 +94,7 @@ def generate(
             opened, prompt, base=where, negative_prompt=negative_prompt, seed=seed,
             num_images_per_prompt=num_images_per_prompt, guidance_scale=guidance_scale,
             num_inference_steps=num_inference_steps, batch_size=batch_size, regions=regions,
-            auto_layout=auto_layout, feather=feather, per_region=per_region, out=to,
+            auto_layout=auto_layout, feather=feather, per_region=per_region, out=to, scheduler=scheduler,
             on_step=lambda done, total: bar(done, total, {}), on_file=lambda file: files.append(str(file)),
         )  # fmt: skip
     if json_output:
@@ -110,6 +119,7 @@ def evaluate(
     to: Annotated[Path, typer.Option("--out", "-o", help="Folder for plots and the page.")] = Path("evaluation"),
     again: Annotated[bool, typer.Option("--again", help="Score revisions again that have scores.")] = False,
     base_at: BaseAt = None,
+    weights: WeightsOption = None,
     json_output: Json = False,
 ) -> None:
     """Fill the whole score matrix, and write plots and one HTML page."""
@@ -119,7 +129,7 @@ def evaluate(
     from mnemon.report.library_page import write_evaluation
 
     with progress("scoring revisions") as bar:
-        where = str(base_at) if base_at else None
+        where = opened_base(str(base_at) if base_at else None, library, weights)
         api.evaluate(library, base=where, again=again, on_revision=lambda done, total: bar(done, total, {}))
     opened = Library.open(library)
     page = write_evaluation(opened, to)

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from mnemon.cli.config import as_defaults
 from mnemon.errors import MnemonError
 from mnemon.settings import DEFAULT_METHOD
 
@@ -20,8 +21,14 @@ BaseAt = Annotated[
     Path | None, typer.Option("--base-at", help="Where the library's base lies now, if its folder has moved.")
 ]
 WeightsOption = Annotated[
-    Literal["fp32", "bf16", "8bit", "4bit"],
-    typer.Option(help="Precision of the base's weights; 4bit needs the extra quant."),
+    Literal["fp32", "bf16", "8bit", "4bit"] | None,
+    typer.Option(
+        help="Precision of the base's weights; 4bit needs the extra quant. By default as the library was learned last; "
+        "else fp32 on a CPU, and on a GPU what suits the base.",
+    ),
+]
+Memory = Annotated[
+    str | None, typer.Option(metavar="24GB", help="Plan for a GPU of this memory; by default for the one that is here.")
 ]
 NewBase = Annotated[str | None, typer.Option(help="world, a diffusers folder or a hub id, for a new library.")]
 NewMethod = Annotated[str | None, typer.Option(help=f"For a new library; {DEFAULT_METHOD} by default.")]
@@ -29,7 +36,22 @@ Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the method, e.g. rank=8.")
 ]
 
-Photos = Annotated[Path, typer.Argument(help="A folder of photos of one thing, or a JSON list of several concepts.")]
+Photos = Annotated[
+    Path | None, typer.Argument(help="A folder of photos of one thing, or a JSON list of several concepts.")
+]
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        is_eager=True,
+        callback=as_defaults,
+        help="A TOML file with options and concepts (`mnemon init` writes one); the command line goes before it.",
+    ),
+]
+Training = Annotated[
+    list[str] | None,
+    typer.Option("--training", metavar="KEY=VALUE", help="A setting of the training, e.g. lr_scheduler=cosine."),
+]
 Name = Annotated[str | None, typer.Option(help="What to call it; the folder's name by default.")]
 ClassNoun = Annotated[
     str | None, typer.Option("--class-noun", "--noun", help="Its class, such as dog. Leave out for a style.")
@@ -43,7 +65,7 @@ Steps = Annotated[
 BatchSize = Annotated[
     int | None, typer.Option("--batch-size", "--batch", help="Images per step.", rich_help_panel=TRAINING)
 ]
-Seed = Annotated[int, typer.Option(help="Of all random numbers.", rich_help_panel=TRAINING)]
+Seed = Annotated[int | None, typer.Option(help="Of all random numbers.", rich_help_panel=TRAINING)]
 Fit = Annotated[Literal["crop", "pad"], typer.Option(help="Crop or pad photos to squares.", rich_help_panel=PHOTOS)]
 Flip = Annotated[bool, typer.Option("--flip", help="Train on mirrored photos too.", rich_help_panel=PHOTOS)]
 RandomCrop = Annotated[
@@ -60,11 +82,11 @@ NumClassImages = Annotated[
     ),
 ]
 MixedPrecision = Annotated[
-    Literal["no", "bf16", "fp16"],
+    Literal["no", "bf16", "fp16"] | None,
     typer.Option("--mixed-precision", "--precision", help="Mixed precision; fp16 needs a GPU.", rich_help_panel=MEMORY),
 ]
 GradientAccumulationSteps = Annotated[
-    int,
+    int | None,
     typer.Option(
         "--gradient-accumulation-steps",
         "--accumulate",
@@ -73,14 +95,15 @@ GradientAccumulationSteps = Annotated[
     ),
 ]
 GradientCheckpointing = Annotated[
-    bool,
+    bool | None,
     typer.Option(
-        "--gradient-checkpointing",
-        "--checkpointing",
+        "--gradient-checkpointing/--no-gradient-checkpointing",
+        "--checkpointing/--no-checkpointing",
         help="Recompute activations: less memory, more time.",
         rich_help_panel=MEMORY,
     ),
 ]
+MaxGradNorm = Annotated[float | None, typer.Option(help="Clip the gradients of a step to this norm.")]
 SnrGamma = Annotated[
     float | None,
     typer.Option("--snr-gamma", "--min-snr", help="Gamma of min-SNR weighting, usually 5.", rich_help_panel=TRAINING),
@@ -99,7 +122,9 @@ Together = Annotated[
         min=1, help="Of a list: concepts trained in the same steps, if the method allows it.", rich_help_panel=TRAINING
     ),
 ]
-PreviewEvery = Annotated[int, typer.Option(help="Steps between preview images; 0 for none.", rich_help_panel=WATCHING)]
+PreviewEvery = Annotated[
+    int | None, typer.Option(help="Steps between preview images; 0 for none.", rich_help_panel=WATCHING)
+]
 PreviewPage = Annotated[
     Path | None,
     typer.Option(
@@ -152,11 +177,11 @@ def scoring(score: str, no_score: bool) -> dict[str, Any]:
     return {"scored": False} if no_score or score == "none" else {"resample": score}
 
 
-def setting_of(pair: str) -> tuple[str, Any]:
+def setting_of(pair: str, example: str = "--set rank=8") -> tuple[str, Any]:
     """A key and its value, from KEY=VALUE; values are JSON or else text."""
     key, equals, text = pair.partition("=")
     if not equals:
-        raise MnemonError(f"'--set {pair}' has no value: write it as '--set rank=8'.")
+        raise MnemonError(f"'{example.partition(' ')[0]} {pair}' has no value: write it as '{example}'.")
     try:
         return key, json.loads(text.lower() if text.lower() in ("true", "false") else text)
     except json.JSONDecodeError:
@@ -179,4 +204,15 @@ def opened_base(base: str | None, library: Path, weights: Any, offload_text: boo
     """The base, opened with these options; without any its name, to be opened later."""
     from mnemon import api
 
-    return base if weights == "fp32" and not offload_text else api.open_base(base, library, weights, offload_text)
+    return base if weights is None and not offload_text else api.open_base(base, library, weights, offload_text)
+
+
+def memory_of(text: str) -> float:
+    """Gigabytes of "24GB", "24 GB" or "24"."""
+    try:
+        size = float(text.lower().removesuffix("gb").strip())
+    except ValueError:
+        size = 0.0
+    if not 0 < size < float("inf"):
+        raise MnemonError(f"'--memory {text}' is no amount of memory: write it in gigabytes as '--memory 24GB'.")
+    return size

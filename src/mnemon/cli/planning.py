@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mnemon.cli.options import Json, WeightsOption, setting_of
+from mnemon.cli.options import Json, WeightsOption, memory_of, setting_of
 from mnemon.cli.printing import note, out, print_json, say, table
 from mnemon.settings import DEFAULT_METHOD
 
@@ -32,7 +32,7 @@ def plan(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the method, e.g. rank=8.")
     ] = None,
     resolution: Annotated[int | None, typer.Option(help="Side of the images; the base's own by default.")] = None,
-    weights: WeightsOption = "fp32",
+    weights: WeightsOption = None,
     gradient_checkpointing: Annotated[
         bool, typer.Option("--gradient-checkpointing", "--checkpointing", help="Recompute activations: less memory.")
     ] = False,
@@ -41,11 +41,15 @@ def plan(
         typer.Option("--batch-size", "--batch", min=1, help="Images per step; the method's own by default."),
     ] = None,
     gradient_accumulation_steps: Annotated[
-        int,
+        int | None,
         typer.Option(
             "--gradient-accumulation-steps", "--accumulate", min=1, help="Compute each step in so many parts."
         ),
-    ] = 1,
+    ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(metavar="24GB", help="What `learn` picks for a GPU of this memory, in place of what is not set."),
+    ] = None,
     offload_text: Annotated[
         bool, typer.Option("--offload-text", help="Keep text encoders in main memory while images are sampled.")
     ] = False,
@@ -62,10 +66,23 @@ def plan(
     Example: mnemon plan --base sdxl --method lora --weights bf16 --batch-size 1 --gradient-checkpointing
     """
     from mnemon.methods import method_from
-    from mnemon.planning import MemoryOptions, Plan, measure_on_gpu
+    from mnemon.planning import MemoryOptions, Plan, choose, measure_on_gpu, wishes
 
     memory_plan = Plan(base, method_from(method, dict(setting_of(pair) for pair in set_ or [])), resolution)
-    options = MemoryOptions(weights, gradient_checkpointing, batch_size, gradient_accumulation_steps, offload_text)
+    if memory is not None:
+        given = {
+            "weights": weights,
+            "batch_size": batch_size,
+            "gradient_accumulation_steps": gradient_accumulation_steps,
+            "gradient_checkpointing": gradient_checkpointing or None,
+            "offload_text": offload_text or None,
+        }
+        choice = choose(memory_plan, *wishes(memory_plan, given), memory_of(memory))
+        options = choice.options
+        note(f"In {memory}: {choice}.")
+    else:
+        parts = gradient_accumulation_steps or 1
+        options = MemoryOptions(weights or "fp32", gradient_checkpointing, batch_size, parts, offload_text)
     measured = measure_on_gpu(memory_plan, options) if measure else {}
     value = _as_json(memory_plan, options, measured, memory_plan.savings(options) if levers else [])
     (print_json if json_output else _show)(value)
@@ -113,6 +130,7 @@ def _as_json(
             "batch": plan.batch_size(options),
             "accumulate": options.gradient_accumulation_steps,
             "offload_text": options.offload_text,
+            "images_at_once": options.images_at_once,
         },
         "trained": estimate.num_trained,
         **parts,

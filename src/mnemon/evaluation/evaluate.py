@@ -97,7 +97,7 @@ def evaluate(
     Raises:
         MnemonError: references were made with other encoders, or the encoders' prompt set is not known.
     """
-    settings = settings or EvalSettings()
+    settings = settings or EvalSettings.of_base(composed.base)
     row = EvalRow(encoders.name, settings.to_row_json(encoders.prompts))
     evaluator = _Evaluator(composed, references, encoders, settings, on_images or (lambda name, images: None), row)
     evaluator.score_concepts(default_prompts(composed, encoders, settings) if prompts is None else prompts, control)

@@ -5,7 +5,8 @@ from typing import Any
 
 from mnemon.errors import MnemonError
 from mnemon.evaluation.prompts import prompt_set
-from mnemon.sampling import SamplingSettings
+from mnemon.models.base import Base
+from mnemon.sampling import SamplingSettings, fitted
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,16 @@ class EvalSettings:
 
     def seeds(self, count: int) -> list[int]:
         return list(range(self.first_seed, self.first_seed + count))
+
+    @classmethod
+    def of_base(cls, base: Base) -> "EvalSettings":
+        """The defaults for a base, by its profile."""
+        own = fitted(cls().sampling, base)
+        return cls(
+            guidance_scale=own.guidance_scale,
+            num_inference_steps=own.num_inference_steps,
+            batch_size=own.batch_size,
+        )
 
     @property
     def sampling(self) -> SamplingSettings:

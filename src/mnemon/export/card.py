@@ -19,7 +19,7 @@ from mnemon.export.naming import (
 )
 from mnemon.export.selection import Selection
 from mnemon.names import HUB_ID
-from mnemon.sampling import Composed, ImageMetadata, SamplingSettings, save_image
+from mnemon.sampling import Composed, ImageMetadata, SamplingSettings, fitted, save_image
 
 PICTURES = "pictures"
 SAMPLING = SamplingSettings(batch_size=16)
@@ -37,12 +37,13 @@ def sample_gallery(selection: Selection, folder: Path, number: int) -> list[tupl
     ]
     if not jobs:
         return []
+    settings = fitted(SAMPLING, base)
     with Composed(base, library.method, selection.learned, selection.deltas) as composed:
-        images = composed.sample([prompt for _, prompt, _ in jobs], [seed for *_, seed in jobs], SAMPLING)
+        images = composed.sample([prompt for _, prompt, _ in jobs], [seed for *_, seed in jobs], settings)
     gallery = []
     for (name, prompt, seed), image in zip(jobs, images, strict=True):
         file = f"{PICTURES}/{name}-{seed}.png"
-        facts = ImageMetadata.of(base, prompt, seed, SAMPLING, concepts=tuple(selection.names))
+        facts = ImageMetadata.of(base, prompt, seed, settings, concepts=tuple(selection.names))
         save_image(folder / file, image, facts)
         gallery.append((prompt, file))
     return gallery

@@ -9,11 +9,16 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from mnemon.adapters import Delta, Dense, LowRank, MaskedLowRank, zeros
+from mnemon.adapters import Delta, Dense, LowRank, MaskedLowRank, Product, zeros
 from mnemon.methods import masks, parts
 from mnemon.methods.masks import MaskKind, MaskLogits, MaskParam
 from mnemon.settings import NonNegativeFloat, PositiveFloat, PositiveInt, Share
+
+LARGE = 2**24
+"""Entries of target modules of one shape from which their changes are not formed as dense matrices in training, and
+earlier changes are kept in bf16."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,11 @@ class MaskedStack(nn.Module):
         if method.mask != "none":
             gates = {"entry": shape, "row": (*shape[:2], 1), "column": (shape[0], 1, shape[2])}[method.mask_unit]
             self.logits = MaskLogits(gates, method.mask_rank, method.b0, method.mask_param, generator, self.a.device)
-        before = torch.zeros(shape, device=self.a.device)  # P_{t-1} (n, D1, D2)
+        leaves_rank = method.mask == "none" or method.mask_unit == "column"
+        # Whether Delta_t stays in factors: where dense matrices would fill a GPU, and the mask leaves the rank.
+        self.factored = leaves_rank and len(ups) * shape[1] * shape[2] >= LARGE
+        kept = torch.bfloat16 if self.factored else torch.float32
+        before = torch.zeros(shape, device=self.a.device, dtype=kept)  # P_{t-1} (n, D1, D2)
         for index, target in enumerate(self.target_modules):
             if target in past:
                 before[index] = past[target].matrix()
@@ -89,9 +98,8 @@ class MaskedStack(nn.Module):
     def before_step(self, generator: torch.Generator, density: float) -> None:
         """Delta_t of this step, kept for the forward pass and for L_forget."""
         method = self.method
-        self.product = torch.bmm(self.a, self.b)  # A_t B_t
         if method.mask == "none":
-            self.mask = self.product.new_ones(())
+            self.mask = self.a.new_ones(())
         elif self.training:
             noisy = masks.training_logits(self.logits(), method.mask, generator)
             if self.held:
@@ -100,7 +108,29 @@ class MaskedStack(nn.Module):
             self.mask = masks.training_mask(self.noisy, method.mask, method.tau)  # M_t
         else:
             self.mask = self.final_mask(density)
-        self.delta = self.product * self.mask  # Delta_t = (A_t B_t) (.) M_t
+        if self.factored:
+            self.masked_b = self.b * self.mask
+        else:
+            self.product = torch.bmm(self.a, self.b)  # A_t B_t
+            self.delta = self.product * self.mask  # Delta_t = (A_t B_t) (.) M_t
+
+    def new_deltas(self) -> dict[str, Delta]:
+        """For `assign`, by target module."""
+        if self.factored:
+            zero = [(torch.zeros_like(a), torch.zeros_like(b)) for a, b in zip(self.a.data, self.b.data, strict=True)]
+            return {target: Product(*pair) for target, pair in zip(self.target_modules, zero, strict=True)}
+        rows, columns = self.past.shape[1:]
+        return {target: zeros((rows, columns), self.a.device) for target in self.target_modules}
+
+    def assign(self, deltas: Mapping[str, Any]) -> None:
+        """Put Delta_t of this step into the target modules' `deltas`."""
+        own = [deltas[target] for target in self.target_modules]
+        if self.factored:
+            for delta, up, down in zip(own, self.a, self.masked_b, strict=True):
+                delta.up, delta.down = up, down  # A_t (B_t (.) M_t)
+        else:
+            for delta, values in zip(own, self.delta.unbind(0), strict=True):
+                delta.values = values
 
     @property
     def held(self) -> bool:
@@ -108,6 +138,9 @@ class MaskedStack(nn.Module):
 
     def forgetting(self) -> Tensor:
         mask = self.mask if self.method.forget == "masked" else self.mask.detach()
+        if self.factored:  # matrix after matrix, each computed again in the backward pass
+            pairs = zip(self.past, self.a, self.b * mask, strict=True)
+            return torch.stack([checkpoint(_overlap, *one, use_reentrant=False) for one in pairs]).sum()
         return (self.past * self.product * mask).square().sum()  # L_forget: || |P_{t-1}| (.) Delta_t ||_F^2
 
     def gates(self) -> Tensor:
@@ -137,6 +170,11 @@ class MaskedStack(nn.Module):
         return {target: MaskedLowRank(a, b, mask > 0) for target, (a, b), mask in triples}
 
 
+def _overlap(past: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """|| P_{t-1} (.) A B ||_F^2"""
+    return (past * (a @ b)).square().sum()
+
+
 class MaskedStacks(nn.ModuleList):
     """The trainable masked changes of all `layers`, stacked by shape, on top of the `past` ones P_{t-1}."""
 
@@ -153,10 +191,8 @@ class MaskedStacks(nn.ModuleList):
             groups.setdefault((layer.out_features, layer.in_features), {})[target] = factors
         super().__init__(MaskedStack(method, factors, past, generator) for factors in groups.values())
         self.method = method
-        self.deltas = {
-            target: zeros((layer.out_features, layer.in_features), layer.weight.device)
-            for target, layer in layers.items()
-        }
+        new = {target: delta for stack in self.stacks() for target, delta in stack.new_deltas().items()}
+        self.deltas = {target: new[target] for target in layers}
         moved = {target: delta.matrix() for target, delta in past.items() if target in layers}
         self.scale = parts.relative_scale(moved, layers) if method.forget_scale == "relative" else 1.0
 
@@ -174,8 +210,7 @@ class MaskedStacks(nn.ModuleList):
         density = self.method.density_at(progress)
         for stack in self.stacks():
             stack.before_step(generator, density)
-            for target, delta in zip(stack.target_modules, stack.delta.unbind(0), strict=True):
-                self.deltas[target].values = delta  # W_t = W_{t-1} + Delta_t
+            stack.assign(self.deltas)  # W_t = W_{t-1} + Delta_t
 
     def forgetting(self) -> Tensor:
         """L_forget, a scalar in fp32."""

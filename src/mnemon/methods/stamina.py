@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from mnemon.adapters import Delta, Dense, sum_deltas
+from mnemon.adapters import Delta, sum_deltas
 from mnemon.methods import parts
 from mnemon.methods.base import Learner, Method, Start, Step, TokenInit
 from mnemon.methods.masked_stack import MaskedStacks, MaskSettings
@@ -35,7 +35,7 @@ class StaminaLearner(Learner):
         past = sum_deltas([concept.deltas for concept in start.earlier])  # P_{t-1}, once: a step's cost is free of t
         self.stacks = MaskedStacks(method, base.target_modules(), past, generator)
 
-    def deltas(self) -> Mapping[str, Dense]:
+    def deltas(self) -> Mapping[str, Delta]:
         return self.stacks.deltas
 
     def parameter_groups(self) -> list[dict[str, Any]]:

@@ -4,12 +4,12 @@ from typing import TYPE_CHECKING, Any
 
 from mnemon.models.base import Base, Tokens
 from mnemon.models.conditioning import Conditioning
-from mnemon.models.quantization import Quantization
+from mnemon.models.quantization import Quantization, Weights
 
 if TYPE_CHECKING:
     from mnemon.models.loading import FAMILIES, lasting_name, load_base
 
-__all__ = ["FAMILIES", "Base", "Conditioning", "Quantization", "Tokens", "lasting_name", "load_base"]
+__all__ = ["FAMILIES", "Base", "Conditioning", "Quantization", "Tokens", "Weights", "lasting_name", "load_base"]
 
 
 def __getattr__(name: str) -> Any:

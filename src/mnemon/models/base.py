@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from mnemon.errors import MnemonError
-from mnemon.models.checkpointing import checkpoint_with_hooks
+from mnemon.models.checkpointing import checkpoint_layers, checkpoint_with_hooks
 from mnemon.models.conditioning import Conditioning
 from mnemon.models.configs import check_autoencoder
 from mnemon.models.fingerprint import fingerprint_of_modules
-from mnemon.models.latents import latent_shift_and_scale
+from mnemon.models.latents import in_slices, latent_shift_and_scale
+from mnemon.models.profiles import Profile, profile_of
 from mnemon.models.regional_cross_attention import RegionalPrompts
 from mnemon.models.tokens import PromptEncoder
 
@@ -132,6 +133,16 @@ class Base(ABC):
     def dtype(self) -> torch.dtype:
         return next(weight.dtype for weight in self.denoiser.parameters() if weight.is_floating_point())
 
+    @cached_property
+    def profile(self) -> Profile:
+        """What it is trained and sampled with by default."""
+        return profile_of(self)
+
+    def scheduler_config(self) -> Mapping[str, Any]:
+        """The config of the scheduler that the checkpoint came with, with its class as `_class_name`."""
+        scheduler = self._pipeline.scheduler
+        return {**scheduler.config, "_class_name": type(scheduler).__name__}
+
     def pipeline(self) -> Any:
         """A plain diffusers pipeline on the same modules: what is merged into the base now is in its images too.
 
@@ -160,7 +171,9 @@ class Base(ABC):
         return list(dict.fromkeys(path.rpartition(".")[0] for path in self.target_modules()))
 
     def gradient_checkpointing(self, on: bool) -> None:
-        """Trade time for memory in the denoiser's backward pass; the numbers stay the same."""
+        """Trade time for memory in the backward pass of denoiser and text encoders; the numbers stay the same."""
+        for encoder in self.encoders:
+            checkpoint_layers(encoder.model, on)
         denoiser: Any = self.denoiser
         if on:
             denoiser.enable_gradient_checkpointing(checkpoint_with_hooks)
@@ -243,12 +256,14 @@ class Base(ABC):
     @torch.no_grad()
     def encode_images(self, images: Tensor) -> Tensor:
         """Images (batch, 3, side, side) in 0..1 to the denoiser's latents (mode of the posterior; scaled), fp32."""
-        return self._vae_encode(images.to(self.device, self.vae.dtype) * 2 - 1).float()
+        parts = in_slices(images.to(self.device, self.vae.dtype) * 2 - 1, images.shape[2] * images.shape[3])
+        return torch.cat([self._vae_encode(part) for part in parts]).float()
 
     @torch.no_grad()
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Latents to images (batch, 3, side, side) in 0..1."""
-        return (self._vae_decode(latents.to(self.device, self.vae.dtype)).float() / 2 + 0.5).clamp(0, 1)
+        parts = in_slices(latents.to(self.device, self.vae.dtype), self.resolution**2)
+        return torch.cat([(self._vae_decode(part).float() / 2 + 0.5).clamp(0, 1) for part in parts])
 
     def _vae_encode(self, images: Tensor) -> Tensor:
         """Images in -1..1 to the latents the denoiser works on."""

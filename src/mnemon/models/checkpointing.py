@@ -6,6 +6,7 @@ give each layer a prompt of its own, for example. Computed without them, its gra
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -20,6 +21,16 @@ HOOKS = (
 )
 """Where torch keeps a module's hooks of the forward pass."""
 ModuleHooks = dict[nn.Module, dict[str, Any]]
+
+
+def checkpoint_layers(model: nn.Module, on: bool) -> None:
+    """Gradient checkpointing of a text encoder's layers, which stay in evaluation mode otherwise."""
+    from transformers.modeling_layers import GradientCheckpointingLayer  # takes seconds
+
+    for layer in model.modules():
+        if isinstance(layer, GradientCheckpointingLayer):
+            layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+            layer.gradient_checkpointing = layer.training = on  # its own flag: without it nothing is recomputed
 
 
 def checkpoint_with_hooks(block: nn.Module, *inputs: Any) -> Any:

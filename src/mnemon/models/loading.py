@@ -58,7 +58,7 @@ def load_base(
         MnemonError: nothing of that name, not a diffusers pipeline, a pipeline of no known family, a config that is not
             understood, pickled or damaged weights, 4 bits without the extra. The message says which and what to do.
     """
-    path, asked = _find(name)
+    path, asked = find_base(name)
     if path.is_file():
         family, pipeline, fingerprint = open_single_file(path, dtype, asked)
     else:
@@ -69,8 +69,12 @@ def load_base(
     return family(pipeline.to(device), name, fingerprint)
 
 
-def _find(name: str) -> tuple[Path, str]:
-    """The folder or file, and what is asked of it after a colon."""
+def find_base(name: str) -> tuple[Path, str]:
+    """The folder or file of a base, which is fetched if it lies on the hub, and what is asked of it after a colon.
+
+    Raises:
+        MnemonError: there is none of that name.
+    """
     if name == "world":
         folder = Path(str(files("mnemon.world") / "base"))
         if not (folder / INDEX).is_file():

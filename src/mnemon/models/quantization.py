@@ -96,6 +96,14 @@ def quantize(base: Base, how: Quantization, device: torch.device | str) -> Base:
     return type(base)(base._pipeline.to(device), base.name, base.fingerprint)
 
 
+def weights_of(base: Base) -> Weights | None:
+    """How the weights of a base are kept; None in a way that has no name here, such as fp16."""
+    for module in base.denoiser.modules():
+        if isinstance(module, QuantizedLinear):
+            return module.how
+    return next((name for name, kept in PRECISIONS.items() if kept == (base.dtype, None)), None)
+
+
 def quantize_linears(
     model: nn.Module, how: Quantization, device: torch.device | str, keep: Collection[str] = ()
 ) -> None:

@@ -63,6 +63,7 @@ COPIED = re.compile(r".*(in_proj_weight|in_proj_bias|text_projection)")
 PREDICTIONS = {"v": "v_prediction", "v_prediction": "v_prediction", "epsilon": "epsilon"}
 CLIP = "openai/clip-vit-large-patch14"
 Tensors = dict[str, Tensor]
+_FAMILIES: dict[str, type[Base]] = {"sdxl": StableDiffusionXL}
 
 
 def open_single_file(path: Path, dtype: torch.dtype, prediction: str = "") -> tuple[type[Base], Any, str]:
@@ -96,7 +97,7 @@ def open_single_file(path: Path, dtype: torch.dtype, prediction: str = "") -> tu
     if own is None and kind == "sd2" and prediction == "epsilon":
         parts["unet"][2]["sample_size"] = 64  # of the smaller checkpoints
     modules = {part: _module(path, kind, part, origin, tensors, dtype) for part, origin in parts.items()}
-    family = StableDiffusionXL if kind == "sdxl" else StableDiffusion
+    family = _FAMILIES.get(kind, StableDiffusion)
     pipeline = family.pipeline_class(
         scheduler=getattr(import_module(library), scheduler).from_config(config),
         **modules,
@@ -109,7 +110,22 @@ def open_single_file(path: Path, dtype: torch.dtype, prediction: str = "") -> tu
     return family, pipeline, cached_sha256(path)
 
 
-def _kind(path: Path, tensors: Mapping[str, Tensor]) -> str:
+def single_file_configs(path: Path) -> tuple[type[Base], dict[str, Any], dict[str, Any]]:
+    """The family of a checkpoint, its parts by library, class and config, and its pipeline's switches; its weights are
+    not read.
+
+    Raises:
+        MnemonError: as `open_single_file`, for what the tensors' names say.
+    """
+    check_whole([path])
+    with safe_open(str(path), framework="pt") as file:
+        kind = _kind(path, dict.fromkeys(file.keys()))
+    folder = path.with_suffix("")
+    parts, options = _configs(kind, folder if (folder / INDEX).is_file() else None)
+    return _FAMILIES.get(kind, StableDiffusion), parts, options
+
+
+def _kind(path: Path, tensors: Mapping[str, Any]) -> str:
     for start, what in FOREIGN.items():
         if any(key.startswith(start) for key in tensors):
             raise MnemonError(f"'{path}' is no checkpoint of Stable Diffusion 1.x, 2.x or XL, but {what}.")

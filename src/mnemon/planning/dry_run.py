@@ -10,13 +10,15 @@ from torch import nn
 
 from mnemon.adapters import attach
 from mnemon.methods import Start
-from mnemon.methods.base import Learner, Method, Step
+from mnemon.methods.base import Learner, Method, Step, TrainedConcept
 from mnemon.models.base import Base
 from mnemon.planning.memory_tracker import MemoryTracker, gpu_attention
 from mnemon.training.learner_group import LearnerGroup
 from mnemon.training.loss import denoising_loss
 
 NAME, NOUN = "rex", "dog"
+EARLIER = "tom"
+"""The concept that was learned before."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +36,20 @@ class StepMemory:
 
 
 def new_learner(method: Method, base: Base) -> Learner:
-    """The method's learner for a first concept."""
+    """The method's learner for a second concept; for a first one, where what is stored of it depends on values."""
     with MemoryTracker():
-        return method.begin(Start(NAME, NOUN, base, [], torch.Generator().manual_seed(0)))
+        try:
+            earlier = [_exported(method, base)] if not method.trains_jointly else []
+        except (RuntimeError, ValueError):  # masks without places, lists of numbers that are not there
+            earlier = []
+        return method.begin(Start(NAME, NOUN, base, earlier, torch.Generator().manual_seed(0)))
+
+
+def _exported(method: Method, base: Base) -> TrainedConcept:
+    generator = torch.Generator().manual_seed(0)
+    learner = method.begin(Start(EARLIER, "cat", base, [], generator)).eval()
+    learner.before_step(generator)
+    return learner.export()
 
 
 def num_trained(learner: Learner) -> int:
@@ -46,7 +59,7 @@ def num_trained(learner: Learner) -> int:
 
 
 def training_step(base: Base, learner: Learner, rows: int, checkpointing: bool) -> StepMemory:
-    """One step of `rows` images, each with its own prompt, and the regularization loss without earlier concepts."""
+    """One step of `rows` images, each with its own prompt, and the regularization loss."""
     group, generator = LearnerGroup([learner], shared=False), torch.Generator().manual_seed(0)
     tracker = _tracker(base, learner)
     attached = attach(base.target_modules(), learner.deltas())
@@ -62,7 +75,9 @@ def _forward_and_backward(
 ) -> int:
     """Bytes saved for the backward pass."""
     group.before_step(generator)
-    base.set_tokens(group.tokens())
+    tokens = group.tokens()
+    earlier = {encoder: vectors.detach() for encoder, vectors in tokens[NAME].items()}
+    base.set_tokens({EARLIER: earlier, **tokens})
     latents, noise = (torch.empty(rows, *base.latent_shape(), device=base.device) for _ in range(2))
     timesteps = _timesteps(base, rows)
     condition = base.encode_prompts(prompts(rows))
@@ -94,9 +109,9 @@ def encode_prompt(base: Base) -> int:
     return tracker.peak
 
 
-def denoise(base: Base) -> int:
-    """Peak bytes of one denoising step of one image, with classifier-free guidance unless the base is distilled."""
-    rows = 1 if base.distilled else 2
+def denoise(base: Base, images: int = 1) -> int:
+    """Peak bytes of one denoising step of `images`, with classifier-free guidance unless the base is distilled."""
+    rows = images if base.distilled else 2 * images
     with torch.no_grad(), gpu_attention(), _tracker(base) as tracker:
         condition = base.encode_prompts(prompts(rows, concept=False))
         tracker.peak = tracker.current
@@ -105,10 +120,10 @@ def denoise(base: Base) -> int:
     return tracker.peak
 
 
-def decode_image(base: Base) -> int:
-    """Peak bytes of decoding one image's latents."""
+def decode_image(base: Base, images: int = 1) -> int:
+    """Peak bytes of decoding the latents of `images`."""
     with torch.no_grad(), gpu_attention(), _tracker(base) as tracker:
-        base.decode_latents(torch.empty(1, *base.latent_shape(), device=base.device))
+        base.decode_latents(torch.empty(images, *base.latent_shape(), device=base.device))
     return tracker.peak
 
 

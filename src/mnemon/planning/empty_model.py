@@ -15,6 +15,7 @@ from mnemon.errors import MnemonError
 from mnemon.models.base import Base
 from mnemon.models.conditioning import Conditioning
 from mnemon.models.loading import family_of
+from mnemon.models.single_file import single_file_configs
 from mnemon.models.transformer import TransformerBase
 from mnemon.planning.dummy_tokenizer import DummyTokenizer
 from mnemon.world import base_folder
@@ -87,7 +88,7 @@ def shipped_configs() -> list[str]:
 
 
 def read_configs(name: str) -> ModelConfigs:
-    """The configs of "world", of one of `shipped_configs()`, or of a diffusers folder.
+    """The configs of "world", of one of `shipped_configs()`, of a diffusers folder, or of a checkpoint in one file.
 
     Raises:
         MnemonError: there is no such base, its pipeline belongs to no known family, or a config cannot be read.
@@ -95,6 +96,8 @@ def read_configs(name: str) -> ModelConfigs:
     if name in shipped_configs():
         return _shipped(name)
     folder = base_folder() if name == "world" else Path(name).expanduser()
+    if folder.is_file():
+        return _in_file(folder)
     if not (folder / "model_index.json").is_file():
         raise MnemonError(
             f"There is no base '{name}' to plan for: give 'world', a diffusers folder (its configs are enough), or one "
@@ -124,6 +127,11 @@ def _in_folder(name: str, folder: Path) -> ModelConfigs:
         key: index[key] for key in ("is_distilled", "force_zeros_for_empty_prompt") if key in index
     }
     return ModelConfigs(name, family, switches, parts, (str(folder),))
+
+
+def _in_file(path: Path) -> ModelConfigs:
+    family, parts, switches = single_file_configs(path)
+    return ModelConfigs(str(path), family, switches, parts, (str(path),))
 
 
 def _config(folder: Path) -> Path:

@@ -43,8 +43,11 @@ class MemoryTracker(TorchDispatchMode):
             self._seen.add(tensor.untyped_storage())
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is aten._to_copy.default and _on_meta(args):
+            kwargs["device"] = torch.device("meta")  # what has no values cannot be copied to the CPU
         result = _without_values(func, args)
-        result = func(*args, **(kwargs or {})) if result is None else result
+        result = func(*args, **kwargs) if result is None else result
         for tensor in tree_leaves(result):
             if isinstance(tensor, Tensor):
                 self._add(tensor)

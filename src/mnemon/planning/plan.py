@@ -14,7 +14,7 @@ from mnemon.models.base import Base
 from mnemon.models.quantization import PRECISIONS, Weights, quantize
 from mnemon.models.transformer import TransformerBase
 from mnemon.planning import dry_run
-from mnemon.planning.empty_model import META, read_configs
+from mnemon.planning.empty_model import META, ModelConfigs, read_configs
 
 GB = 2**30
 GPU_SIZES = (8, 12, 16, 24, 48, 80)
@@ -36,6 +36,7 @@ class MemoryOptions:
         batch_size: images per step; the method's own by default.
         gradient_accumulation_steps: parts in which a batch is computed.
         offload_text: keep text encoders in main memory while images are sampled, with their prompts cached.
+        images_at_once: images sampled in one pass.
     """
 
     weights: Weights = "fp32"
@@ -43,6 +44,7 @@ class MemoryOptions:
     batch_size: int | None = None
     gradient_accumulation_steps: int = 1
     offload_text: bool = False
+    images_at_once: int = 1
 
 
 @dataclass(frozen=True)
@@ -58,24 +60,30 @@ class Estimate:
     num_trained: int
 
     @property
+    def peaks(self) -> tuple[int, int]:
+        """Of training, and of sampling."""
+        return sum(self.training.values()), sum(self.sampling.values())
+
+    @property
     def peak(self) -> int:
         """The larger of both."""
-        return max(sum(self.training.values()), sum(self.sampling.values()))
+        return max(self.peaks)
 
 
 class Plan:
     """One method on one base at one resolution, to be estimated under any memory options.
 
     Args:
-        base: as for `read_configs`.
+        base: as for `read_configs`, or what that gives.
         resolution: side in pixels; the base's own by default.
 
     Raises:
         MnemonError: there is no such base, the method does not run on it, or the resolution does not fit.
     """
 
-    def __init__(self, base: str, method: Method, resolution: int | None = None) -> None:
-        self.configs, self.method = read_configs(base), method
+    def __init__(self, base: str | ModelConfigs, method: Method, resolution: int | None = None) -> None:
+        self.configs = read_configs(base) if isinstance(base, str) else base
+        self.method = method
         self._given_resolution = resolution
         self._cache: dict[Any, Any] = {}
         self.resolution = self.base("bf16").resolution
@@ -97,6 +105,11 @@ class Plan:
             raise MnemonError(f"A batch of {batch_size} cannot be computed in {parts} parts.")
         return ceil(batch_size / parts)
 
+    @property
+    def can_offload(self) -> bool:
+        """Whether its text encoders may be kept in main memory while images are sampled."""
+        return issubclass(self.configs.family, TransformerBase)
+
     def batch_size(self, options: MemoryOptions) -> int:
         """Images per step."""
         return self.method.batch_size if options.batch_size is None else options.batch_size
@@ -116,7 +129,7 @@ class Plan:
         peak = max(step.peak, self._stage(dry_run.encode_image, options))  # photos are encoded before the steps
         training = {
             **_weights(base),
-            "earlier concepts": 0 if self.method.on_bare_base else self._concepts(base, learner),
+            "earlier concepts": 0 if self.method.on_bare_base else self._concepts(base, learner) + _buffers(learner),
             "trained parameters": 4 * num_trained,
             "optimiser": 8 * num_trained,
             "latents of photos": PHOTOS * 4 * torch.Size(base.latent_shape()).numel(),
@@ -140,18 +153,19 @@ class Plan:
         if self.rows(options) > 1:
             batch_size = self.batch_size(options)
             yield f"--accumulate {batch_size}", replace(options, gradient_accumulation_steps=batch_size)
-        if not options.offload_text and issubclass(self.configs.family, TransformerBase):
+        if not options.offload_text and self.can_offload:
             yield "--offload-text", replace(options, offload_text=True)
 
     def _check_offload(self, options: MemoryOptions) -> None:
-        if options.offload_text and not issubclass(self.configs.family, TransformerBase):
+        if options.offload_text and not self.can_offload:
             family = self.configs.family.family
             raise MnemonError(f"The text encoders of a {family} base are small and stay: leave out --offload-text.")
 
     def _sampling(self, base: Base, learner: Learner, options: MemoryOptions) -> dict[str, int]:
         """The weights, and the most of what encoding the prompt, denoising and decoding hold."""
         parts = _weights(base)
-        images = max(self._stage(stage, options) for stage in (dry_run.denoise, dry_run.decode_image))
+        count = options.images_at_once
+        images = max(self._stage(stage, options, count) for stage in (dry_run.denoise, dry_run.decode_image))
         prompt = self._stage(dry_run.encode_prompt, options)
         if options.offload_text:  # either the encoders are there, or what denoising and decoding take
             prompt += sum(parts.pop(encoder.name) for encoder in base.encoders)
@@ -165,9 +179,9 @@ class Plan:
         target_modules = base.target_modules()
         return sum(target_modules[target].weight.nbytes for target in deltas)
 
-    def _stage(self, stage: Callable[[Base], int], options: MemoryOptions) -> int:
+    def _stage(self, stage: Callable[..., int], options: MemoryOptions, *counts: int) -> int:
         base = self.base(options.weights)
-        return self._cached(lambda: stage(base), stage.__name__, options.weights)
+        return self._cached(lambda: stage(base, *counts), stage.__name__, options.weights, *counts)
 
     def _empty_model(self, weights: Weights, device: torch.device) -> Base:
         dtype, how = PRECISIONS[weights]
@@ -197,6 +211,11 @@ def _weights(base: Base) -> dict[str, int]:
 
 def _bytes(module: nn.Module) -> int:
     return sum(tensor.nbytes for tensor in {*module.parameters(), *module.buffers()})
+
+
+def _buffers(learner: nn.Module) -> int:
+    """Bytes of what a learner knows of earlier concepts."""
+    return sum(tensor.nbytes for tensor in learner.buffers())
 
 
 def _set_resolution(base: Base, side: int) -> None:

@@ -2,7 +2,7 @@
 (arXiv 2403.03206), with classifier-free guidance (arXiv 2207.12598)."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol, TypedDict, Unpack
 
@@ -41,6 +41,18 @@ class SamplingSettings:
 
 
 DEFAULTS = SamplingSettings()
+
+
+def fitted(settings: SamplingSettings, base: Base) -> SamplingSettings:
+    """Defaults that were made for the built-in base, as `base.profile` has them for this one: its guidance, no more
+    steps than it wants, no more images at once than it should."""
+    profile = base.profile
+    return replace(
+        settings,
+        guidance_scale=profile.guidance_scale,
+        num_inference_steps=min(settings.num_inference_steps, profile.num_inference_steps),
+        batch_size=min(settings.batch_size, profile.images_at_once or settings.batch_size),
+    )
 
 
 class SampleOptions(TypedDict, total=False):

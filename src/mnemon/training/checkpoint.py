@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -11,6 +12,9 @@ from torch import Tensor, nn
 from mnemon.tensor_files import tensors_sha256, write_safetensors
 
 SEAL = "seal"
+
+NUMBERS = "optimizer"
+"""Among the facts: what optimisers keep as plain numbers, by parameter and by group, which JSON holds exactly."""
 
 
 def save_checkpoint(
@@ -24,16 +28,23 @@ def save_checkpoint(
     tensors: dict[str, Tensor] = {"generator": generator.get_state()}
     for name, module in modules.items():
         tensors |= {f"module.{name}.{key}": value for key, value in module.state_dict().items()}
+    numbers: dict[str, dict[str, object]] = {}
     for index, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{key}": torch.as_tensor(value) for key, value in state.items()}
-    seal = tensors_sha256(tensors, head=json.dumps(facts))
-    write_safetensors(path, tensors, {"facts": json.dumps({**facts, SEAL: seal})})
+        tensors |= {f"optimizer.{index}.{key}": one for key, one in state.items() if isinstance(one, Tensor)}
+        numbers[str(index)] = {key: one for key, one in state.items() if isinstance(one, int | float)}
+    groups = [
+        {key: value for key, value in group.items() if isinstance(value, int | float)}
+        for group in optimizer.state_dict()["param_groups"]
+    ]
+    said = {**facts, NUMBERS: {"state": numbers, "groups": groups}}
+    seal = tensors_sha256(tensors, head=json.dumps(said))
+    write_safetensors(path, tensors, {"facts": json.dumps({**said, SEAL: seal})})
 
 
 def load_checkpoint(
     path: Path, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer, generator: torch.Generator
 ) -> dict[str, object]:
-    """Restore a checkpoint in place and return its facts.
+    """Restore a checkpoint in place and return its facts; one of before has all of an optimiser's state as tensors.
 
     Raises:
         ValueError: the file was changed. One that an older version wrote does not say.
@@ -47,11 +58,17 @@ def load_checkpoint(
     for name, module in modules.items():
         prefix = f"module.{name}."
         module.load_state_dict({key[len(prefix) :]: t for key, t in tensors.items() if key.startswith(prefix)})
-    state: dict[int, dict[str, Tensor]] = {}
+    state: dict[int, dict[str, Any]] = {}
     for key, tensor in tensors.items():
         if key.startswith("optimizer."):
             _, index, field = key.split(".")
             state.setdefault(int(index), {})[field] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    numbers: Any = facts.get(NUMBERS, {"state": {}, "groups": []})
+    for index, own in numbers["state"].items():
+        state.setdefault(int(index), {}).update(own)
+    groups = optimizer.state_dict()["param_groups"]
+    for group, own in zip(groups, numbers["groups"], strict=False):
+        group.update(own)
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
     generator.set_state(tensors["generator"])
     return facts

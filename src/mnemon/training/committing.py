@@ -60,7 +60,7 @@ class ScoredCommit:
         self._fused: Mapping[str, Delta] | None = None
         self._new: Sequence[Proposal] = ()
         self._scorer: Scorer | None = None
-        score = self.score or EvalSettings()
+        score = self.score or EvalSettings.of_base(self.base)
         if self.encoders:
             load(self.encoders)
             self._scorer = Scorer(self.library, self.base, self.encoders, score, self.policy)

@@ -5,7 +5,7 @@ import json
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -64,7 +64,9 @@ class IdentityMonitor:
             raise MnemonError(f"One reference of '{concept.name}' gives no ceiling: give at least two photos.")
         chosen = prompt_set(encoders.prompts)
         count, name = len(chosen.templates), method.prompt_name(concept.name, concept.class_noun)
-        self._score = EvalSettings(count, FIRST_SEED, num_inference_steps=STEPS)
+        steps = min(STEPS, base.profile.num_inference_steps)
+        own = EvalSettings.of_base(base)
+        self._score = replace(own, num_images=count, first_seed=FIRST_SEED, num_inference_steps=steps)
         self._prompts = concept_prompts(name, concept.class_noun, chosen, count).prompts
         self._stopped: int | None = None
         self._share: float | None = None

@@ -1,7 +1,7 @@
 """The images a training run learns from, and the batch of one step."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -114,3 +114,13 @@ def draw_batch(
     tasks, shares = torch.zeros(len(clean), dtype=torch.long), torch.full((len(clean),), 1 / len(clean))
     weighted, where = torch.cat(weights).to(base.device), torch.cat(masks).to(base.device) if masked else None
     return Batch(clean, noise, timesteps, prompts, weighted, tasks, shares.to(base.device), where)
+
+
+def without_captions(batch: Batch, rate: float, generator: torch.Generator) -> Batch:
+    """The batch with the empty prompt in place of about a share `rate` of its prompts, but for the first one."""
+    dropped = torch.rand(len(batch.prompts), generator=generator, device=generator.device) < rate
+    prompts = [
+        "" if number and drop else prompt
+        for number, (prompt, drop) in enumerate(zip(batch.prompts, dropped.tolist(), strict=True))
+    ]
+    return replace(batch, prompts=prompts)

@@ -11,6 +11,7 @@ from mnemon.evaluation.evaluate import OnImages
 from mnemon.library import Candidate, Library, Proposal, composed_changes, put_aside
 from mnemon.models import Base
 from mnemon.training.scoring import Scorer
+from mnemon.verdict import measured_as
 
 
 class BudgetExceeded(MnemonError):
@@ -68,12 +69,13 @@ class ForgettingBudget:
             )
 
     def _best_of(self, name: str) -> float | None:
-        rows, settings = self._library.rows(), self._score.to_row_json(self._encoders.prompts)
+        settings = self._score.to_row_json(self._encoders.prompts)
+        rows, now = self._library.rows(), measured_as({"encoders": self._encoders.name, "settings": settings})
         learned = self._library.concepts()[name].number
         same = [
             row["concepts"].get(name, {}).get("identity_alignment")
             for state, row in rows.items()
-            if state >= learned and (row["encoders"], row["settings"]) == (self._encoders.name, settings)
+            if state >= learned and measured_as(row) == now
         ]
         return max((value for value in same if value is not None), default=None)
 

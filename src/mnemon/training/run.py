@@ -3,14 +3,14 @@
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mnemon.adapters import merge
 from mnemon.errors import MnemonError, WriteError
@@ -20,10 +20,12 @@ from mnemon.models.base import Base, Tokens
 from mnemon.models.layers import every_layer
 from mnemon.seeding import seeded_generator
 from mnemon.training.accelerator import make_accelerator
-from mnemon.training.examples import Batch, Examples, draw_batch, joined
+from mnemon.training.ema import Ema
+from mnemon.training.examples import Batch, Examples, draw_batch, joined, without_captions
 from mnemon.training.identity import EARLY_STOPPING, run_identity
 from mnemon.training.learner_group import LearnerGroup
 from mnemon.training.loss import denoising_loss
+from mnemon.training.optimizers import make_optimizer
 from mnemon.training.penalty_meter import PenaltyMeter
 from mnemon.training.prompt_check import check_prompts
 from mnemon.training.resume import Checkpoints
@@ -72,7 +74,7 @@ class Run:
         self.earlier_tokens: dict[str, Tokens] = {}
         self.progress = 0.0
         # The optimiser comes after the learners, whose parameters it holds.
-        self.optimizer = torch.optim.AdamW(self.group.parameter_groups(), weight_decay=0.0, fused=True)
+        self.optimizer = make_optimizer(settings.optimizer, self.group.parameter_groups(), base.device)
         self.base_lrs = [float(group["lr"]) for group in self.optimizer.param_groups]
         self.accelerator = make_accelerator(base.device, settings, folder)
         self.stepper = self.accelerator.prepare(self.optimizer)
@@ -81,7 +83,9 @@ class Run:
         identity = run_identity(base, method, tasks, earlier, settings)
         if stopping is not None:
             identity[EARLY_STOPPING] = stopping.name
-        modules = {"learner": self.group, "meter": self.meter}
+        modules: dict[str, nn.Module] = {"learner": self.group, "meter": self.meter}
+        self.ema = Ema(list(self.group.parameters()), settings.ema_decay) if settings.ema_decay else None
+        modules |= {} if self.ema is None else {"ema": self.ema}
         self.checkpoints = Checkpoints(
             folder, identity, modules, self.optimizer, self.rng, scaler=self.accelerator.scaler
         )
@@ -129,7 +133,9 @@ class Run:
         self.group.on_train_start(self._probes(), general, self.generator(self._names, "prepare"))
 
     def on_train_end(self) -> None:
-        """Let the learners look at their images after the last step."""
+        """Give the learners their averages, if there are any, and let them look at their images once more."""
+        if self.ema is not None:
+            self.ema.apply_to_parameters()
         self.group.on_train_end(self._probes(), self.generator(self._names, "conclude"))
 
     def export(self) -> dict[str, TrainedConcept]:
@@ -152,12 +158,18 @@ class Run:
                 denoising, seen = self._loss(part, self.rng)
                 regularization = self.group.regularization_loss(seen)
                 # accelerate divides by the number of parts, but the weights of a batch's rows add up over its parts.
-                self.accelerator.backward(denoising * parts + regularization)
+                total = denoising * parts + regularization
+                if total.requires_grad:  # not where a part has no caption, and only the token is trained
+                    self.accelerator.backward(total)
                 self.meter.add(denoising, parts)
                 loss, penalty = loss + denoising.detach(), penalty + regularization.detach() / parts
+                if self.accelerator.sync_gradients and self.settings.max_grad_norm is not None:
+                    self.accelerator.clip_grad_norm_(self.group.parameters(), self.settings.max_grad_norm)
                 self.stepper.step()
                 self.stepper.zero_grad()
         self.group.after_step((step + 1) / self.steps)
+        if self.ema is not None:
+            self.ema.update()
         # Read only now: a GPU is waited for once a step. What a bad loss has done to the learner is not kept.
         logs = {
             "loss": loss.item(),
@@ -191,7 +203,7 @@ class Run:
     def preview(self, look: Callable[[], T]) -> T:
         """Call `look` with the concept in the base as it would be kept now; returns its result."""
         self.group.eval()
-        with torch.no_grad():
+        with torch.no_grad(), nullcontext() if self.ema is None else self.ema.applied():
             self._update_base(self.rng)
             result = look()
         self.group.train()
@@ -208,9 +220,11 @@ class Run:
     def _draw_batch(self) -> Batch:
         """This step's rows: a batch from each source."""
         weight, size = self.settings.prior_loss_weight, self.batch_size
-        return Batch.cat(
+        batch = Batch.cat(
             [draw_batch(self.base, examples, prior, weight, size, self.rng) for examples, prior in self.sources]
         )
+        rate = self.settings.caption_dropout
+        return without_captions(batch, rate, self.rng) if rate else batch
 
     def _loss(self, part: Batch, generator: torch.Generator) -> tuple[Tensor, Step]:
         """The weighted sum of the part's denoising losses, and what it was computed on."""

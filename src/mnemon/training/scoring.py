@@ -12,6 +12,7 @@ from mnemon.methods.base import TrainedConcept
 from mnemon.methods.text_grams import Factors
 from mnemon.models import Base
 from mnemon.sampling import Composed
+from mnemon.verdict import measured_as
 
 Policy = Literal["all", "forecast", "new"]
 """Sample every concept again; the new ones, those that moved and a few in turn; or the new ones only."""
@@ -86,9 +87,9 @@ class Scorer:
         return row.to_json()
 
     def _carried(self, after: State) -> Carried:
-        measured_with = self._encoders.name, self._settings.to_row_json(self._encoders.prompts)
-        row = self._row
-        if row is None or self._policy == "all" or (row["encoders"], row["settings"]) != measured_with:
+        settings = self._settings.to_row_json(self._encoders.prompts)
+        row, now = self._row, measured_as({"encoders": self._encoders.name, "settings": settings})
+        if row is None or self._policy == "all" or measured_as(row) != now:
             return Carried()
         moved = movements(self._base, self._before, after, self._features)
         return carried_scores(self._policy, row, self._revision, moved)

@@ -13,7 +13,8 @@ from mnemon.evaluation.evaluate import OnImages
 from mnemon.library import Library, Proposal, has_candidate, is_unfinished
 from mnemon.methods.base import Method, TrainedConcept
 from mnemon.models import Base
-from mnemon.sampling import ImageMetadata, SamplingSettings, sample, save_image
+from mnemon.models.quantization import weights_of
+from mnemon.sampling import ImageMetadata, SamplingSettings, fitted, sample, save_image
 from mnemon.training.committing import ScoredCommit
 from mnemon.training.early_stopping import EarlyStopping, IdentityMonitor
 from mnemon.training.loop import OnStep, train
@@ -156,6 +157,7 @@ class TrainingSession:
         """What each commit is to say. A change that concepts share comes first, so that every revision has it."""
         settings: dict[str, Any] = {
             "training": asdict(self.training),
+            "weights": weights_of(self.base),
             "seconds": round(seconds / len(self.concepts), 1),
         }
         if self._monitor:
@@ -209,7 +211,9 @@ def _sources(concept: Concept) -> list[dict[str, str]]:
 def _preview(path: Path, base: Base, method: Method, concept: Concept, step: int) -> None:
     """Four images of the concept as if the training had ended now."""
     prompt = preview_prompt(concept, method)
-    images = sample(base, [prompt] * 4, range(4), PREVIEW)
+    settings = fitted(PREVIEW, base)
+    images = sample(base, [prompt] * 4, range(4), settings)
     for seed, image in enumerate(images):
-        metadata = ImageMetadata.of(base, prompt, seed, PREVIEW, library=path.resolve().name, concepts=(concept.name,))
+        name = path.resolve().name
+        metadata = ImageMetadata.of(base, prompt, seed, settings, library=name, concepts=(concept.name,))
         save_image(path / "previews" / concept.name / f"step-{step:05d}-{seed}.png", image, metadata)
