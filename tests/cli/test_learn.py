@@ -313,6 +313,7 @@ def test_options_of_training_reach_it(
 def test_the_captions_of_a_whole_list_are_checked_before_the_first_step(
     teach: Command, photos: Path, tmp_path: Path
 ) -> None:
+    photos = Path(shutil.copytree(photos, tmp_path / "own"))  # other tests read the originals
     file = listing(photos, tmp_path / "concepts.json")
     (next((photos / "tom").glob("*.txt"))).write_text(" ".join(["long"] * 100) + " <tom>")
     result = teach("--no-score", "--together", 1, source=file)
@@ -325,6 +326,7 @@ def test_captions_are_checked_before_class_images_are_drawn(
 ) -> None:
     drawn: list[int] = []
     monkeypatch.setattr("mnemon.training.tasks.class_images", lambda *_, **__: drawn.append(1))
-    (next((photos / "sip").glob("*.txt"))).write_text(" ".join(["long"] * 100) + " <sip>")
-    result = teach("--noun", "mug", "--no-score", "--num-class-images", 2)
+    own = Path(shutil.copytree(photos / "sip", "sip")).resolve()  # other tests read the originals
+    next(own.glob("*.txt")).write_text(" ".join(["long"] * 100) + " <sip>")
+    result = teach("--noun", "mug", "--no-score", "--num-class-images", 2, source=own)
     assert result.code == 1 and "shorten it" in result.err and not drawn
