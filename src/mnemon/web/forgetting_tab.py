@@ -17,8 +17,8 @@ TELL = """element.addEventListener('click', event => { const cell = event.target
   if (cell) trigger('select', {revision: Number(cell.dataset.revision), name: cell.dataset.name}); });"""
 
 CHART = """
-figure { --series-0: #0f766e; --series-1: #b45309; --series-2: #6d5bd0; --series-3: #be3455; --series-4: #4b7bb5;
-  --series-5: #6b7d2a; margin: 1rem 0; }
+figure { --series-0: #14a094; --series-1: #d97706; --series-2: #8b7cf0; --series-3: #e0557a; --series-4: #5b91d0;
+  --series-5: #8a9c3f; margin: 1rem 0; }
 svg { display: block; width: 100%; max-width: 46rem; }
 svg text { fill: var(--body-text-color); font: 12px system-ui, sans-serif; }
 .grid { stroke: var(--border-color-primary); }
@@ -94,7 +94,7 @@ def _cell(matrix: ScoreMatrix, t: int, j: int) -> str:
     if np.isnan(value):
         return ""
     depth = min(max(value, 0.0), 1.0)
-    colour = "white" if depth > 0.5 else "#1b1b1b"
+    colour = "white" if depth > 0.7 else "#1b1b1b"
     back = f"rgb({round(236 - 216 * depth)},{round(240 - 160 * depth)},{round(248 - 138 * depth)})"
     name, state = text(matrix.names[j]), matrix.states[t]
     return (
