@@ -94,3 +94,13 @@ def test_a_damaged_record_is_in_nobodys_way(workspace: Workspace, text: str) -> 
     file.parent.mkdir(parents=True)
     file.write_text(text)
     assert Trainings(workspace).unfinished() == []
+
+
+def test_a_scored_training_ends_with_its_scores_in_words(
+    workspace: Workspace, photos: list[Path], quick_scores: None
+) -> None:
+    _, held_out = keep(workspace.photos, "rex", look_at(photos, 64), {})
+    training = Trainings(workspace).start(Request("rex", "dog", 1, held_out=held_out is not None))
+    training.join(100)
+    assert training.progress.phase == "done", training.progress.message
+    assert "rex reached" in training.progress.message or "rex is weak" in training.progress.message
