@@ -52,7 +52,6 @@ def described(family: str, name: str = "a/model", side: int = 1024, distilled: b
         (described("qwen-image", "Qwen/Qwen-Image"), 30, 4.0),
         (described("flux2", "black-forest-labs/FLUX.2-dev"), 28, 4.0),
     ],
-    ids=str,
 )
 def test_bases_distilled_to_few_steps_are_recognised(base: Any, steps: int, guidance: float) -> None:
     profile = profile_of(base)
