@@ -112,7 +112,10 @@ def test_what_is_wrong_in_a_file_is_said(
 
 def test_nothing_to_learn_is_said(mnemon: Command) -> None:
     refused = mnemon("learn")
-    assert refused.code == 1 and "There is no concept to learn" in refused.err
+    assert refused.code == 2 and "PHOTOS" in refused.err and "--config" in refused.err
+    Path("empty.toml").write_text("", encoding="utf-8")
+    refused = mnemon("learn", "--config", "empty.toml")
+    assert refused.code == 1 and "'empty.toml' has none" in " ".join(refused.err.split())
 
 
 @pytest.mark.parametrize("method", ["stamina", "cns", "fl2t"])

@@ -50,12 +50,16 @@ def test_after_learning_it_says_what_was_kept_and_what_to_type_next(teach: Comma
 
 
 def test_an_interrupt_between_steps_is_kept_for_the_end_of_the_step(capsys: pytest.CaptureFixture[str]) -> None:
-    with progress("learning") as bar, pytest.raises(KeyboardInterrupt), stopping_between_steps(bar) as on_step:
-        on_step(1, 3, {})
-        os.kill(os.getpid(), signal.SIGINT)
-        assert "Stopping after this step" in capsys.readouterr().err
-        on_step(2, 3, {})
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
+    try:
+        with progress("learning") as bar, pytest.raises(KeyboardInterrupt), stopping_between_steps(bar) as on_step:
+            on_step(1, 3, {})
+            os.kill(os.getpid(), signal.SIGINT)
+            assert "Stopping after this step" in capsys.readouterr().err
+            on_step(2, 3, {})
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_after_an_interrupt_the_same_command_goes_on(teach: Command, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from mnemon.cli import options
 from mnemon.cli.config import ConceptConfig, Config, read_config
 from mnemon.cli.grouping import Wanted, grouped
@@ -147,9 +149,10 @@ def _wanted(own: ConceptConfig | None, file: Config, path: Path | None) -> list[
         if _is_list(own.photos) and (own.name or own.class_noun or own.references):
             raise MnemonError("A list file names its concepts itself: leave out --name, --class-noun and --references.")
         return [own]
+    if path is None:
+        raise typer.BadParameter("give a folder of photos, a list, or a file with --config.", param_hint="PHOTOS")
     if not file.concepts:
-        where = f"the config '{path}' has none" if path else "a folder of photos, or a file with --config"
-        raise MnemonError(f"There is no concept to learn: {where}" + (": add [[concepts]]." if path else "."))
+        raise MnemonError(f"There is no concept to learn: the config '{path}' has none: add [[concepts]].")
     return list(file.concepts)
 
 

@@ -126,7 +126,8 @@ def stopping_between_steps(bar: Bar) -> Iterator[Callable[[int, int, Mapping[str
         if asked:
             raise KeyboardInterrupt
 
-    if threading.current_thread() is not threading.main_thread():
+    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # by a shell, for a job in the background
+    if ignored or threading.current_thread() is not threading.main_thread():
         yield on_step
         return
     before = signal.signal(signal.SIGINT, ask)
