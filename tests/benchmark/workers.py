@@ -3,8 +3,9 @@
 import os
 import signal
 
-from mnemon.benchmark.jobs import Job, OnProgress
+from mnemon.benchmark.jobs import Job
 from mnemon.benchmark.runner import run_job
+from mnemon.benchmark.running import OnProgress
 from mnemon.evaluation.run_folder import Progress
 
 

@@ -19,6 +19,7 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
+from mnemon.benchmark.running import OnProgress
 from mnemon.errors import MnemonError
 from mnemon.evaluation.run_folder import Progress, RunFolder
 
@@ -37,7 +38,6 @@ class AnyJob(Protocol):
 
 
 Job = TypeVar("Job", bound=AnyJob)
-OnProgress = Callable[[Progress], None]
 RunJob = Callable[[Job, OnProgress], None]
 """Does a job; any function of a module that workers can import."""
 OnJobProgress = Callable[[Job, Progress | None], None]

@@ -1,6 +1,6 @@
 """Jobs: one method on one order with one seed each."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from mnemon.benchmark.sequences import ConceptSequence, shipped_sequences
 from mnemon.benchmark.sources import open_sequence
 from mnemon.errors import MnemonError
 from mnemon.evaluation import EvalSettings
-from mnemon.evaluation.run_folder import Progress, RunFolder
+from mnemon.evaluation.run_folder import RunFolder
 from mnemon.methods import method_settings, method_with
 from mnemon.methods.base import Method
 from mnemon.models import Weights
@@ -101,9 +101,6 @@ class Job:
                 for one in sequence.ordered(self.order).concepts
             ],
         }
-
-
-OnProgress = Callable[[Progress], None]
 
 
 def plan(

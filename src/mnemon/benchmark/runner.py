@@ -19,12 +19,12 @@ from torch import Tensor
 
 from mnemon.api.opening import base_named, encoders_of
 from mnemon.benchmark.alone import scores_of_first, scores_of_other_orders
-from mnemon.benchmark.jobs import Job, OnProgress
-from mnemon.benchmark.measuring import PeakMemory, StepClock, machine_facts, package_versions, parameter_count
+from mnemon.benchmark.jobs import Job
+from mnemon.benchmark.measuring import PeakMemory, StepClock, parameter_count
+from mnemon.benchmark.running import OnProgress, complete, run_facts
 from mnemon.benchmark.sequences import ConceptSpec
 from mnemon.benchmark.shared import calibration_set, control_scores
 from mnemon.data import photos_tensor
-from mnemon.errors import MnemonError
 from mnemon.evaluation import Encoders, EvalRow, evaluate, reference_features
 from mnemon.evaluation.prompts import EvalPrompts, combined_prompts, concept_prompts, prompt_set
 from mnemon.evaluation.run_folder import Progress, RunFolder
@@ -42,13 +42,7 @@ SHOWN = 4  # images in a strip; also images of each combination of concepts
 def run_job(job: Job, on_progress: OnProgress = lambda progress: None) -> None:
     """Do the job, or what is left of it. Any error is written to its folder instead of raised."""
     folder = RunFolder(job.folder)
-    run: _Run | None = None
-    try:
-        run = _Run(job, folder, on_progress)
-        run.complete()
-    except Exception as error:
-        text = str(error) if isinstance(error, MnemonError) else f"{type(error).__name__}: {error}"
-        folder.fail(text, run.doing if run else "opening base and sequence", error)
+    complete(folder, lambda: _Run(job, folder, on_progress), "opening base and sequence")
 
 
 class _Run:
@@ -77,9 +71,7 @@ class _Run:
                 self._score_alone()
 
     def _begin(self) -> None:
-        departures = self.job.departures()
-        facts = {"set": departures} if departures else {}
-        facts |= {"versions": package_versions(), "machine": machine_facts(self.base.device)}
+        facts = run_facts(self.job.departures(), self.base.device)
         self.folder.begin({**self.job.to_json(self.sequence), **facts})
         scores, image = control_scores(self.job.out, self.base, self.encoders, self.job.eval_settings)
         self.folder.rows["0"] = {"concepts": {}, "general": scores}

@@ -4,34 +4,26 @@ A task counts as learned once it is in the job's library, a state as scored once
 lies a training checkpoint, so a killed job goes on where it was. A method that learns all at once has a last row only.
 """
 
-from collections.abc import Callable
 from functools import cached_property, lru_cache
 
 import torch
 
 from mnemon.adapters import save_deltas
 from mnemon.benchmark.classes.jobs import ClassJob
-from mnemon.benchmark.measuring import PeakMemory, machine_facts, package_versions, parameter_count
+from mnemon.benchmark.measuring import PeakMemory, parameter_count
+from mnemon.benchmark.running import OnProgress, complete, run_facts
 from mnemon.classification import Backbone, ClassLibrary, Task, frozen_features, learn_classes, load_backbone
 from mnemon.classification.evaluating import accuracy_row
 from mnemon.classification.methods import Start, TrainedTask
-from mnemon.errors import MnemonError
 from mnemon.evaluation.run_folder import Progress, RunFolder
 
-OnProgress = Callable[[Progress], None]
 JOINT = "together"
 
 
 def run_class_job(job: ClassJob, on_progress: OnProgress = lambda progress: None) -> None:
     """Do the job, or what is left of it. Any error is written to its folder instead of raised."""
     folder = RunFolder(job.folder)
-    run: _Run | None = None
-    try:
-        run = _Run(job, folder, on_progress)
-        run.complete()
-    except Exception as error:
-        text = str(error) if isinstance(error, MnemonError) else f"{type(error).__name__}: {error}"
-        folder.fail(text, run.doing if run else "opening backbone and sequence", error)
+    complete(folder, lambda: _Run(job, folder, on_progress), "opening backbone and sequence")
 
 
 class _Run:
@@ -46,9 +38,7 @@ class _Run:
         self.path = folder.path / "library"
 
     def complete(self) -> None:
-        departures = self.job.departures()
-        facts = {"set": departures} if departures else {}
-        facts |= {"versions": package_versions(), "machine": machine_facts(self.backbone.device)}
+        facts = run_facts(self.job.departures(), self.backbone.device)
         self.folder.begin({**self.job.to_json(self.sequence), **facts})
         library = ClassLibrary.open_or_create(self.path, self.backbone, self.method)
         with PeakMemory(self.backbone.device) as memory:
